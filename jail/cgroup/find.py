@@ -1,0 +1,91 @@
+"""Look at the host: which cgroups are there, and where this user may make some."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from jail.cgroup import v1, v2
+from jail.cgroup.interface import Hierarchy
+from jail.errors import HostError
+
+V1_NAME = "jail-{uid}"
+"""The directory that is delegated to a user in every v1 hierarchy."""
+
+
+def mounts(mountinfo: str) -> dict[str, Path]:
+    """Where each v1 controller is mounted, and under "cgroup2" the v2 tree, from /proc/self/mountinfo.
+
+    The format is proc_pid_mountinfo(5)'s: the type and the super options come after " - ".
+    """
+    found: dict[str, Path] = {}
+    for line in mountinfo.splitlines():
+        place, _, about = line.partition(" - ")
+        kind, _, options = about.split(" ", 2)
+        path = Path(place.split()[4])
+        if kind == "cgroup2":
+            found.setdefault("cgroup2", path)
+        elif kind == "cgroup":
+            for option in options.split(","):
+                found.setdefault(option, path)
+    return found
+
+
+def own_path_v2(cgroups: str) -> str | None:
+    """This process's place in the v2 tree, from the line "0::/path" of /proc/self/cgroup."""
+    for line in cgroups.splitlines():
+        if line.startswith("0::"):
+            return line.removeprefix("0::").lstrip("/")
+    return None
+
+
+def find() -> Hierarchy:
+    """The hierarchy in which this user may make cgroups. Raises HostError with cause and cure."""
+    mounted = mounts(Path("/proc/self/mountinfo").read_text())
+    if all(name in mounted for name in v1.REQUIRED):
+        return _find_v1(mounted)
+    if "cgroup2" in mounted:
+        return _find_v2(mounted["cgroup2"])
+    raise HostError(
+        "No cgroup file system with the controllers memory, pids and cpu is mounted.",
+        "Mount cgroup2 on /sys/fs/cgroup, or, in a container, let it have one.",
+    )
+
+
+def _find_v1(mounted: Mapping[str, Path]) -> Hierarchy:
+    name = V1_NAME.format(uid=os.getuid())
+    places = {
+        controller: mounted[controller] / name
+        for controller in (*v1.REQUIRED, *v1.OPTIONAL)
+        if controller in mounted
+    }
+    bases = {controller: path for controller, path in places.items() if os.access(path, os.W_OK)}
+    absent = [str(places[controller]) for controller in v1.REQUIRED if controller not in bases]
+    if absent:
+        raise HostError(
+            f"cgroup v1: this user has no writable {', '.join(absent)}.",
+            "Start `jail serve --user NAME` as root, which delegates them, or run scripts/install as root.",
+        )
+    return v1.HierarchyV1(bases)
+
+
+def _find_v2(root: Path) -> Hierarchy:
+    own = root / (own_path_v2(Path("/proc/self/cgroup").read_text()) or "")
+    if own.name == v2.SERVICE:
+        own = own.parent
+    writable = all(
+        os.access(own / name, os.W_OK) for name in ("", "cgroup.procs", "cgroup.subtree_control")
+    )
+    if not writable:
+        raise HostError(
+            f"cgroup v2: {own} is not delegated to this user.",
+            "Start it in a unit with Delegate=yes, with `systemd-run --user --scope -p Delegate=yes`, "
+            "or as root with `jail serve --user NAME`.",
+        )
+    offered = (own / "cgroup.controllers").read_text().split()
+    absent = [name for name in v2.REQUIRED if name not in offered]
+    if absent:
+        raise HostError(
+            f"cgroup v2: the controllers {', '.join(absent)} are not delegated to {own}.",
+            "systemctl edit user@.service, and set [Service] Delegate=cpu cpuset io memory pids.",
+        )
+    return v2.settle(own)

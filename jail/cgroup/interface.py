@@ -1,0 +1,75 @@
+"""What a sandbox needs of its cgroup, whatever the version."""
+
+from typing import Protocol
+
+import msgspec
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Hard limits: bytes of memory with swap off, processes, processors' worth of bandwidth."""
+
+    memory_bytes: int
+    pids: int
+    cpus: float
+
+
+class Counters(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel counted, read once nothing of the job lives.
+
+    The names of sources are those of the kernel's files. None: this host does not count it.
+
+    memory_peak_bytes: the highest charge ever, page cache included.
+    oom_kills: processes that the OOM killer took. limit_oom: for want of this cgroup's memory, not
+    of the host's.
+    pids_peak: most processes and threads at once, init among them. pids_limit_hits: forks refused.
+    throttled_ns: time held back by the bandwidth limit.
+    io_read_bytes, io_write_bytes: to block devices.
+    """
+
+    memory_peak_bytes: int
+    memory_source: str
+    oom_kills: int
+    limit_oom: bool
+    pids_peak: int | None
+    pids_limit_hits: int
+    throttled_ns: int
+    io_read_bytes: int | None
+    io_write_bytes: int | None
+
+
+class Cgroup(Protocol):
+    """One sandbox's cgroup. The descriptors are open until `remove()`.
+
+    joins: cgroup.procs files that init writes itself into (v1). born: the directory to be cloned
+    into and its cgroup.kill (v2). cpu_counters, oom_event: as struct make in message.h has them.
+    """
+
+    joins: tuple[int, ...]
+    born: tuple[int, ...]
+    cpu_counters: tuple[int, ...]
+    oom_event: tuple[int, ...]
+
+    def limit(self, limits: Limits) -> None:
+        """Set the limits. Raises OSError."""
+
+    def count(self) -> Counters:
+        """Read the counters. Raises OSError."""
+
+    def remove(self) -> None:
+        """Close the descriptors and remove the directory; nothing may live in it. Raises OSError."""
+
+
+class Hierarchy(Protocol):
+    """Where this service may make cgroups. `version` is "v1" or "v2"; `missing` names what it cannot count."""
+
+    version: str
+    missing: tuple[str, ...]
+
+    def make(self, name: str) -> Cgroup:
+        """A new cgroup of that name, not yet limited. Raises OSError."""
+
+    def names(self) -> list[str]:
+        """The names of all cgroups made here and not removed, by whichever service."""
+
+    def destroy(self, name: str) -> None:
+        """End all that lives in a cgroup that another service left behind, and remove it. Raises OSError."""

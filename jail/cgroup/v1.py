@@ -1,0 +1,157 @@
+"""cgroup v1 and hybrid: one directory for every controller, the same name in each.
+
+Documentation/admin-guide/cgroup-v1/. A process cannot be born in a v1 cgroup: init writes itself
+into the cgroup.procs files, which are opened here, by the user that may.
+"""
+
+import os
+import select
+import signal
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from jail.cgroup import files
+from jail.cgroup.interface import Counters, Limits
+
+REQUIRED = ("memory", "pids", "cpu", "cpuacct")
+# Joined where it is delegated, since it counts; nothing here limits by it.
+OPTIONAL = ("blkio",)
+
+PERIOD_US = 100_000
+
+
+class CgroupV1:
+    """One sandbox's directories, by controller."""
+
+    born: tuple[int, ...] = ()
+
+    def __init__(self, directories: Mapping[str, Path]) -> None:
+        """Make the directories and open what the sandbox needs of them. Raises OSError."""
+        self._directories = directories
+        # cpu and cpuacct are often one mount.
+        self._distinct = tuple(dict.fromkeys(directories.values()))
+        with ExitStack() as undo:
+            for directory in self._distinct:
+                directory.mkdir()
+                undo.callback(directory.rmdir)
+            self.joins = tuple(
+                descriptor
+                for directory in self._distinct
+                for descriptor in files.open_each(directory, ("cgroup.procs",), os.O_WRONLY)
+            )
+            undo.callback(files.close_each, self.joins)
+            self.cpu_counters = files.open_each(
+                directories["cpuacct"], ("cpuacct.usage_user", "cpuacct.usage_sys"), os.O_RDONLY
+            )
+            undo.callback(files.close_each, self.cpu_counters)
+            self.oom_event = (self._watch_oom(),)
+            undo.pop_all()
+
+    def _watch_oom(self) -> int:
+        """An eventfd that the kernel raises when the group runs out (cgroup-v1/memory.rst, 10)."""
+        directory = self._directories["memory"]
+        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        control = os.open(directory / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            files.write(directory / "cgroup.event_control", f"{event} {control}")
+        except OSError:
+            os.close(event)
+            raise
+        finally:
+            os.close(control)
+        return event
+
+    def limit(self, limits: Limits) -> None:
+        """Set the limits. Raises OSError."""
+        memory, cpu = self._directories["memory"], self._directories["cpu"]
+        files.write(memory / "memory.limit_in_bytes", limits.memory_bytes)
+        # Memory and swap together; never below the limit of memory alone, so after it.
+        if (memory / "memory.memsw.limit_in_bytes").exists():
+            files.write(memory / "memory.memsw.limit_in_bytes", limits.memory_bytes)
+        files.write(self._directories["pids"] / "pids.max", limits.pids)
+        files.write(cpu / "cpu.cfs_quota_us", max(1000, int(limits.cpus * PERIOD_US)))
+
+    def count(self) -> Counters:
+        """Read the counters. Raises OSError."""
+        memory, pids = self._directories["memory"], self._directories["pids"]
+        stat = files.read_fields(self._directories["cpu"] / "cpu.stat")
+        read, written = self._count_io()
+        peak = pids / "pids.peak"
+        return Counters(
+            memory_peak_bytes=files.read_number(memory / "memory.max_usage_in_bytes"),
+            memory_source="memory.max_usage_in_bytes",
+            oom_kills=files.read_fields(memory / "memory.oom_control")["oom_kill"],
+            limit_oom=files.read_number(memory / "memory.failcnt") > 0,
+            pids_peak=files.read_number(peak) if peak.exists() else None,
+            pids_limit_hits=files.read_fields(pids / "pids.events")["max"],
+            throttled_ns=stat["throttled_time"],
+            io_read_bytes=read,
+            io_write_bytes=written,
+        )
+
+    def _count_io(self) -> tuple[int, int] | tuple[None, None]:
+        if "blkio" not in self._directories:
+            return None, None
+        text = (self._directories["blkio"] / "blkio.throttle.io_service_bytes").read_text()
+        # "8:0 Read 4096", and at the end "Total 4096".
+        lines = [line.split() for line in text.splitlines()]
+        return tuple(
+            sum(int(line[2]) for line in lines if len(line) == 3 and line[1] == kind)
+            for kind in ("Read", "Write")
+        )
+
+    def remove(self) -> None:
+        """Close the descriptors and remove the directories; nothing may live in them. Raises OSError."""
+        files.close_each(self.joins + self.cpu_counters + self.oom_event)
+        for directory in self._distinct:
+            directory.rmdir()
+
+
+class HierarchyV1:
+    """The directories beneath which this user may make cgroups, by controller."""
+
+    version = "v1"
+
+    def __init__(self, bases: Mapping[str, Path]) -> None:
+        """Take the delegated directory of each controller, of REQUIRED all and of OPTIONAL some."""
+        self._bases = bases
+        self.missing = tuple(name for name in OPTIONAL if name not in bases)
+
+    def make(self, name: str) -> CgroupV1:
+        """A new cgroup of that name, not yet limited. Raises OSError."""
+        return CgroupV1({controller: base / name for controller, base in self._bases.items()})
+
+    def names(self) -> list[str]:
+        """The names of all cgroups made here and not removed, by whichever service."""
+        return sorted(
+            {
+                entry.name
+                for base in self._bases.values()
+                for entry in base.iterdir()
+                if entry.is_dir()
+            }
+        )
+
+    def destroy(self, name: str) -> None:
+        """End all that lives in a cgroup that another service left behind, and remove it. Raises OSError."""
+        for directory in {base / name for base in self._bases.values()}:
+            if not directory.exists():
+                continue
+            for process in (directory / "cgroup.procs").read_text().split():
+                _kill(int(process), directory)
+            directory.rmdir()
+
+
+def _kill(process: int, directory: Path) -> None:
+    """End a process if it is in that cgroup still: the descriptor makes sure which one it is."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        return
+    try:
+        if str(process) in (directory / "cgroup.procs").read_text().split():
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            select.select([descriptor], [], [], files.END_SECONDS)
+    finally:
+        os.close(descriptor)

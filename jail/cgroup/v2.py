@@ -1,0 +1,143 @@
+"""cgroup v2: one tree, delegated to this user.
+
+Documentation/admin-guide/cgroup-v2.rst. Inner nodes hold no processes, so the service itself moves
+into a leaf beside the sandboxes. Sandboxes are born in their cgroup and ended by cgroup.kill.
+"""
+
+import os
+import select
+from contextlib import ExitStack
+from pathlib import Path
+
+from jail.cgroup import files
+from jail.cgroup.interface import Counters, Limits
+
+REQUIRED = ("memory", "pids", "cpu")
+OPTIONAL = ("io",)
+
+SERVICE = "service"
+SANDBOXES = "sandboxes"
+PERIOD_US = 100_000
+
+
+class CgroupV2:
+    """One sandbox's directory."""
+
+    joins: tuple[int, ...] = ()
+    oom_event: tuple[int, ...] = ()
+
+    def __init__(self, directory: Path) -> None:
+        """Make the directory and open what the sandbox needs of it. Raises OSError."""
+        self._directory = directory
+        with ExitStack() as undo:
+            directory.mkdir()
+            undo.callback(directory.rmdir)
+            folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            undo.callback(os.close, folder)
+            (kill,) = files.open_each(directory, ("cgroup.kill",), os.O_WRONLY)
+            undo.callback(os.close, kill)
+            self.born = (folder, kill)
+            self.cpu_counters = files.open_each(directory, ("cpu.stat",), os.O_RDONLY)
+            undo.callback(files.close_each, self.cpu_counters)
+            # One process of a sandbox never outlives another's OOM kill.
+            files.write(directory / "memory.oom.group", 1)
+            undo.pop_all()
+
+    def limit(self, limits: Limits) -> None:
+        """Set the limits. Raises OSError."""
+        files.write(self._directory / "memory.max", limits.memory_bytes)
+        # A kernel without swap has no such file and nothing to forbid.
+        if (self._directory / "memory.swap.max").exists():
+            files.write(self._directory / "memory.swap.max", 0)
+        files.write(self._directory / "pids.max", limits.pids)
+        quota_us = max(1000, int(limits.cpus * PERIOD_US))
+        files.write(self._directory / "cpu.max", f"{quota_us} {PERIOD_US}")
+
+    def count(self) -> Counters:
+        """Read the counters. Raises OSError."""
+        directory = self._directory
+        events = files.read_fields(directory / "memory.events")
+        peak = directory / "pids.peak"
+        read, written = self._count_io()
+        return Counters(
+            memory_peak_bytes=files.read_number(directory / "memory.peak"),
+            memory_source="memory.peak",
+            oom_kills=events["oom_kill"],
+            limit_oom=events["oom"] > 0,
+            pids_peak=files.read_number(peak) if peak.exists() else None,
+            pids_limit_hits=files.read_fields(directory / "pids.events")["max"],
+            throttled_ns=files.read_fields(directory / "cpu.stat")["throttled_usec"] * 1000,
+            io_read_bytes=read,
+            io_write_bytes=written,
+        )
+
+    def _count_io(self) -> tuple[int, int] | tuple[None, None]:
+        path = self._directory / "io.stat"
+        if not path.exists():
+            return None, None
+        # "8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0"
+        pairs = [field.split("=") for field in path.read_text().split() if "=" in field]
+        return tuple(
+            sum(int(value) for name, value in pairs if name == kind)
+            for kind in ("rbytes", "wbytes")
+        )
+
+    def remove(self) -> None:
+        """Close the descriptors and remove the directory; nothing may live in it. Raises OSError."""
+        files.close_each(self.born + self.cpu_counters)
+        self._directory.rmdir()
+
+
+class HierarchyV2:
+    """The cgroup beneath which this user may make others."""
+
+    version = "v2"
+
+    def __init__(self, base: Path, controllers: tuple[str, ...]) -> None:
+        """Take a directory with `controllers` enabled for its children."""
+        self._base = base
+        self.missing = tuple(name for name in OPTIONAL if name not in controllers)
+
+    def make(self, name: str) -> CgroupV2:
+        """A new cgroup of that name, not yet limited. Raises OSError."""
+        return CgroupV2(self._base / name)
+
+    def names(self) -> list[str]:
+        """The names of all cgroups made here and not removed, by whichever service."""
+        return sorted(entry.name for entry in self._base.iterdir() if entry.is_dir())
+
+    def destroy(self, name: str) -> None:
+        """End all that lives in a cgroup that another service left behind, and remove it. Raises OSError."""
+        directory = self._base / name
+        files.write(directory / "cgroup.kill", 1)
+        _wait_until_empty(directory)
+        directory.rmdir()
+
+
+def _wait_until_empty(directory: Path) -> None:
+    """cgroup.events is POLLPRI when "populated" changes."""
+    with (directory / "cgroup.events").open() as events:
+        poll = select.poll()
+        poll.register(events, select.POLLPRI)
+        while "populated 1" in events.read():
+            if not poll.poll(files.END_SECONDS * 1000):
+                return
+            events.seek(0)
+
+
+def settle(own: Path) -> HierarchyV2:
+    """Arrange the delegated cgroup `own`, which this process is in: itself in a leaf, sandboxes beside it.
+
+    Raises OSError.
+    """
+    leaf, sandboxes = own / SERVICE, own / SANDBOXES
+    leaf.mkdir(exist_ok=True)
+    for process in (own / "cgroup.procs").read_text().split():
+        files.write(leaf / "cgroup.procs", process)
+    offered = (own / "cgroup.controllers").read_text().split()
+    controllers = tuple(name for name in (*REQUIRED, *OPTIONAL) if name in offered)
+    enable = " ".join(f"+{name}" for name in controllers)
+    files.write(own / "cgroup.subtree_control", enable)
+    sandboxes.mkdir(exist_ok=True)
+    files.write(sandboxes / "cgroup.subtree_control", enable)
+    return HierarchyV2(sandboxes, controllers)

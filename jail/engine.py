@@ -1,0 +1,116 @@
+"""The engine: a job specification in, a result out.
+
+`jail serve` and `jail run` are two ways to reach the same engine.
+"""
+
+import asyncio
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+from jail import host, plan, policy, rlimits
+from jail.errors import HostError
+from jail.run import Filter, Means, Run
+from jail.sandbox import Sandboxes
+from jail.scheduler import Scheduler
+from jail.settings import Settings
+from jail.spec import JobSpec, Rules
+
+
+class Engine:
+    """Runs jobs. An async context manager; raises HostError and PolicyError on entry.
+
+    Attributes: `scheduler`; `sandboxes`; `runs`, those under way; once entered, `means`, what they share.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings; nothing happens before entry."""
+        self.settings = settings
+        self.scheduler = Scheduler(settings.slots, settings.memory_bytes, settings.queue)
+        self.sandboxes = Sandboxes(settings.state)
+        self.runs: set[Run] = set()
+
+    async def __aenter__(self) -> "Engine":
+        """Prepare the host and start the supervisor."""
+        rlimits.check_host(self.settings.ceilings)
+        degraded = accepted_weaknesses(self.settings)
+        with ExitStack() as undo:
+            filters = _compile_filters(self.settings.policies, undo)
+            await self.sandboxes.__aenter__()
+            self._undo = undo.pop_all()
+        self.means = Means(
+            scheduler=self.scheduler,
+            sandboxes=self.sandboxes,
+            filters=filters,
+            hard_limits=rlimits.hard_limits(),
+            degraded=degraded,
+        )
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        """End every job, and leave nothing behind."""
+        self.cancel_all()
+        while self.runs:
+            await asyncio.wait([run.task for run in self.runs])
+        await self.sandboxes.__aexit__(*exception)
+        self._undo.close()
+
+    @property
+    def rules(self) -> Rules:
+        """What a caller may ask for here."""
+        return Rules(
+            defaults=self.settings.defaults,
+            ceilings=self.settings.ceilings,
+            images=self.sandboxes.images,
+            policies=self.means.filters,
+        )
+
+    def submit(self, spec: JobSpec) -> Run:
+        """Take a job in. Its `task` ends with its Result, or raises QueueFullError."""
+        run = Run(self.means, spec)
+        self.runs.add(run)
+        run.task.add_done_callback(lambda _: self.runs.discard(run))
+        return run
+
+    def cancel_all(self) -> None:
+        """Cancel every job, waiting or running."""
+        for run in tuple(self.runs):
+            run.cancel()
+
+
+def weaknesses() -> dict[str, HostError]:
+    """What this host cannot give, of settings.DEGRADABLE, each with its cause and cure."""
+    found = {}
+    if not host.landlock_abi():
+        found["landlock"] = HostError(
+            "The kernel has no Landlock, or it is switched off.",
+            "Boot with landlock in lsm= (CONFIG_SECURITY_LANDLOCK).",
+        )
+    if host.swap_bytes() and not host.counts_swap():
+        found["swap"] = HostError(
+            "cgroup v1 does not count swap here, and the host has some: memory limits do not hold.",
+            "Boot with swapaccount=1, switch swap off, or use cgroup v2.",
+        )
+    return found
+
+
+def accepted_weaknesses(settings: Settings) -> tuple[str, ...]:
+    """The weaknesses that this host has and its operator accepts. Raises HostError for any other."""
+    found = weaknesses()
+    for name, error in found.items():
+        if name not in settings.allow_degraded:
+            cure = f"{error.cure} To do without: allow_degraded = [{name!r}]."
+            raise HostError(error.cause, cure)
+    return tuple(found)
+
+
+def _compile_filters(directory: str, undo: ExitStack) -> dict[str, Filter]:
+    """Every policy as its filter. Raises PolicyError."""
+    place = Path(directory) if directory else policy.shipped_directory()
+    filters = {}
+    for name in policy.names(place):
+        program = policy.compile_policy(policy.load(name, place))
+        descriptor = plan.sealed(name, program)
+        undo.callback(os.close, descriptor)
+        filters[name] = Filter(descriptor, len(program))
+    return filters

@@ -1,0 +1,29 @@
+"""Our own failures. A program's failure is never an exception: it is a result."""
+
+
+class HostError(Exception):
+    """The host cannot give what jail needs.
+
+    Attributes: `cause`, what was found; `cure`, what the operator can do about it.
+    """
+
+    def __init__(self, cause: str, cure: str) -> None:
+        """Say what was found and what to do about it, a sentence each."""
+        super().__init__(f"{cause} {cure}")
+        self.cause = cause
+        self.cure = cure
+
+
+class SandboxError(Exception):
+    """A sandbox could not be made or was lost; the program is not to blame, and a retry may succeed.
+
+    Attributes: `stage`, where, in lower case as `enum stage` in message.h has it; `error`, the
+    errno or 0; `index`, which of several things of one kind.
+    """
+
+    def __init__(self, stage: str, error: int = 0, index: int = 0) -> None:
+        """Name the stage, the errno value and the index."""
+        super().__init__(f"stage {stage}, errno {error}, index {index}")
+        self.stage = stage
+        self.error = error
+        self.index = index

@@ -1,0 +1,44 @@
+"""What this host has, asked of the kernel."""
+
+import ctypes
+import os
+
+_SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture since Linux 5.13
+_LANDLOCK_CREATE_RULESET_VERSION = 1
+
+
+def landlock_abi() -> int:
+    """The highest Landlock ABI of this kernel, 0 when it has none or it is switched off.
+
+    Documentation/userspace-api/landlock.rst, "Landlock ABI versions".
+    """
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    return max(
+        0, call(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION)
+    )
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def memory_bytes() -> int:
+    """The host's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def swap_bytes() -> int:
+    """The host's swap, from /proc/meminfo."""
+    with open("/proc/meminfo", encoding="ascii") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("SwapTotal:"))
+
+
+def counts_swap() -> bool:
+    """Whether memory limits reach swap too: always on cgroup v2, on v1 with swap accounting."""
+    with open("/proc/self/mountinfo", encoding="utf-8") as lines:
+        for line in lines:
+            place, _, about = line.partition(" - cgroup ")
+            if about and "memory" in about.split()[1].split(","):
+                return os.path.exists(f"{place.split()[4]}/memory.memsw.limit_in_bytes")
+    return True

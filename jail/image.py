@@ -1,0 +1,106 @@
+"""Images: what a sandbox's / is made of.
+
+An Image is a list of overlays, each a target beneath the root and the directories stacked on it,
+the topmost first. The one image so far is `host`: this host's /usr and the few parts of /etc that
+programs need, and nothing else of the host.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+MOUNT_POINTS = ("proc", "dev", "tmp", "box", "usr")
+
+# What a merged-/usr system has links for; a host without them gets an overlay for each directory.
+TOP_DIRECTORIES = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+
+# Read by the loader, by toolchains (Debian's alternatives, Java's and Python's settings) and by TLS.
+ETC_PARTS = (
+    "alternatives",
+    "ca-certificates.conf",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "protocols",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "timezone",
+)
+ETC_PATTERNS = ("java-*-openjdk", "perl", "python3*")
+
+ETC_FILES = {
+    "passwd": "root:x:0:0:root:/:/usr/sbin/nologin\njail:x:1000:1000:jail:/box:/bin/sh\n"
+    "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+    "group": "root:x:0:\njail:x:1000:\nnogroup:x:65534:\n",
+    "hosts": "127.0.0.1 localhost jail\n::1 localhost jail\n",
+    "hostname": "jail\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "resolv.conf": "",
+}
+"""Made up: a job learns no user, group or name of the host."""
+
+
+class Image(msgspec.Struct, frozen=True):
+    """`overlays`: pairs of a target beneath the root ("" first) and a value for lowerdir=."""
+
+    name: str
+    overlays: tuple[tuple[str, str], ...]
+
+
+def build_host(directory: Path) -> Image:
+    """Make the image `host` in an empty `directory`, which has to stay. Raises OSError."""
+    root, empty = directory / "root", directory / "empty"
+    for path in (empty, *(root / name for name in MOUNT_POINTS), root / "etc"):
+        path.mkdir(parents=True)
+    targets = [("usr", Path("/usr")), *_top_directories(root)]
+    _fill_etc(root / "etc")
+    # An overlay without an upper directory needs two lower ones.
+    return Image("host", (("", f"{root}:{empty}"), *((t, f"{p}:{empty}") for t, p in targets)))
+
+
+def _top_directories(root: Path) -> list[tuple[str, Path]]:
+    separate = []
+    for name in TOP_DIRECTORIES:
+        path = Path("/", name)
+        if path.is_symlink():
+            (root / name).symlink_to(path.readlink())
+        elif path.is_dir():
+            (root / name).mkdir()
+            separate.append((name, path))
+    return separate
+
+
+def _fill_etc(etc: Path) -> None:
+    parts = [Path("/etc", part) for part in ETC_PARTS]
+    for pattern in ETC_PATTERNS:
+        parts += Path("/etc").glob(pattern)
+    for part in parts:
+        _copy(part, etc / part.relative_to("/etc"))
+    for name, text in ETC_FILES.items():
+        (etc / name).write_text(text)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy what every user may read; what only root may read is not for a job either."""
+    if not os.path.lexists(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir() and not source.is_symlink():
+        target.mkdir(exist_ok=True)
+        for entry in _entries(source):
+            _copy(entry, target / entry.name)
+    elif source.is_symlink():
+        target.symlink_to(source.readlink())
+    elif source.is_file() and source.stat().st_mode & 0o004:
+        shutil.copyfile(source, target)
+
+
+def _entries(directory: Path) -> list[Path]:
+    if not directory.stat().st_mode & 0o004 or not os.access(directory, os.R_OK | os.X_OK):
+        return []
+    return sorted(directory.iterdir())

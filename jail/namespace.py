@@ -1,0 +1,115 @@
+"""The outer user namespace: this user's id and the range delegated to it.
+
+It is made once, at start, by a short-lived process that newuidmap(1) and newgidmap(1) write the maps
+for; it lives on as a descriptor. Every supervisor enters it: so a new one needs no set-uid program.
+
+Inside, id 0 is this user, and 1 to the length of the range are the ids of the range. Each slot has
+two of them, which nobody else has.
+"""
+
+import os
+import pwd
+import shutil
+import subprocess
+from pathlib import Path
+
+from jail.errors import HostError
+
+IDS_PER_SLOT = 2
+
+
+def program() -> Path:
+    """The supervisor's program, which comes with the package."""
+    return Path(__file__).parent / "jail-supervisor"
+
+
+def delegated_range(text: str, user: str, uid: int) -> tuple[int, int] | None:
+    """The first id and the length of the user's longest range in subuid(5) or subgid(5)."""
+    ranges = []
+    for line in text.splitlines():
+        name, _, numbers = line.partition(":")
+        first, _, count = numbers.partition(":")
+        if name in (user, str(uid)) and first.isdigit() and count.isdigit():
+            ranges.append((int(first), int(count)))
+    return max(ranges, key=lambda found: found[1], default=None)
+
+
+def _read_range(path: str) -> tuple[int, int]:
+    uid = os.getuid()
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    found = delegated_range(Path(path).read_text() if Path(path).exists() else "", user, uid)
+    if found is None or found[1] < IDS_PER_SLOT:
+        raise HostError(
+            f"{path} delegates no ids to {user}.",
+            f"As root: usermod --add-subuids 200000-265535 --add-subgids 200000-265535 {user}",
+        )
+    return found
+
+
+def _write_map(command: str, process: int, own: int, delegated: tuple[int, int]) -> None:
+    tool = shutil.which(command)
+    if tool is None:
+        raise HostError(f"{command} is not installed.", "As root: apt-get install uidmap")
+    first, count = delegated
+    lines = [f"0 {own} 1", f"1 {first} {count}"]
+    arguments = [number for line in lines for number in line.split()]
+    done = subprocess.run(
+        [tool, str(process), *arguments], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise HostError(
+            f"{command} refused: {done.stderr.strip()}",
+            "Check that it is set-uid root (or has cap_setuid) and, in a container, that "
+            "no_new_privs is off and the range is mapped.",
+        )
+
+
+def _explain(error: int) -> HostError:
+    restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+    if restricted.exists() and restricted.read_text().strip() == "1":
+        return HostError(
+            "AppArmor forbids this program to make a user namespace (Ubuntu 23.10 and later).",
+            "Load deploy/apparmor, or set kernel.apparmor_restrict_unprivileged_userns=0.",
+        )
+    return HostError(
+        f"A user namespace cannot be made: {os.strerror(error)}.",
+        "Set user.max_user_namespaces (and on old Debian kernel.unprivileged_userns_clone=1); in a "
+        "container, let its seccomp profile allow unshare and clone3 with namespaces.",
+    )
+
+
+class OuterNamespace:
+    """The outer user namespace, held open.
+
+    Attributes: `descriptor`, of the namespace; `slots`, how many pairs of ids it has.
+    """
+
+    def __init__(self) -> None:
+        """Make it. Raises HostError with cause and cure."""
+        uids, gids = _read_range("/etc/subuid"), _read_range("/etc/subgid")
+        self.slots = min(uids[1], gids[1]) // IDS_PER_SLOT
+        holder = subprocess.Popen(
+            [program(), "namespace"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            close_fds=True,
+        )
+        with holder:
+            if not holder.stdout.read(1):
+                raise _explain(holder.wait())
+            _write_map("newuidmap", holder.pid, os.getuid(), uids)
+            _write_map("newgidmap", holder.pid, os.getgid(), gids)
+            self.descriptor = os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+
+    def ids(self, slot: int) -> tuple[int, int]:
+        """The ids, as the outer namespace has them, of init and of the job in that slot."""
+        first = 1 + IDS_PER_SLOT * slot
+        return first, first + 1
+
+    def close(self) -> None:
+        """Let go of it. What runs in it keeps it."""
+        os.close(self.descriptor)

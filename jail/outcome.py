@@ -1,0 +1,166 @@
+"""From facts to a verdict: one pure function, and the order in which causes count.
+
+The facts come from the kernel: the end of the main process as its parent saw it, the cgroup's own
+counters, and the supervisor's record of what it ended the sandbox for. SIGKILL by itself means
+nothing here: a program can send it to itself.
+
+When several things are true at once, the first of this list counts:
+
+1. ours: set-up failed, or the sandbox was lost without a reason that the kernel counted
+2. the program could not be started
+3. what jail ended the sandbox for, whichever came first: cancelled, output, CPU, wall, memory
+4. memory: the cgroup's OOM killer struck at the job's own limit, whatever the program made of it
+5. CPU, then wall: the program ended by itself, but beyond its limit
+6. the end of the main process: SIGSYS (the filter kills with it), another signal, its exit code
+"""
+
+import errno
+import os
+import signal
+from enum import Enum
+from typing import Literal
+
+import msgspec
+
+Status = Literal[
+    "ok",
+    "nonzero_exit",
+    "signaled",
+    "cpu_limit",
+    "wall_limit",
+    "memory_limit",
+    "output_limit",
+    "syscall_denied",
+    "start_failed",
+    "cancelled",
+    "sandbox_error",
+]
+
+
+class Ended(Enum):
+    """What jail ended the sandbox for, before its main process exited."""
+
+    CPU = "cpu"
+    WALL = "wall"
+    MEMORY = "memory"
+    OUTPUT = "output"
+    CANCELLED = "cancelled"
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Where set-up failed: `stage` in lower case as in message.h, the errno value, which of several."""
+
+    stage: str
+    error: int
+    index: int
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a sandbox that has ended.
+
+    exit_code: of the main process, or None. signal: that ended it, or None. Both None: it was not
+    seen to exit. oom_kills: processes the OOM killer took. limit_oom: it was the cgroup's own limit
+    that ran out, not the host's memory. cpu_ns, wall_ns: used, from exec on.
+    """
+
+    ended: Ended | None = None
+    output: Literal["stdout_bytes", "stderr_bytes"] | None = None
+    failure: Failure | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    oom_kills: int = 0
+    limit_oom: bool = False
+    cpu_ns: int = 0
+    wall_ns: int = 0
+    cpu_limit_ns: int
+    wall_limit_ns: int
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """`limit` names the limit that ended the job; `detail` is for people, or None."""
+
+    status: Status
+    limit: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    detail: str | None = None
+
+
+_START_STAGES = ("program", "exec")
+
+_LIMIT_OF = {
+    Ended.CPU: ("cpu_limit", "cpu_ms"),
+    Ended.WALL: ("wall_limit", "wall_ms"),
+    Ended.MEMORY: ("memory_limit", "memory_bytes"),
+}
+
+
+def decide(facts: Facts) -> Verdict:
+    """The verdict on `facts`, by the order above."""
+    return (
+        _not_started(facts)
+        or _ended_by_us(facts)
+        or _beyond_limit(facts)
+        or _lost(facts)
+        or _own_end(facts)
+    )
+
+
+def _not_started(facts: Facts) -> Verdict | None:
+    failure = facts.failure
+    if failure is None or facts.ended is Ended.CANCELLED:
+        return None
+    if failure.stage in _START_STAGES:
+        return Verdict("start_failed", detail=_start_detail(failure.error))
+    return Verdict("sandbox_error", detail=_failure_detail(failure))
+
+
+def _ended_by_us(facts: Facts) -> Verdict | None:
+    if facts.ended is None:
+        return None
+    if facts.ended is Ended.CANCELLED:
+        return Verdict("cancelled")
+    if facts.ended is Ended.OUTPUT:
+        return Verdict("output_limit", limit=facts.output)
+    status, limit = _LIMIT_OF[facts.ended]
+    return Verdict(status, limit=limit)
+
+
+def _out_of_memory(facts: Facts) -> bool:
+    return facts.oom_kills > 0 and facts.limit_oom
+
+
+def _beyond_limit(facts: Facts) -> Verdict | None:
+    if _out_of_memory(facts):
+        return Verdict("memory_limit", limit="memory_bytes")
+    if facts.cpu_ns > facts.cpu_limit_ns:
+        return Verdict("cpu_limit", limit="cpu_ms")
+    if facts.wall_ns > facts.wall_limit_ns:
+        return Verdict("wall_limit", limit="wall_ms")
+    return None
+
+
+def _lost(facts: Facts) -> Verdict | None:
+    if facts.exit_code is not None or facts.signal is not None:
+        return None
+    cause = "the host ran out of memory" if facts.oom_kills else "the sandbox was lost"
+    return Verdict("sandbox_error", detail=f"{cause}; the program is not to blame")
+
+
+def _own_end(facts: Facts) -> Verdict:
+    if facts.signal == signal.SIGSYS:
+        return Verdict("syscall_denied", signal=facts.signal)
+    if facts.signal is not None:
+        return Verdict("signaled", signal=facts.signal)
+    status = "nonzero_exit" if facts.exit_code else "ok"
+    return Verdict(status, exit_code=facts.exit_code)
+
+
+def _start_detail(error: int) -> str:
+    words = {errno.ENOENT: "no such program, or its interpreter is missing"}
+    return f"{errno.errorcode.get(error, error)}: {words.get(error, os.strerror(error))}"
+
+
+def _failure_detail(failure: Failure) -> str:
+    name = errno.errorcode.get(failure.error, failure.error)
+    return f"stage {failure.stage}, {name}, index {failure.index}"

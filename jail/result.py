@@ -1,0 +1,102 @@
+"""What a job's caller is told. The shapes are those of the HTTP answer."""
+
+import base64
+import codecs
+from collections.abc import Mapping
+
+import msgspec
+
+from jail.capture import Captured
+from jail.outcome import Status
+
+
+class Stream(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a program wrote: `text` if what was kept is UTF-8, else `base64`. `bytes` counts it all."""
+
+    bytes: int
+    truncated: bool
+    text: str | None = None
+    base64: str | None = None
+
+
+class OutputFile(msgspec.Struct, frozen=True):
+    """A file that was brought back: its content, size and permission bits."""
+
+    base64: str
+    bytes: int
+    mode: int
+
+
+class OutputError(msgspec.Struct, frozen=True):
+    """A file that could not be brought back, and why."""
+
+    path: str
+    reason: str
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """What the job used. None: this host does not count it. See jail.cgroup.Counters."""
+
+    cpu_ms: float
+    user_ms: float
+    system_ms: float
+    wall_ms: float
+    memory_peak_bytes: int
+    memory_source: str
+    max_rss_bytes: int
+    pids_peak: int | None
+    oom_kills: int
+    pids_limit_hits: int
+    throttled_ms: float
+    io_read_bytes: int | None
+    io_write_bytes: int | None
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time went, outside in: waiting, making the sandbox, running, bringing home."""
+
+    queued_ms: float
+    setup_ms: float
+    run_ms: float
+    collect_ms: float
+
+
+class SandboxInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the job ran in; `degraded` names the barriers that this host could not give."""
+
+    image: str
+    policy: str
+    degraded: tuple[str, ...]
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to POST /v1/run."""
+
+    id: str
+    status: Status
+    exit_code: int | None
+    signal: int | None
+    limit: str | None
+    detail: str | None
+    stdout: Stream
+    stderr: Stream
+    outputs: Mapping[str, OutputFile]
+    output_errors: tuple[OutputError, ...]
+    usage: Usage | None
+    timing: Timing
+    sandbox: SandboxInfo
+
+
+def stream(captured: Captured) -> Stream:
+    """A stream as its caller sees it. Of text that was cut, half a character at the end goes too."""
+    about = {"bytes": captured.written_bytes, "truncated": captured.truncated}
+    try:
+        text, _ = codecs.utf_8_decode(captured.content, "strict", not captured.truncated)
+        return Stream(**about, text=text)
+    except UnicodeDecodeError:
+        return Stream(**about, base64=base64.b64encode(captured.content).decode())
+
+
+def milliseconds(nanoseconds: int) -> float:
+    """Nanoseconds as milliseconds, to the microsecond."""
+    return round(nanoseconds / 1e6, 3)

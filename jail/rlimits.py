@@ -1,0 +1,62 @@
+"""The resource limits of a job's processes, for setrlimit(2), all sixteen of them."""
+
+import resource
+from pathlib import Path
+
+from jail.errors import HostError
+from jail.limits import Limits
+
+COUNT = 16
+"""RLIM_NLIMITS of every architecture but the dead ones."""
+
+_MEMLOCK_BYTES = 1 << 20
+_SIGNALS_PENDING = 256
+
+_NUMBERS = {name: getattr(resource, f"RLIMIT_{name}") for name in ("CORE", "MEMLOCK", "NOFILE", "STACK")}
+# From <asm-generic/resource.h>; Python does not name them all.
+_NUMBERS |= {"SIGPENDING": 11, "MSGQUEUE": 12, "NICE": 13, "RTPRIO": 14}
+
+
+def hard_limits() -> tuple[int, ...]:
+    """The hard limits of this process: no job's can be higher, as we have no privilege to raise them."""
+    infinity = (1 << 64) - 1
+    return tuple(
+        infinity if hard == resource.RLIM_INFINITY else hard
+        for hard in (resource.getrlimit(number)[1] for number in range(COUNT))
+    )
+
+
+def check_host(ceilings: Limits) -> None:
+    """Raise HostError if this process's own hard limits are below what jobs are promised."""
+    hard = hard_limits()
+    for name, wanted in (("NOFILE", ceilings.open_files), ("STACK", ceilings.stack_bytes)):
+        if hard[_NUMBERS[name]] < wanted:
+            raise HostError(
+                f"The hard RLIMIT_{name} of this process is {hard[_NUMBERS[name]]}; jobs may ask for {wanted}.",
+                "Raise it (ulimit -H, or Limit… in the unit), or lower the ceiling in the settings.",
+            )
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text()
+    if pattern.startswith("|") and hard[_NUMBERS["CORE"]] < 1:
+        raise HostError(
+            "kernel.core_pattern is a pipe and the hard RLIMIT_CORE is 0, which a pipe ignores.",
+            "Set the hard RLIMIT_CORE to 1 or more (LimitCORE= in the unit).",
+        )
+
+
+def for_job(limits: Limits, hard: tuple[int, ...]) -> tuple[int, ...]:
+    """Soft and hard limits of a job, by the numbers of RLIMIT_*."""
+    wanted = {
+        "STACK": limits.stack_bytes,
+        "NOFILE": limits.open_files,
+        # Not 0: a core_pattern that is a pipe takes 0 for "no limit", and 1 for "no dump" (core(5)).
+        "CORE": 1,
+        "MEMLOCK": _MEMLOCK_BYTES,
+        "SIGPENDING": _SIGNALS_PENDING,
+        "MSGQUEUE": 0,
+        "NICE": 0,
+        "RTPRIO": 0,
+    }
+    values = list(hard)
+    for name, value in wanted.items():
+        values[_NUMBERS[name]] = min(value, hard[_NUMBERS[name]])
+    return tuple(values)

@@ -1,0 +1,243 @@
+"""One job on its way: wait for a turn, run in a sandbox, judge, answer.
+
+The order at the end matters: kill first, then count, then copy out. Nothing of the job lives while its
+files are read.
+"""
+
+import asyncio
+import os
+import secrets
+import time
+from contextlib import AsyncExitStack
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from jail import cgroup, host, plan, rlimits
+from jail.capture import Capture, Captured
+from jail.cgroup import Counters
+from jail.errors import SandboxError
+from jail.outcome import Ended, Facts, Failure, Verdict, decide
+from jail.outputs import Collected, collect
+from jail.result import Result, SandboxInfo, Timing, Usage, milliseconds, stream
+from jail.sandbox import Sandbox, Sandboxes
+from jail.scheduler import Scheduler
+from jail.spec import JobSpec
+from jail.supervisor import Report, Start
+
+_NOTHING = Captured(b"", 0)
+_CAUSES = {"cpu": Ended.CPU, "wall": Ended.WALL, "memory": Ended.MEMORY}
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """A compiled policy: sealed bytes behind a descriptor, `length` of them."""
+
+    descriptor: int
+    length: int
+
+
+class Means(msgspec.Struct, frozen=True, kw_only=True):
+    """What all jobs share. `filters` by the policy's name; `hard_limits` as rlimits.hard_limits()."""
+
+    scheduler: Scheduler
+    sandboxes: Sandboxes
+    filters: Mapping[str, Filter]
+    hard_limits: tuple[int, ...]
+    degraded: tuple[str, ...]
+
+
+class Execution(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known once a job's sandbox is dead."""
+
+    facts: Facts
+    usage: Usage | None = None
+    stdout: Captured = _NOTHING
+    stderr: Captured = _NOTHING
+    outputs: Collected = ({}, ())
+
+
+class Run:
+    """One job. `id` names it; `task` ends with its Result, or raises QueueFullError."""
+
+    def __init__(self, means: Means, spec: JobSpec) -> None:
+        """Start it on its way."""
+        self.id = secrets.token_hex(16)
+        self._means = means
+        self._spec = spec
+        self._ended: Ended | None = None
+        self._excess: Literal["stdout_bytes", "stderr_bytes"] | None = None
+        self._sandbox: Sandbox | None = None
+        self._marks = [time.monotonic_ns()]
+        self.task = asyncio.create_task(self._run(), name=f"run {self.id}")
+
+    def cancel(self) -> None:
+        """End it, at whatever stage it is: its status is then cancelled, unless it has ended already."""
+        self._end(Ended.CANCELLED)
+        if len(self._marks) == 1:
+            # It waits for its turn, and holds nothing yet.
+            self.task.cancel()
+
+    def _end(self, why: Ended) -> None:
+        if self._ended is None:
+            self._ended = why
+        if self._sandbox is not None:
+            self._sandbox.kill()
+
+    def _exceed(self, limit: Literal["stdout_bytes", "stderr_bytes"]) -> None:
+        if not self._spec.truncate:
+            self._excess = self._excess or limit
+            self._end(Ended.OUTPUT)
+
+    def _mark(self) -> None:
+        self._marks.append(time.monotonic_ns())
+
+    async def _run(self) -> Result:
+        try:
+            async with self._means.scheduler.reserve(self._spec.limits.memory_bytes):
+                self._mark()
+                return self._answer(await self._execute())
+        except asyncio.CancelledError:
+            if self._ended is not Ended.CANCELLED or len(self._marks) > 1:
+                raise
+            return self._answer(Execution(facts=self._facts()))
+
+    async def _execute(self) -> Execution:
+        try:
+            async with AsyncExitStack() as stack:
+                sandbox = await self._means.sandboxes.make(self._spec.image)
+                stack.push_async_callback(sandbox.close)
+                return await self._use(sandbox, stack)
+        except SandboxError as error:
+            failure = Failure(error.stage, error.error, error.index)
+            return Execution(facts=self._facts(failure=failure))
+
+    async def _use(self, sandbox: Sandbox, stack: AsyncExitStack) -> Execution:
+        limits = self._spec.limits
+        sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
+        stdout = Capture(limits.stdout_bytes, lambda: self._exceed("stdout_bytes"))
+        stack.callback(stdout.close)
+        stderr = Capture(limits.stderr_bytes, lambda: self._exceed("stderr_bytes"))
+        stack.callback(stderr.close)
+        ended = self._start(sandbox, (stdout, stderr))
+        self._sandbox = sandbox
+        if self._ended:
+            sandbox.kill()
+        self._mark()
+        report = await ended
+        self._mark()
+        counters = sandbox.count()
+        return Execution(
+            facts=self._facts(report, counters),
+            usage=_usage(report, counters),
+            stdout=stdout.finish(),
+            stderr=stderr.finish(),
+            outputs=await collect(self._spec.outputs, sandbox.open, limits.output_bytes),
+        )
+
+    def _start(self, sandbox: Sandbox, streams: tuple[Capture, Capture]) -> asyncio.Future[Report]:
+        """Hand the job over. Our copies of its descriptors are closed; the supervisor has its own."""
+        spec, means = self._spec, self._means
+        packed = plan.pack(spec)
+        opened: list[int] = []
+        try:
+            opened.append(plan.sealed("stdin", spec.stdin))
+            opened.append(plan.sealed("plan", packed))
+            stdio = (opened[0], *(capture.writing for capture in streams))
+            loaded = means.filters[spec.policy]
+            start = Start(stdio, loaded.descriptor, opened[1])
+            _fill(start.message, spec, loaded.length, len(packed))
+            start.message.rlimits = rlimits.for_job(spec.limits, means.hard_limits)
+            return sandbox.start(start)
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+            for capture in streams:
+                capture.hand_over()
+
+    def _facts(
+        self,
+        report: Report | None = None,
+        counters: Counters | None = None,
+        failure: Failure | None = None,
+    ) -> Facts:
+        limits = {
+            "cpu_limit_ns": self._spec.limits.cpu_ms * 10**6,
+            "wall_limit_ns": self._spec.limits.wall_ms * 10**6,
+            "output": self._excess,
+        }
+        if report is None or counters is None:
+            return Facts(ended=self._ended, failure=failure, **limits)
+        told = report.facts
+        exited = bool(told.exited)
+        return Facts(
+            ended=_CAUSES.get(report.cause, self._ended if report.cause == "service" else None),
+            failure=report.failure,
+            exit_code=told.exit_code if exited and told.exit_code >= 0 else None,
+            signal=told.signal if exited and told.signal else None,
+            oom_kills=counters.oom_kills,
+            limit_oom=counters.limit_oom,
+            cpu_ns=told.cpu.user_ns + told.cpu.system_ns,
+            wall_ns=told.wall_ns,
+            **limits,
+        )
+
+    def _answer(self, execution: Execution) -> Result:
+        verdict: Verdict = decide(execution.facts)
+        self._mark()
+        found, errors = execution.outputs
+        return Result(
+            id=self.id,
+            status=verdict.status,
+            exit_code=verdict.exit_code,
+            signal=verdict.signal,
+            limit=verdict.limit,
+            detail=verdict.detail,
+            stdout=stream(execution.stdout),
+            stderr=stream(execution.stderr),
+            outputs=found,
+            output_errors=errors,
+            usage=execution.usage,
+            timing=self._timing(),
+            sandbox=SandboxInfo(
+                image=self._spec.image, policy=self._spec.policy, degraded=self._means.degraded
+            ),
+        )
+
+    def _timing(self) -> Timing:
+        """The time between marks; a stage that was not reached took none."""
+        marks = self._marks[:-1] + [self._marks[-1]] * (6 - len(self._marks))
+        spans = [milliseconds(after - before) for before, after in zip(marks, marks[1:], strict=False)]
+        return Timing(
+            queued_ms=spans[0], setup_ms=spans[1], run_ms=spans[2], collect_ms=spans[3]
+        )
+
+
+def _fill(message, spec: JobSpec, filter_bytes: int, plan_bytes: int) -> None:
+    limits = spec.limits
+    message.cpu_ns, message.wall_ns = limits.cpu_ms * 10**6, limits.wall_ms * 10**6
+    # Threads count as pids, and init is one of them.
+    message.parallelism = max(1, min(host.processors(), limits.pids - 1))
+    message.filter_bytes, message.plan_bytes = filter_bytes, plan_bytes
+    message.arguments, message.variables = len(spec.argv), len(spec.env)
+    message.files = len(spec.files)
+    message.scratch_options = b"size=%d,nr_inodes=%d" % (limits.disk_bytes, limits.files)
+
+
+def _usage(report: Report, counters: Counters) -> Usage:
+    told = report.facts
+    return Usage(
+        cpu_ms=milliseconds(told.cpu.user_ns + told.cpu.system_ns),
+        user_ms=milliseconds(told.cpu.user_ns),
+        system_ms=milliseconds(told.cpu.system_ns),
+        wall_ms=milliseconds(told.wall_ns),
+        memory_peak_bytes=counters.memory_peak_bytes,
+        memory_source=counters.memory_source,
+        max_rss_bytes=told.max_rss_bytes,
+        pids_peak=counters.pids_peak,
+        oom_kills=counters.oom_kills,
+        pids_limit_hits=counters.pids_limit_hits,
+        throttled_ms=milliseconds(counters.throttled_ns),
+        io_read_bytes=counters.io_read_bytes,
+        io_write_bytes=counters.io_write_bytes,
+    )

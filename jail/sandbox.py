@@ -1,0 +1,118 @@
+"""One sandbox, from nothing to nothing: ids, cgroup, namespaces, /box; used for one job."""
+
+import asyncio
+import errno
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+
+from jail import cgroup, host
+from jail.cgroup import Cgroup, Counters
+from jail.image import build_host
+from jail.instance import Instance
+from jail.namespace import OuterNamespace
+from jail.supervisor import SLOTS_MAX, Report, Start, Supervisor
+
+
+class Sandbox:
+    """A sandbox that is ready, has never run anything, and will run one job.
+
+    What it holds is given back, last first, by `close()`.
+    """
+
+    def __init__(self, slot: int, group: Cgroup, supervisor: Supervisor, held: AsyncExitStack) -> None:
+        """Take over what Sandboxes.make() made."""
+        self._slot = slot
+        self._group = group
+        self._supervisor = supervisor
+        self._held = held
+
+    def limit(self, limits: cgroup.Limits) -> None:
+        """Set the limits of its cgroup. Raises OSError."""
+        self._group.limit(limits)
+
+    def start(self, start: Start) -> asyncio.Future[Report]:
+        """Start the job; the answer comes when nothing of it lives. Its exception is SandboxError."""
+        return self._supervisor.start(self._slot, start)
+
+    def kill(self) -> None:
+        """End everything in it. Never too late."""
+        self._supervisor.kill(self._slot)
+
+    def count(self) -> Counters:
+        """What its cgroup counted, once nothing lives in it. Raises OSError."""
+        return self._group.count()
+
+    async def open(self, path: str) -> int:
+        """A descriptor of a regular file beneath /box, once nothing lives in it. Raises OSError."""
+        return await self._supervisor.open(self._slot, path)
+
+    async def close(self) -> None:
+        """Leave nothing of it. Raises OSError."""
+        await self._held.aclose()
+
+
+class Sandboxes:
+    """Makes sandboxes on this host; an async context manager that raises HostError on entry.
+
+    Attributes, once entered: `hierarchy`, of cgroups; `images` by name; `supervisor`, the running one.
+    """
+
+    def __init__(self, state: str) -> None:
+        """Take the directory for what lives as long as the service."""
+        self._state = Path(state)
+        self._slots: asyncio.Queue[int] = asyncio.Queue()
+
+    async def __aenter__(self) -> "Sandboxes":
+        """Find what the host gives and start the supervisor."""
+        with ExitStack() as undo:
+            self.hierarchy = cgroup.find()
+            self._instance = Instance(self._state, self.hierarchy)
+            undo.callback(self._instance.close)
+            self._place = self._instance.directory / "root"
+            self._place.mkdir()
+            self.images = {"host": build_host(self._instance.directory / "host")}
+            self._namespace = OuterNamespace()
+            undo.callback(self._namespace.close)
+            for slot in range(min(SLOTS_MAX, self._namespace.slots)):
+                self._slots.put_nowait(slot)
+            self._landlock_abi = host.landlock_abi()
+            self.supervisor = Supervisor(self._namespace, str(self._place))
+            self._undo = undo.pop_all()
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        """End the supervisor and give everything back; every Sandbox has been closed."""
+        await self.supervisor.close()
+        self._undo.close()
+
+    async def make(self, image: str) -> Sandbox:
+        """A sandbox of the image of that name, ready for a job. Raises SandboxError, OSError."""
+        async with AsyncExitStack() as stack:
+            supervisor = await self._running_supervisor()
+            slot = await self._slots.get()
+            stack.callback(self._slots.put_nowait, slot)
+            name = f"{self._instance.name}.{slot}"
+            group = self.hierarchy.make(name)
+            stack.push_async_callback(self._remove, name, group)
+            ids = self._namespace.ids(slot)
+            await supervisor.make(slot, group, self.images[image], ids, self._landlock_abi)
+            stack.callback(supervisor.release, slot)
+            return Sandbox(slot, group, supervisor, stack.pop_all())
+
+    async def _running_supervisor(self) -> Supervisor:
+        """The supervisor; a new one when the last was lost."""
+        if self.supervisor.lost.is_set():
+            lost = self.supervisor
+            self.supervisor = Supervisor(self._namespace, str(self._place))
+            await lost.close()
+        return self.supervisor
+
+    async def _remove(self, name: str, group: Cgroup) -> None:
+        """Remove a cgroup. A lost supervisor's sandboxes may still be dying: wait until they have."""
+        try:
+            group.remove()
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, self.hierarchy.destroy, name)

@@ -1,0 +1,128 @@
+"""Settings: one TOML file and JAIL_* variables, read here and nowhere else.
+
+A variable is named after its setting: `queue` is JAIL_QUEUE, `defaults.cpu_ms` is
+JAIL_DEFAULTS_CPU_MS; lists are separated by commas. Variables win over the file.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from jail import host, limits
+from jail.limits import CEILINGS, MIB, Limits
+
+FILE_VARIABLE = "JAIL_CONFIG"
+
+DEGRADABLE = ("landlock", "swap")
+"""Weaknesses that an operator can accept by name, and that every result then lists.
+
+landlock: the kernel has no Landlock. swap: cgroup v1 cannot count swap, and the host has some.
+"""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every setting, its unit in its name or here, and its default.
+
+    address: HOST:PORT to listen on. Another than loopback needs a key.
+    keys_sha256: hexadecimal SHA-256 digests of the keys that callers send as "Authorization: Bearer".
+    slots: jobs at once; 0 is one for each processor, at least two.
+    memory_bytes: for all jobs together; 0 is three quarters of the host's memory.
+    queue: jobs that may wait. body_bytes: the largest request body.
+    drain_ms: how long running jobs may finish after SIGTERM.
+    policies: a directory of policies; empty is the shipped ones.
+    state: a directory of this user's for what lives as long as the service; empty is
+    $XDG_STATE_HOME/jail, or ~/.local/state/jail.
+    allow_degraded: weaknesses of the host that the operator accepts, of DEGRADABLE.
+    defaults, ceilings: limits of a job that names none, and the most that it may name.
+    """
+
+    address: str = "127.0.0.1:8099"
+    keys_sha256: tuple[str, ...] = ()
+    slots: int = 0
+    memory_bytes: int = 0
+    queue: int = 256
+    body_bytes: int = 64 * MIB
+    drain_ms: int = 10_000
+    policies: str = ""
+    state: str = ""
+    allow_degraded: tuple[str, ...] = ()
+    defaults: Limits = Limits()
+    ceilings: Limits = CEILINGS
+
+
+class SettingsError(ValueError):
+    """A setting that is wrong; the text names it, its value and what it may be."""
+
+
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings of this process. Raises SettingsError."""
+    environment = os.environ if environment is None else environment
+    path = environment.get(FILE_VARIABLE)
+    values = _read_file(Path(path)) if path else {}
+    _add_variables(values, environment)
+    try:
+        found = msgspec.convert(values, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{path or 'JAIL_* variables'}: {error}") from None
+    return _complete(found)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def _add_variables(values: dict[str, Any], environment: Mapping[str, str]) -> None:
+    known = {FILE_VARIABLE}
+    for field in msgspec.structs.fields(Settings):
+        if field.type is Limits:
+            for name in Limits.__struct_fields__:
+                variable = f"JAIL_{field.name}_{name}".upper()
+                known.add(variable)
+                if variable in environment:
+                    values.setdefault(field.name, {})[name] = environment[variable]
+            continue
+        variable = f"JAIL_{field.name}".upper()
+        known.add(variable)
+        if variable in environment:
+            text = environment[variable]
+            values[field.name] = text.split(",") if isinstance(field.default, tuple) else text
+    unknown = sorted(name for name in environment if name.startswith("JAIL_") and name not in known)
+    if unknown:
+        raise SettingsError(f"{unknown[0]} is not a setting; known: {', '.join(sorted(known))}")
+
+
+def _complete(found: Settings) -> Settings:
+    """Fill in what depends on the host, and refuse what does not fit together."""
+    replace = msgspec.structs.replace
+    slots = found.slots or max(2, host.processors())
+    memory_bytes = found.memory_bytes or host.memory_bytes() * 3 // 4
+    state = found.state or _state_directory()
+    # A job that can never run must be refused when it is sent, not wait for ever.
+    ceilings = replace(
+        found.ceilings, memory_bytes=min(found.ceilings.memory_bytes, memory_bytes)
+    )
+    for name, minimum in (("slots", 1), ("memory_bytes", 1), ("queue", 0), ("body_bytes", 1)):
+        if getattr(found, name) < min(minimum, 0) or found.drain_ms < 0:
+            raise SettingsError(f"{name} = {getattr(found, name)} is below 0")
+    unknown = [name for name in found.allow_degraded if name not in DEGRADABLE]
+    if unknown:
+        known = ", ".join(DEGRADABLE)
+        raise SettingsError(f"allow_degraded names {unknown[0]!r}; it may name {known}")
+    try:
+        limits.check(ceilings, ceilings)
+        limits.check(found.defaults, ceilings)
+    except limits.LimitError as error:
+        raise SettingsError(f"defaults.{error.field}: {error}") from None
+    return replace(found, slots=slots, memory_bytes=memory_bytes, state=state, ceilings=ceilings)
+
+
+def _state_directory() -> str:
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return str(Path(base, "jail"))

@@ -1,0 +1,254 @@
+"""The supervisor's client: one method a request, one awaitable answer.
+
+The one door to the cffi module: the layouts are those of native/message.h, which both sides read.
+The supervisor gets finished plans, so everything here is bytes and descriptors. A slot has at most
+one request under way; what the supervisor tells of it answers whoever waits for it.
+"""
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections import deque
+from collections.abc import Sequence
+
+from jail._protocol import ffi, lib
+from jail.errors import SandboxError
+from jail.image import Image
+from jail.namespace import OuterNamespace, program
+from jail.outcome import Failure
+
+SLOTS_MAX = lib.SLOTS_MAX
+INIT_ID = lib.INIT_ID
+JOB_ID = lib.JOB_ID
+
+SETUP_SECONDS = 10
+"""A sandbox that is not set up by then is a failure of ours. Loaded hosts take tens of ms."""
+
+_STAGES = {
+    number: name.removeprefix("STAGE_").lower()
+    for number, name in ffi.typeof("enum stage").elements.items()
+}
+
+CAUSES = {
+    number: name.removeprefix("CAUSE_").lower()
+    for number, name in ffi.typeof("enum cause").elements.items()
+}
+"""Why the supervisor ended a sandbox: "none", "cpu", "wall", "memory" or "service"."""
+
+
+class Report:
+    """What the supervisor says of a slot: `facts`, a struct report, and a descriptor or -1."""
+
+    def __init__(self, packet: bytes, descriptors: Sequence[int]) -> None:
+        """Take one packet apart."""
+        self.facts = ffi.from_buffer("struct report *", packet)[0]
+        self.descriptor = descriptors[0] if descriptors else -1
+        self._packet = packet
+
+    @property
+    def failure(self) -> Failure | None:
+        """Where set-up failed, if it did."""
+        failure = self.facts.failure
+        if not failure.stage:
+            return None
+        return Failure(_STAGES[failure.stage], failure.error, failure.index)
+
+    @property
+    def cause(self) -> str:
+        """One of CAUSES' words."""
+        return CAUSES[self.facts.cause]
+
+
+class Start:
+    """A struct start and what goes with it. `plan` and `filter` are descriptors of sealed bytes."""
+
+    def __init__(self, stdio: Sequence[int], policy: int, plan: int) -> None:
+        """Take the descriptors; fill `message` before it is sent."""
+        self.message = ffi.new("struct start *")
+        self.message.header.type = lib.TYPE_START
+        self.message.setup_ns = SETUP_SECONDS * 10**9
+        self.descriptors = (*stdio, policy, plan)
+
+
+def pack_file(path: bytes, mode: int, content: bytes) -> bytes:
+    """One file of a plan: struct file, its path with a NUL, its bytes."""
+    header = ffi.new("struct file *", {"bytes": len(content), "mode": mode})
+    header.path_bytes = len(path) + 1
+    return b"%b%b\0%b" % (bytes(ffi.buffer(header)), path, content)
+
+
+class Supervisor:
+    """One running supervisor process. `lost` is set when it has ended, wanted or not."""
+
+    def __init__(self, namespace: OuterNamespace, place: str) -> None:
+        """Start it, from the event loop's thread. `place`: an empty directory to mount roots on."""
+        self._place = place.encode()
+        self._waiting: dict[int, asyncio.Future[Report]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        self.lost = asyncio.Event()
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = _spawn(theirs.fileno(), namespace.descriptor)
+        self._socket.setblocking(False)
+        self._loop.add_reader(self._socket, self._read)
+
+    @property
+    def pid(self) -> int:
+        """For those who look at it from outside, such as tests and doctor."""
+        return self._process.pid
+
+    async def make(
+        self, slot: int, cgroup, image: Image, ids: tuple[int, int], landlock_abi: int
+    ) -> None:
+        """Make a sandbox in that slot and wait until it is ready. Raises SandboxError."""
+        texts = [self._place, *(text.encode() for pair in image.overlays for text in pair)]
+        text = b"".join(part + b"\0" for part in texts)
+        message = ffi.new("struct make *")
+        message.header.type, message.header.slot = lib.TYPE_MAKE, slot
+        message.setup_ns = SETUP_SECONDS * 10**9
+        message.joins, message.born = len(cgroup.joins), len(cgroup.born) // 2
+        message.cpu_counters, message.oom_event = len(cgroup.cpu_counters), len(cgroup.oom_event)
+        message.time_namespace = os.path.exists("/proc/self/ns/time")
+        message.landlock_abi = landlock_abi
+        message.overlays, message.text_bytes = len(image.overlays), len(text)
+        message.id_map = b"%d %d 1\n%d %d 1\n" % (INIT_ID, ids[0], JOB_ID, ids[1])
+        descriptors = (*cgroup.joins, *cgroup.born, *cgroup.cpu_counters, *cgroup.oom_event)
+        answer = self._expect(slot)
+        self._send(bytes(ffi.buffer(message)) + text, descriptors)
+        report = await answer
+        if report.facts.header.type != lib.TYPE_READY:
+            self.release(slot)
+            raise _sandbox_error(report)
+
+    def start(self, slot: int, start: Start) -> asyncio.Future[Report]:
+        """Start a job in a ready sandbox; the answer comes when nothing of it lives.
+
+        Its exception is SandboxError if the supervisor is lost before.
+        """
+        start.message.header.slot = slot
+        ended = self._expect(slot)
+        self._send(bytes(ffi.buffer(start.message)), start.descriptors)
+        return ended
+
+    def kill(self, slot: int) -> None:
+        """End what runs in that slot; whoever waits for its end is answered. Never too late."""
+        self._send(_ask(lib.TYPE_KILL, slot))
+
+    async def open(self, slot: int, path: str) -> int:
+        """A descriptor of a regular file beneath /box of an ended sandbox.
+
+        Raises OSError: ENOENT; ELOOP, a link; EISDIR; EINVAL or ENXIO, another kind; ENOTDIR.
+        """
+        answer = self._expect(slot)
+        self._send(_ask(lib.TYPE_OPEN, slot, path.encode() + b"\0"))
+        report = await answer
+        error = report.facts.failure.error
+        if error:
+            raise OSError(error, os.strerror(error), path)
+        return report.descriptor
+
+    def release(self, slot: int) -> None:
+        """Give up an ended sandbox with its /box. The slot can be made again."""
+        self._send(_ask(lib.TYPE_RELEASE, slot))
+
+    async def close(self) -> None:
+        """End it and with it every sandbox; comes back when nothing is left."""
+        self._lose()
+        await self._loop.run_in_executor(None, self._process.wait)
+
+    def _expect(self, slot: int) -> asyncio.Future[Report]:
+        answer = self._loop.create_future()
+        if self.lost.is_set():
+            answer.set_exception(SandboxError("supervisor"))
+        else:
+            self._waiting[slot] = answer
+        return answer
+
+    def _send(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
+        """Send at once, or in order once there is room; the descriptors remain the caller's."""
+        if self.lost.is_set():
+            return
+        if not self._unsent and self._sent(packet, descriptors):
+            return
+        if not self._unsent:
+            self._loop.add_writer(self._socket, self._send_waiting)
+        self._unsent.append((packet, tuple(map(os.dup, descriptors))))
+
+    def _sent(self, packet: bytes, descriptors: Sequence[int]) -> bool:
+        try:
+            socket.send_fds(self._socket, [packet], descriptors)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self._lose()
+        return True
+
+    def _send_waiting(self) -> None:
+        while self._unsent and self._sent(*self._unsent[0]):
+            self._drop_first()
+        if not self._unsent and not self.lost.is_set():
+            self._loop.remove_writer(self._socket)
+
+    def _drop_first(self) -> None:
+        # Losing the supervisor in the middle empties the queue.
+        if self._unsent:
+            for descriptor in self._unsent.popleft()[1]:
+                os.close(descriptor)
+
+    def _read(self) -> None:
+        """Take in what the supervisor has to say; an end of file is its death."""
+        size = ffi.sizeof("struct report")
+        while not self.lost.is_set():
+            try:
+                packet, descriptors, _, _ = socket.recv_fds(self._socket, size, 1)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self._lose()
+                return
+            self._answer(Report(packet, descriptors))
+
+    def _answer(self, report: Report) -> None:
+        answer = self._waiting.pop(report.facts.header.slot, None)
+        if answer is not None and not answer.done():
+            answer.set_result(report)
+        elif report.descriptor >= 0:
+            os.close(report.descriptor)
+
+    def _lose(self) -> None:
+        if self.lost.is_set():
+            return
+        self.lost.set()
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        while self._unsent:
+            self._drop_first()
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(SandboxError("supervisor"))
+        self._waiting.clear()
+
+
+def _spawn(control: int, namespace: int) -> subprocess.Popen:
+    """Start the program: its socket as stdin, the namespace as stdout, and nothing of our environment."""
+    return subprocess.Popen(
+        [program(), "supervise"], stdin=control, stdout=namespace, env={}, cwd="/"
+    )
+
+
+def _ask(kind: int, slot: int, path: bytes = b"") -> bytes:
+    message = ffi.new("struct ask *", {"path_bytes": len(path)})
+    message.header.type, message.header.slot = kind, slot
+    return bytes(ffi.buffer(message)) + path
+
+
+def _sandbox_error(report: Report) -> SandboxError:
+    failure = report.failure
+    if failure is None:
+        return SandboxError("lost")
+    return SandboxError(failure.stage, failure.error, failure.index)

@@ -1,0 +1,369 @@
+/* barriers.c - one function a barrier. The order they are raised in stands in setup.c. */
+#include "setup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/keyctl.h>
+#include <linux/landlock.h>
+#include <linux/seccomp.h>
+#include <linux/securebits.h>
+#include <net/if.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+int close_all_but(int *keep, size_t count)
+{
+	unsigned int from = 0;
+
+	for (size_t i = 1; i < count; i++) {
+		for (size_t j = i; j && keep[j] < keep[j - 1]; j--) {
+			int other = keep[j];
+
+			keep[j] = keep[j - 1];
+			keep[j - 1] = other;
+		}
+	}
+	for (size_t i = 0; i < count; i++) {
+		unsigned int fd = (unsigned int)keep[i];
+
+		if (fd > from && close_range(from, fd - 1, 0))
+			return errno;
+		from = fd + 1;
+	}
+	return close_range(from, ~0U, 0) ? errno : 0;
+}
+
+int keep_own_descriptors(struct sandbox *sandbox, int *index)
+{
+	int keep[1 + DESCRIPTORS_MAX + CPU_COUNTERS_MAX];
+	size_t count = 0;
+
+	(void)index;
+	keep[count++] = sandbox->control;
+	for (uint32_t i = 0; i < sandbox->make->joins; i++)
+		keep[count++] = sandbox->joins[i];
+	for (uint32_t i = 0; i < sandbox->make->cpu_counters; i++)
+		keep[count++] = sandbox->counters[i];
+	return close_all_but(keep, count);
+}
+
+/* cgroup v2 has nothing to do here: clone3() put us there. */
+int join_cgroup(struct sandbox *sandbox, int *index)
+{
+	for (uint32_t i = 0; i < sandbox->make->joins; i++) {
+		*index = (int)i;
+		if (write(sandbox->joins[i], "0", 1) != 1)
+			return errno;
+		close(sandbox->joins[i]);
+	}
+	return 0;
+}
+
+int become_root_of_sandbox(struct sandbox *sandbox, int *index)
+{
+	char byte;
+
+	(void)index;
+	if (read(sandbox->control, &byte, 1) != 1)
+		return ECANCELED;
+	if (setresgid(INIT_ID, INIT_ID, INIT_ID) || setresuid(INIT_ID, INIT_ID, INIT_ID))
+		return errno;
+	/* The supervisor gave up the service's groups before it cloned us. */
+	if (getgroups(0, NULL) != 0)
+		return EPERM;
+	umask(022);
+	/* Another uid already keeps the job out of our memory; this keeps everyone out. */
+	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) ? errno : 0;
+}
+
+int reset_signals(struct sandbox *sandbox, int *index)
+{
+	const struct sigaction by_default = { .sa_handler = SIG_DFL };
+	sigset_t none;
+
+	(void)sandbox;
+	for (int signal = 1; signal < NSIG; signal++) {
+		*index = signal;
+		/* SIGKILL, SIGSTOP and the two that glibc keeps for itself cannot be set. */
+		if (sigaction(signal, &by_default, NULL) && errno != EINVAL)
+			return errno;
+	}
+	sigemptyset(&none);
+	return sigprocmask(SIG_SETMASK, &none, NULL) ? errno : 0;
+}
+
+/*
+ * The parent lives outside our pid namespace, so getppid() is 0 whether it lives or not: its end
+ * of the socket tells.
+ */
+int die_with_parent(struct sandbox *sandbox, int *index)
+{
+	struct pollfd control = { .fd = sandbox->control };
+
+	(void)index;
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+		return errno;
+	if (poll(&control, 1, 0) < 0)
+		return errno;
+	return control.revents & (POLLHUP | POLLERR) ? ECANCELED : 0;
+}
+
+int start_session(struct sandbox *sandbox, int *index)
+{
+	(void)sandbox;
+	if (setsid() < 0)
+		return errno;
+	*index = 1;
+	/* keyctl(2): a null name makes a new anonymous keyring. ENOSYS: a kernel without keys has none to leak. */
+	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL, 0, 0, 0) < 0 && errno != ENOSYS)
+		return errno;
+	return 0;
+}
+
+/*
+ * Documentation/admin-guide/sysctl/user.rst: limits that hold inside this user namespace. No
+ * further namespaces (ENOSPC, a second lock behind the filter), and few of the objects that the
+ * kernel counts per user and not per cgroup.
+ */
+static const struct {
+	const char *path, *value;
+} nesting[] = {
+	{ "/proc/sys/user/max_user_namespaces", "0" },
+	{ "/proc/sys/user/max_pid_namespaces", "0" },
+	{ "/proc/sys/user/max_mnt_namespaces", "0" },
+	{ "/proc/sys/user/max_net_namespaces", "0" },
+	{ "/proc/sys/user/max_ipc_namespaces", "0" },
+	{ "/proc/sys/user/max_uts_namespaces", "0" },
+	{ "/proc/sys/user/max_cgroup_namespaces", "0" },
+	{ "/proc/sys/user/max_time_namespaces", "0" },
+	{ "/proc/sys/user/max_inotify_instances", "16" },
+	{ "/proc/sys/user/max_inotify_watches", "1024" },
+	{ "/proc/sys/user/max_fanotify_groups", "0" },
+	{ "/proc/sys/user/max_fanotify_marks", "0" },
+};
+
+int forbid_nesting(struct sandbox *sandbox, int *index)
+{
+	(void)sandbox;
+	for (size_t i = 0; i < COUNT(nesting); i++) {
+		size_t length = strlen(nesting[i].value);
+		int fd = open(nesting[i].path, O_WRONLY | O_CLOEXEC);
+
+		*index = (int)i;
+		/* A kernel without the file was built without the object. */
+		if (fd < 0 && errno == ENOENT)
+			continue;
+		if (fd < 0)
+			return errno;
+		if (write(fd, nesting[i].value, length) != (ssize_t)length)
+			return errno;
+		close(fd);
+	}
+	return 0;
+}
+
+int set_hostname(struct sandbox *sandbox, int *index)
+{
+	(void)sandbox;
+	if (sethostname("jail", 4))
+		return errno;
+	*index = 1;
+	return setdomainname("(none)", 6) ? errno : 0;
+}
+
+int raise_loopback(struct sandbox *sandbox, int *index)
+{
+	struct ifreq request = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), error = 0;
+
+	(void)sandbox, (void)index;
+	if (fd < 0)
+		return errno;
+	if (ioctl(fd, SIOCSIFFLAGS, &request))
+		error = errno;
+	close(fd);
+	return error;
+}
+
+int set_rlimits(struct sandbox *sandbox, int *index)
+{
+	for (int i = 0; i < RLIMIT_COUNT; i++) {
+		uint64_t value = sandbox->start.rlimits[i];
+		const struct rlimit limit = { value, value };
+
+		*index = i;
+		if (setrlimit((__rlimit_resource_t)i, &limit))
+			return errno;
+	}
+	return 0;
+}
+
+int change_ids(struct sandbox *sandbox, int *index)
+{
+	(void)sandbox, (void)index;
+	/* Kept for one step, so that the next can empty every set for good. */
+	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
+		return errno;
+	if (setresgid(JOB_ID, JOB_ID, JOB_ID) || setresuid(JOB_ID, JOB_ID, JOB_ID))
+		return errno;
+	return getgroups(0, NULL) == 0 ? 0 : EPERM;
+}
+
+static int set_capabilities(uint32_t low)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct sets[2] = { { .effective = low, .permitted = low } };
+
+	return syscall(SYS_capset, &header, sets) ? errno : 0;
+}
+
+static int have_capabilities(void)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct sets[2];
+
+	if (syscall(SYS_capget, &header, sets))
+		return errno;
+	for (size_t i = 0; i < COUNT(sets); i++)
+		if (sets[i].effective | sets[i].permitted | sets[i].inheritable)
+			return EPERM;
+	return 0;
+}
+
+/* capabilities(7): uid 0 means nothing here, and none of this can be undone. */
+#define LOCKED_SECUREBITS                                                          \
+	(SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |           \
+	 SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |                 \
+	 SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED)
+
+int drop_capabilities(struct sandbox *sandbox, int *index)
+{
+	int error = set_capabilities(1U << CAP_SETPCAP);
+
+	(void)sandbox;
+	if (error)
+		return error;
+	/* EINVAL is the first number that the kernel has no capability for. */
+	for (int capability = 0; prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; capability++)
+		*index = capability + 1;
+	if (errno != EINVAL)
+		return errno;
+	*index = 100;
+	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
+		return errno;
+	*index = 101;
+	if (prctl(PR_SET_SECUREBITS, LOCKED_SECUREBITS, 0, 0, 0))
+		return errno;
+	*index = 102;
+	error = set_capabilities(0);
+	return error ? error : have_capabilities();
+}
+
+int set_no_new_privs(struct sandbox *sandbox, int *index)
+{
+	(void)sandbox, (void)index;
+	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? errno : 0;
+}
+
+/* Documentation/userspace-api/landlock.rst; what these headers may be too old to name. */
+#define READ_RIGHTS                                                                 \
+	(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
+#define FILE_RIGHTS                                                                 \
+	(LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_REMOVE_DIR |            \
+	 LANDLOCK_ACCESS_FS_REMOVE_FILE | LANDLOCK_ACCESS_FS_MAKE_DIR |             \
+	 LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_MAKE_SOCK |               \
+	 LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_SYM)
+#define DEVICE_RIGHTS                                                               \
+	(LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_BLOCK)
+#define FS_REFER (1ULL << 13)     /* from ABI 2 */
+#define FS_TRUNCATE (1ULL << 14)  /* from ABI 3 */
+#define FS_IOCTL_DEV (1ULL << 15) /* from ABI 5 */
+#define SCOPE_ABSTRACT_UNIX_SOCKET (1ULL << 0) /* from ABI 6 */
+#define SCOPE_SIGNAL (1ULL << 1)               /* from ABI 6 */
+
+struct ruleset {
+	uint64_t handled_access_fs, handled_access_net, scoped;
+};
+
+/* How much of struct ruleset a kernel of that ABI knows: a longer one is refused. */
+static size_t ruleset_bytes(uint32_t abi)
+{
+	return abi >= 6 ? 24 : abi >= 4 ? 16 : 8;
+}
+
+static int allow_beneath(int ruleset, const char *path, uint64_t rights)
+{
+	struct landlock_path_beneath_attr rule = {
+		.allowed_access = rights,
+		.parent_fd = open(path, O_PATH | O_CLOEXEC),
+	};
+	int error = 0;
+
+	if (rule.parent_fd < 0)
+		return errno;
+	if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0))
+		error = errno;
+	close(rule.parent_fd);
+	return error;
+}
+
+int restrict_files(struct sandbox *sandbox, int *index)
+{
+	uint32_t abi = sandbox->make->landlock_abi;
+	uint64_t write = FILE_RIGHTS | (abi >= 2 ? FS_REFER : 0) | (abi >= 3 ? FS_TRUNCATE : 0);
+	uint64_t device = abi >= 5 ? FS_IOCTL_DEV : 0;
+	const struct ruleset attributes = {
+		.handled_access_fs = READ_RIGHTS | write | DEVICE_RIGHTS | device,
+		.scoped = abi >= 6 ? SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL : 0,
+	};
+	const struct {
+		const char *path;
+		uint64_t rights;
+	} rules[] = {
+		{ "/", READ_RIGHTS },
+		{ "/box", READ_RIGHTS | write },
+		{ "/tmp", READ_RIGHTS | write },
+		{ "/dev/shm", READ_RIGHTS | write },
+		{ "/dev", LANDLOCK_ACCESS_FS_WRITE_FILE | device | (abi >= 3 ? FS_TRUNCATE : 0) },
+	};
+	int ruleset, error = 0;
+
+	/* The service refuses to start on such a host, unless its operator accepts it by name. */
+	if (!abi)
+		return 0;
+	ruleset = (int)syscall(SYS_landlock_create_ruleset, &attributes, ruleset_bytes(abi), 0);
+	if (ruleset < 0)
+		return errno;
+	for (size_t i = 0; !error && i < COUNT(rules); i++) {
+		*index = (int)i + 1;
+		error = allow_beneath(ruleset, rules[i].path, rules[i].rights);
+	}
+	if (!error && syscall(SYS_landlock_restrict_self, ruleset, 0))
+		error = errno;
+	close(ruleset);
+	return error;
+}
+
+int load_filter(struct sandbox *sandbox, int *index)
+{
+	const struct sock_fprog program = {
+		.len = (unsigned short)(sandbox->start.filter_bytes / sizeof(struct sock_filter)),
+		.filter = (struct sock_filter *)sandbox->filter,
+	};
+
+	(void)index;
+	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) ? errno : 0;
+}

@@ -1,0 +1,333 @@
+/*
+ * job.c - from "a job has come" to its execve().
+ *
+ * The plan is bytes from the service, mapped read-only. It is read inside the sandbox, by a
+ * process that has authority over this sandbox alone, and every length in it is checked.
+ */
+#include "setup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <sched.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { STDIO = 3, JOB_DESCRIPTORS = STDIO + 2 };
+
+int tell(const struct sandbox *sandbox, struct news *news, int fd)
+{
+	news->header.slot = sandbox->make->header.slot;
+	return message_send(sandbox->control, news, sizeof *news, &fd, fd >= 0);
+}
+
+static int map_bytes(int fd, uint64_t bytes, const char **place)
+{
+	void *mapped = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE | MAP_POPULATE, fd, 0);
+
+	if (mapped == MAP_FAILED)
+		return errno;
+	*place = mapped;
+	return 0;
+}
+
+/* Where the string at `place` ends, one past its NUL, or NULL if it does not end in the plan. */
+static const char *end_of_string(const struct sandbox *sandbox, const char *place)
+{
+	const char *end = sandbox->plan + sandbox->start.plan_bytes;
+	const char *nul = memchr(place, 0, (size_t)(end - place));
+
+	return nul ? nul + 1 : NULL;
+}
+
+/* An array of `count` strings of the plan, ended by NULL. */
+static int list_strings(const struct sandbox *sandbox, const char **place, uint32_t count,
+			char ***list)
+{
+	size_t bytes = ((size_t)count + 1) * sizeof(char *);
+	char **strings = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (strings == MAP_FAILED)
+		return errno;
+	for (uint32_t i = 0; i < count; i++) {
+		strings[i] = (char *)*place;
+		*place = end_of_string(sandbox, *place);
+		if (!*place)
+			return EBADMSG;
+	}
+	*list = strings;
+	return 0;
+}
+
+static int read_plan(struct sandbox *sandbox)
+{
+	const char *place = sandbox->plan;
+	int error = list_strings(sandbox, &place, sandbox->start.arguments, &sandbox->arguments);
+
+	if (!error)
+		error = list_strings(sandbox, &place, sandbox->start.variables, &sandbox->variables);
+	if (error)
+		return error;
+	sandbox->search = place;
+	sandbox->files = end_of_string(sandbox, place);
+	return sandbox->files && sandbox->start.arguments ? 0 : EBADMSG;
+}
+
+static int report_built(struct sandbox *sandbox)
+{
+	struct news news = { .header.type = TYPE_BUILT };
+	int box = open("/box", O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	int error = box < 0 ? errno : tell(sandbox, &news, box);
+
+	if (box >= 0)
+		close(box);
+	return error;
+}
+
+int receive_job(struct sandbox *sandbox, int *index)
+{
+	int fds[DESCRIPTORS_MAX];
+	size_t length, count;
+	int error = report_built(sandbox);
+
+	if (!error)
+		error = message_receive(sandbox->control, &sandbox->start, sizeof sandbox->start,
+					&length, fds, &count);
+	*index = 1;
+	if (error)
+		return error;
+	if (length != sizeof sandbox->start || count != JOB_DESCRIPTORS)
+		return EBADMSG;
+	memcpy(sandbox->stdio, fds, sizeof sandbox->stdio);
+	sandbox->filter_fd = fds[STDIO];
+	sandbox->plan_fd = fds[STDIO + 1];
+	error = map_bytes(sandbox->filter_fd, sandbox->start.filter_bytes, &sandbox->filter);
+	if (!error)
+		error = map_bytes(sandbox->plan_fd, sandbox->start.plan_bytes, &sandbox->plan);
+	*index = 2;
+	return error ? error : read_plan(sandbox);
+}
+
+static int open_beneath(int box, const char *path, uint64_t flags, uint64_t mode)
+{
+	struct open_how how = {
+		.flags = flags | O_CLOEXEC | O_NOFOLLOW,
+		.mode = mode,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
+			   RESOLVE_NO_XDEV,
+	};
+
+	return (int)syscall(SYS_openat2, box, path, &how, sizeof how);
+}
+
+/* Every directory on the way to `path`, which the service has checked has no "." or "..". */
+static int make_parents(int box, const char *path)
+{
+	char parent[PATH_BYTES_MAX];
+
+	for (size_t i = 0; path[i] && i < sizeof parent - 1; i++) {
+		parent[i] = path[i];
+		if (path[i + 1] != '/')
+			continue;
+		parent[i + 1] = 0;
+		if (mkdirat(box, parent, 0755) && errno != EEXIST)
+			return errno;
+	}
+	return 0;
+}
+
+static int write_all(int fd, const char *bytes, uint64_t count)
+{
+	while (count) {
+		ssize_t wrote = write(fd, bytes, count);
+
+		if (wrote < 0)
+			return errno;
+		bytes += wrote;
+		count -= (uint64_t)wrote;
+	}
+	return 0;
+}
+
+static int write_file(int box, const struct file *file, const char *path, const char *bytes)
+{
+	int error = make_parents(box, path), fd;
+
+	if (error)
+		return error;
+	fd = open_beneath(box, path, O_CREAT | O_EXCL | O_WRONLY, file->mode);
+	if (fd < 0)
+		return errno;
+	error = write_all(fd, bytes, file->bytes);
+	close(fd);
+	return error;
+}
+
+static int write_each_file(struct sandbox *sandbox, int box, int *index)
+{
+	const char *place = sandbox->files, *end = sandbox->plan + sandbox->start.plan_bytes;
+
+	for (uint32_t i = 0; i < sandbox->start.files; i++) {
+		struct file file;
+		const char *path, *bytes;
+		int error;
+
+		*index = (int)i + 1;
+		if ((size_t)(end - place) < sizeof file)
+			return EBADMSG;
+		memcpy(&file, place, sizeof file);
+		path = place + sizeof file;
+		bytes = end_of_string(sandbox, path);
+		if (!bytes || bytes - path != file.path_bytes || (uint64_t)(end - bytes) < file.bytes)
+			return EBADMSG;
+		error = write_file(box, &file, path, bytes);
+		if (error)
+			return error;
+		place = bytes + file.bytes;
+	}
+	return place == end ? 0 : EBADMSG;
+}
+
+/* With the job's ids for the file system alone, so that the files are the job's from the start. */
+int write_files(struct sandbox *sandbox, int *index)
+{
+	int box = open("/box", O_PATH | O_DIRECTORY | O_CLOEXEC), error;
+
+	if (box < 0)
+		return errno;
+	setfsgid(JOB_ID);
+	setfsuid(JOB_ID);
+	error = write_each_file(sandbox, box, index);
+	setfsuid(INIT_ID);
+	setfsgid(INIT_ID);
+	close(box);
+	return error;
+}
+
+/* First out of the way of 0, 1 and 2, where the service's descriptors may have landed. */
+int put_stdio(struct sandbox *sandbox, int *index)
+{
+	int high[STDIO];
+
+	for (int i = 0; i < STDIO; i++) {
+		*index = i;
+		high[i] = fcntl(sandbox->stdio[i], F_DUPFD_CLOEXEC, DESCRIPTORS_MAX);
+		if (high[i] < 0)
+			return errno;
+	}
+	for (int i = 0; i < STDIO; i++) {
+		*index = STDIO + i;
+		if (dup2(high[i], i) < 0)
+			return errno;
+	}
+	return 0;
+}
+
+/* What stays beside stdio is close-on-exec: the socket tells of a failure, the counters are read once more. */
+int close_descriptors(struct sandbox *sandbox, int *index)
+{
+	int keep[STDIO + 1 + CPU_COUNTERS_MAX] = { 0, 1, 2, sandbox->control };
+	size_t count = STDIO + 1;
+
+	(void)index;
+	for (uint32_t i = 0; i < sandbox->make->cpu_counters; i++)
+		keep[count++] = sandbox->counters[i];
+	for (size_t i = STDIO; i < count; i++)
+		if (fcntl(keep[i], F_SETFD, FD_CLOEXEC))
+			return errno;
+	return close_all_but(keep, count);
+}
+
+/* Whether the program at `path` can be executed, as execve() would say it. */
+static int check_program(const char *path)
+{
+	struct stat about;
+
+	if (stat(path, &about))
+		return errno;
+	if (!S_ISREG(about.st_mode))
+		return EACCES;
+	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS) ? errno : 0;
+}
+
+/* "DIRECTORY/name" in `program`; an empty directory is the current one, as in a shell. */
+static int join_path(char *program, const char *directory, size_t length, const char *name)
+{
+	size_t name_bytes = strlen(name) + 1;
+
+	if (length + 1 + name_bytes > PATH_BYTES_MAX)
+		return ENAMETOOLONG;
+	memcpy(program, directory, length);
+	if (length)
+		program[length++] = '/';
+	memcpy(program + length, name, name_bytes);
+	return 0;
+}
+
+/*
+ * As execvp(3), but before the filter, which then has one execve() to allow. A program that is
+ * there and may not be executed is told from one that is not there.
+ */
+int find_program(struct sandbox *sandbox, int *index)
+{
+	const char *name = sandbox->arguments[0], *place = sandbox->search;
+	int refused = ENOENT;
+
+	(void)index;
+	if (chdir("/box"))
+		return errno;
+	if (strchr(name, '/')) {
+		int error = join_path(sandbox->program, "", 0, name);
+
+		return error ? error : check_program(sandbox->program);
+	}
+	for (;;) {
+		size_t length = strcspn(place, ":");
+		int error = join_path(sandbox->program, place, length, name);
+
+		if (!error)
+			error = check_program(sandbox->program);
+		if (!error)
+			return *name ? 0 : ENOENT;
+		if (error != ENOENT && error != ENOTDIR)
+			refused = error;
+		if (!place[length])
+			return refused;
+		place += length + 1;
+	}
+}
+
+static uint64_t clock_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* The scheduler books a process's time when it is switched out or at a tick: yielding books ours now. */
+int report_baseline(struct sandbox *sandbox, int *index)
+{
+	struct news news = { .header.type = TYPE_STARTED };
+	int error;
+
+	(void)index;
+	sched_yield();
+	error = cpu_read(sandbox->counters, sandbox->make->cpu_counters, &news.cpu);
+	if (error)
+		return error;
+	news.clock_ns = clock_ns();
+	return tell(sandbox, &news, -1);
+}
+
+int execute(struct sandbox *sandbox, int *index)
+{
+	(void)index;
+	execve(sandbox->program, sandbox->arguments, sandbox->variables);
+	return errno;
+}

@@ -1,0 +1,220 @@
+/*
+ * message.h - what crosses between the service, the supervisor and init.
+ *
+ * The layout is written once, here. The C compiler reads this text through
+ * protocol.h, and cffi reads the very same text for Python: so it holds
+ * declarations only, and no preprocessor lines.
+ *
+ *   service    -> supervisor   struct make, struct start, struct ask
+ *   supervisor -> service      struct report
+ *   supervisor -> init         struct start, forwarded as it came
+ *   init       -> supervisor   struct news
+ *
+ * Every message is one packet of a SOCK_SEQPACKET pair and begins with its type and
+ * its slot. A slot is one place for a sandbox, numbered by the service. Times are in
+ * nanoseconds of CLOCK_MONOTONIC, sizes in bytes. Descriptors travel beside the message
+ * as SCM_RIGHTS, in the order that each struct states.
+ */
+
+enum {
+	SLOTS_MAX = 4096,
+	MESSAGE_BYTES_MAX = 32768,
+	DESCRIPTORS_MAX = 16,
+	RLIMIT_COUNT = 16,
+	OPTIONS_BYTES = 96,
+	PATH_BYTES_MAX = 4096,
+	/* The ids that a job sees for init and for itself. */
+	INIT_ID = 0,
+	JOB_ID = 1000
+};
+
+/*
+ * Every place where making or starting a sandbox can fail, in the order of set-up. Python
+ * takes the words it shows from these names.
+ */
+enum stage {
+	STAGE_NONE,
+	STAGE_CLONE,
+	STAGE_ID_MAPS,
+	STAGE_DESCRIPTORS,
+	STAGE_CGROUP,
+	STAGE_MAPS,
+	STAGE_SIGNALS,
+	STAGE_PARENT,
+	STAGE_SESSION,
+	STAGE_PRIVATE,
+	STAGE_ROOT,
+	STAGE_PROC,
+	STAGE_DEV,
+	STAGE_SCRATCH,
+	STAGE_PIVOT,
+	STAGE_SYSCTLS,
+	STAGE_READ_ONLY,
+	STAGE_NETWORK,
+	STAGE_HOSTNAME,
+	STAGE_READY,
+	STAGE_SIZES,
+	STAGE_FILES,
+	STAGE_FORK,
+	STAGE_STDIO,
+	STAGE_CLOSE,
+	STAGE_RLIMITS,
+	STAGE_IDS,
+	STAGE_CAPABILITIES,
+	STAGE_NO_NEW_PRIVS,
+	STAGE_LANDLOCK,
+	STAGE_PROGRAM,
+	STAGE_BASELINE,
+	STAGE_SECCOMP,
+	STAGE_EXEC,
+	/* The sandbox did not get through its set-up in time. */
+	STAGE_TIME
+};
+
+enum type {
+	/* requests of the service */
+	TYPE_MAKE = 1,
+	TYPE_START,
+	TYPE_KILL,
+	TYPE_OPEN,
+	TYPE_RELEASE,
+	/* reports of the supervisor */
+	TYPE_READY,
+	TYPE_ENDED,
+	TYPE_OPENED,
+	/* news of init */
+	TYPE_BUILT,
+	TYPE_STARTED,
+	TYPE_EXITED,
+	TYPE_FAILED
+};
+
+/* Why a sandbox was ended before its main process exited: the first reason stays. */
+enum cause {
+	CAUSE_NONE,
+	CAUSE_CPU,
+	CAUSE_WALL,
+	CAUSE_MEMORY,
+	CAUSE_SERVICE
+};
+
+struct header {
+	uint32_t type;
+	uint32_t slot;
+};
+
+/*
+ * Make a sandbox, up to the point where it waits for a job.
+ *
+ * Descriptors: `joins` cgroup.procs files of cgroup v1, or with `born` one directory of cgroup
+ * v2 and its cgroup.kill; then `cpu_counters` files (two of v1: cpuacct.usage_user and
+ * cpuacct.usage_sys; one of v2: cpu.stat); then with `oom_event` an eventfd that counts
+ * OOM notices of cgroup v1.
+ *
+ * After the struct, as text, each ended by a NUL: an empty directory to mount the root on,
+ * then `overlays` pairs of a target beneath the root ("" is the root itself) and the
+ * value of overlay's lowerdir= for it.
+ */
+struct make {
+	struct header header;
+	uint64_t setup_ns;
+	uint32_t joins;
+	uint32_t born;
+	uint32_t cpu_counters;
+	uint32_t oom_event;
+	uint32_t time_namespace;
+	uint32_t landlock_abi;
+	uint32_t overlays;
+	uint32_t text_bytes;
+	/* Lines for uid_map and gid_map alike: INIT_ID and JOB_ID to two ids of the outer namespace. */
+	char id_map[OPTIONS_BYTES];
+};
+
+/*
+ * Start the job in a ready sandbox.
+ *
+ * Descriptors: stdin, stdout, stderr, the filter (an array of struct sock_filter), the plan.
+ *
+ * The plan holds, in this order: `arguments` strings and `variables` strings, each ended by a
+ * NUL; the list of directories to search for a program without a slash, one string, separated
+ * by colons; then `files` times a struct file, its path ended by a NUL, and its bytes.
+ */
+struct start {
+	struct header header;
+	uint64_t setup_ns;
+	uint64_t cpu_ns;
+	uint64_t wall_ns;
+	/* How many processors the job can keep busy at once. */
+	uint64_t parallelism;
+	uint64_t filter_bytes;
+	uint64_t plan_bytes;
+	uint32_t arguments;
+	uint32_t variables;
+	uint32_t files;
+	uint32_t padding;
+	/* Soft and hard alike, by the numbers of RLIMIT_*. */
+	uint64_t rlimits[RLIMIT_COUNT];
+	/* Mount options for /box, /tmp and /dev/shm: size= and nr_inodes=. */
+	char scratch_options[OPTIONS_BYTES];
+};
+
+struct file {
+	uint64_t bytes;
+	uint32_t mode;
+	uint32_t path_bytes; /* with the NUL */
+};
+
+/* Kill, open or release. For open, the path beneath /box stands after the struct, ended by a NUL. */
+struct ask {
+	struct header header;
+	uint32_t path_bytes; /* with the NUL */
+	uint32_t padding;
+};
+
+/* Where set-up failed: the stage, the errno, and which of several things it was about. */
+struct failure {
+	uint32_t stage;
+	int32_t error;
+	int32_t index;
+	uint32_t padding;
+};
+
+struct cpu_time {
+	uint64_t user_ns;
+	uint64_t system_ns;
+};
+
+/*
+ * What the supervisor knows of a slot. Ready: the sandbox waits for a job. Ended: nothing of it
+ * lives, and these are the facts. Opened: `failure.error` is 0 and one descriptor comes along, or it
+ * is the errno.
+ */
+struct report {
+	struct header header;
+	uint32_t cause;
+	/* The main process was waited for: exit_code is -1 or signal is 0. */
+	uint32_t exited;
+	int32_t exit_code;
+	int32_t signal;
+	struct failure failure;
+	/* The job's program was about to be executed: the clocks below ran from there. */
+	uint32_t started;
+	uint32_t padding;
+	uint64_t wall_ns;
+	struct cpu_time cpu;
+	uint64_t max_rss_bytes;
+};
+
+/*
+ * What init tells the supervisor. Built: with a descriptor of /box. Started: the clock and the
+ * CPU time just before the filter and execve(). Exited: the main process's end. Failed: where.
+ */
+struct news {
+	struct header header;
+	struct failure failure;
+	uint64_t clock_ns;
+	struct cpu_time cpu;
+	int32_t exit_code;
+	int32_t signal;
+	uint64_t max_rss_bytes;
+};

@@ -1,0 +1,68 @@
+/* setup.h - the inside of a sandbox while it is being set up. */
+#ifndef JAIL_SETUP_H
+#define JAIL_SETUP_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "cpu.h"
+#include "protocol.h"
+
+/*
+ * What init has in hand. It is filled before the clone; `start` and its descriptors
+ * arrive when the job does.
+ */
+struct sandbox {
+	int control;                        /* socket to the supervisor */
+	const struct make *make;
+	int joins[DESCRIPTORS_MAX];         /* cgroup.procs of v1 */
+	int counters[CPU_COUNTERS_MAX];
+	struct start start;
+	int stdio[3];
+	int filter_fd;
+	int plan_fd;
+	const char *plan;                   /* mapped, start.plan_bytes long */
+	const char *filter;                 /* mapped, start.filter_bytes long */
+	const char *files;                  /* where the plan's files begin */
+	char **arguments;                   /* ended by NULL */
+	char **variables;                   /* ended by NULL */
+	const char *search;
+	char program[PATH_BYTES_MAX];       /* what execve() is given */
+};
+
+/*
+ * Set up the sandbox from inside and become its init; then its job, once one has come. Called in
+ * the new process right after clone3(). Only system calls from here on: no malloc, no stdio.
+ */
+_Noreturn void setup_run(struct sandbox *sandbox);
+
+/*
+ * Every step returns 0 or an errno value, and sets `index` where it does several things of one
+ * kind. The steps stand in the table of setup.c, in order, with their reasons.
+ */
+typedef int step_function(struct sandbox *sandbox, int *index);
+
+/* root.c */
+step_function make_mounts_private, mount_root, mount_proc, mount_dev, mount_scratch, enter_root;
+step_function make_read_only, size_scratch;
+
+/* barriers.c */
+step_function keep_own_descriptors, join_cgroup, become_root_of_sandbox, reset_signals;
+step_function die_with_parent, start_session, forbid_nesting, set_hostname, raise_loopback;
+step_function set_rlimits, change_ids, drop_capabilities, set_no_new_privs;
+step_function restrict_files, load_filter;
+
+/* job.c */
+step_function receive_job, write_files, put_stdio, close_descriptors, find_program, report_baseline;
+step_function execute;
+
+/* init.c */
+step_function fork_job;
+
+/* Tell the supervisor `news`, with `fd` unless it is negative. Returns 0 or an errno value. */
+int tell(const struct sandbox *sandbox, struct news *news, int fd);
+
+/* Close everything but `keep`, `count` descriptors in any order, which is sorted in place. */
+int close_all_but(int *keep, size_t count);
+
+#endif

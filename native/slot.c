@@ -1,0 +1,382 @@
+/*
+ * slot.c - the life of one sandbox, seen from the supervisor.
+ *
+ *   FREE -> MAKING -> READY -> STARTING -> RUNNING -> ENDED -> FREE
+ *
+ * From every state between FREE and ENDED the next may be ENDED: init can fail or be killed
+ * anywhere. Processes are named by pidfds; init's pid is used once, to write its id maps
+ * while it is our unwaited-for child and cannot be anyone else's.
+ */
+#include "slot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "setup.h"
+
+#define NAMESPACES                                                                            \
+	(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |           \
+	 CLONE_NEWUTS | CLONE_NEWCGROUP)
+
+#define SECOND_NS 1000000000u
+/* The kernel books CPU time at ticks, 4 ms apart at most: looking more often shows nothing new. */
+#define CLOSEST_LOOK_NS 1000000u
+
+uint64_t clock_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
+}
+
+static void close_one(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+void slot_clear(struct slot *slot)
+{
+	memset(slot, 0, sizeof *slot);
+	slot->control = slot->init = slot->timer = slot->oom = slot->kill = -1;
+	slot->box = slot->opened = -1;
+	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
+		slot->counters[i] = -1;
+}
+
+static int set_timer(const struct slot *slot, uint64_t when_ns)
+{
+	const struct itimerspec at = {
+		.it_value = { (time_t)(when_ns / SECOND_NS), (long)(when_ns % SECOND_NS) },
+	};
+
+	return timerfd_settime(slot->timer, TFD_TIMER_ABSTIME, &at, NULL) ? errno : 0;
+}
+
+/* A moment after `now` that cannot overflow. */
+static uint64_t later(uint64_t now, uint64_t wait_ns)
+{
+	return wait_ns > INT64_MAX - now ? INT64_MAX : now + wait_ns;
+}
+
+static int write_file_of(pid_t pid, const char *name, const char *text)
+{
+	char path[64];
+	int fd, error = 0;
+
+	snprintf(path, sizeof path, "/proc/%d/%s", pid, name);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno;
+	if (write(fd, text, strlen(text)) < 0)
+		error = errno;
+	close(fd);
+	return error;
+}
+
+/* user_namespaces(7): setgroups(2) is refused inside for good, which must be said before the gid map. */
+static int write_id_maps(pid_t pid, const char *map)
+{
+	int error = write_file_of(pid, "uid_map", map);
+
+	if (!error)
+		error = write_file_of(pid, "setgroups", "deny");
+	return error ? error : write_file_of(pid, "gid_map", map);
+}
+
+/* Returns the pid in the parent, 0 in init, or -1 with errno. */
+static pid_t clone_init(struct slot *slot, const struct make *make, int cgroup)
+{
+	struct clone_args args = {
+		.flags = NAMESPACES | CLONE_PIDFD | (make->time_namespace ? CLONE_NEWTIME : 0) |
+			 (make->born ? CLONE_INTO_CGROUP : 0),
+		.pidfd = (uint64_t)(uintptr_t)&slot->init,
+		.exit_signal = SIGCHLD,
+		.cgroup = make->born ? (uint64_t)cgroup : 0,
+	};
+
+	return (pid_t)syscall(SYS_clone3, &args, sizeof args);
+}
+
+static _Noreturn void become_init(const struct slot *slot, const struct make *make,
+				  const int *joins, int control)
+{
+	struct sandbox sandbox = { .control = control, .make = make };
+
+	memcpy(sandbox.joins, joins, make->joins * sizeof *joins);
+	memcpy(sandbox.counters, slot->counters, sizeof sandbox.counters);
+	setup_run(&sandbox);
+}
+
+static int fail(struct slot *slot, enum stage stage, int error)
+{
+	slot->report.failure = (struct failure){ stage, error, 0, 0 };
+	return error;
+}
+
+static void keep_descriptors(struct slot *slot, const struct make *make, const int *fds)
+{
+	const int *next = fds + make->joins + make->born;
+
+	slot->kill = make->born ? *next++ : -1;
+	slot->counter_count = make->cpu_counters;
+	for (uint32_t i = 0; i < make->cpu_counters; i++)
+		slot->counters[i] = *next++;
+	slot->oom = make->oom_event ? *next : -1;
+}
+
+static int clone_sandbox(struct slot *slot, const struct make *make, const int *fds, int init_end)
+{
+	pid_t pid = clone_init(slot, make, fds[0]);
+	int error;
+
+	if (pid < 0)
+		return fail(slot, STAGE_CLONE, errno);
+	if (!pid)
+		become_init(slot, make, fds, init_end);
+	error = write_id_maps(pid, make->id_map);
+	if (!error && send(slot->control, "m", 1, MSG_NOSIGNAL) != 1)
+		error = errno;
+	if (error)
+		slot_kill(slot, CAUSE_NONE);
+	/* Init is there and will be buried like any other, with this failure as its report. */
+	return error ? (fail(slot, STAGE_ID_MAPS, error), 0) : 0;
+}
+
+int slot_make(struct slot *slot, const struct make *make, const int *fds)
+{
+	int pair[2], error;
+
+	slot->state = STATE_MAKING;
+	keep_descriptors(slot, make, fds);
+	slot->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (slot->timer < 0)
+		error = fail(slot, STAGE_CLONE, errno);
+	else if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		error = fail(slot, STAGE_CLONE, errno);
+	else {
+		slot->control = pair[0];
+		error = fcntl(pair[0], F_SETFL, O_NONBLOCK) ? fail(slot, STAGE_CLONE, errno) :
+			set_timer(slot, later(clock_now(), make->setup_ns));
+		if (!error)
+			error = clone_sandbox(slot, make, fds, pair[1]);
+		close(pair[1]);
+	}
+	for (uint32_t i = 0; i < make->joins + make->born; i++)
+		close(fds[i]);
+	return error;
+}
+
+int slot_start(struct slot *slot, const struct start *start, const int *fds, size_t count)
+{
+	int error;
+
+	slot->state = STATE_STARTING;
+	slot->cpu_limit_ns = start->cpu_ns;
+	slot->wall_limit_ns = start->wall_ns;
+	slot->parallelism = start->parallelism ? start->parallelism : 1;
+	error = message_send(slot->control, start, sizeof *start, fds, count);
+	return error ? fail(slot, STAGE_READY, error) : set_timer(slot, later(clock_now(), start->setup_ns));
+}
+
+void slot_kill(struct slot *slot, enum cause cause)
+{
+	if (slot->report.cause == CAUSE_NONE)
+		slot->report.cause = cause;
+	/* Init is pid 1 of the sandbox: with it the kernel kills all others. cgroup.kill comes first where it is, and needs no order. */
+	if (slot->kill >= 0 && write(slot->kill, "1", 1) == 1)
+		return;
+	if (slot->init >= 0)
+		syscall(SYS_pidfd_send_signal, slot->init, SIGKILL, NULL, 0);
+}
+
+static int check_running(struct slot *slot, uint64_t now)
+{
+	uint64_t wall_end = later(slot->started_ns, slot->wall_limit_ns), used, look;
+	struct cpu_time cpu;
+	int error;
+
+	if (now >= wall_end) {
+		slot_kill(slot, CAUSE_WALL);
+		return 0;
+	}
+	error = cpu_read(slot->counters, slot->counter_count, &cpu);
+	if (error)
+		return error;
+	used = cpu_total(cpu_since(slot->baseline, cpu));
+	if (used >= slot->cpu_limit_ns) {
+		slot_kill(slot, CAUSE_CPU);
+		return 0;
+	}
+	/* No sooner than when every processor it can use has been busy from now on. */
+	look = (slot->cpu_limit_ns - used) / slot->parallelism;
+	look = later(now, look > CLOSEST_LOOK_NS ? look : CLOSEST_LOOK_NS);
+	return set_timer(slot, look < wall_end ? look : wall_end);
+}
+
+int slot_check_limits(struct slot *slot)
+{
+	uint64_t fired;
+
+	if (read(slot->timer, &fired, sizeof fired) < 0)
+		return errno == EAGAIN ? 0 : errno;
+	if (slot->state == STATE_RUNNING)
+		return check_running(slot, clock_now());
+	if (slot->state != STATE_MAKING && slot->state != STATE_STARTING)
+		return 0;
+	if (slot->report.failure.stage == STAGE_NONE)
+		fail(slot, STAGE_TIME, ETIMEDOUT);
+	slot_kill(slot, CAUSE_NONE);
+	return 0;
+}
+
+static void hear_built(struct slot *slot, int box)
+{
+	slot->box = box;
+	slot->state = STATE_READY;
+	slot->report.header.type = TYPE_READY;
+	slot->unsent = true;
+	set_timer(slot, 0);
+}
+
+static int hear_started(struct slot *slot, const struct news *news)
+{
+	slot->state = STATE_RUNNING;
+	slot->report.started = 1;
+	slot->baseline = news->cpu;
+	slot->started_ns = news->clock_ns;
+	return check_running(slot, clock_now());
+}
+
+static void hear_exited(struct slot *slot, const struct news *news)
+{
+	slot->report.exited = 1;
+	slot->report.exit_code = news->exit_code;
+	slot->report.signal = news->signal;
+	slot->report.max_rss_bytes = news->max_rss_bytes;
+	slot->ended_ns = news->clock_ns;
+}
+
+int slot_hear(struct slot *slot)
+{
+	int fds[DESCRIPTORS_MAX], error;
+	size_t length, count, taken = 0;
+	struct news news;
+
+	error = message_receive(slot->control, &news, sizeof news, &length, fds, &count);
+	if (error)
+		return error;
+	if (length != sizeof news)
+		error = EBADMSG;
+	else if (news.header.type == TYPE_BUILT && slot->state == STATE_MAKING && count == 1)
+		hear_built(slot, fds[taken++]);
+	else if (news.header.type == TYPE_STARTED && slot->state == STATE_STARTING)
+		error = hear_started(slot, &news);
+	else if (news.header.type == TYPE_EXITED && slot->state >= STATE_STARTING)
+		hear_exited(slot, &news);
+	else if (news.header.type == TYPE_FAILED && slot->report.failure.stage == STAGE_NONE)
+		slot->report.failure = news.failure;
+	while (taken < count)
+		close(fds[taken++]);
+	return error;
+}
+
+/* The first failure stays: it is the one that the others follow from. */
+static void count_up(struct slot *slot)
+{
+	struct cpu_time cpu;
+	int error = cpu_read(slot->counters, slot->counter_count, &cpu);
+
+	if (error && slot->report.failure.stage == STAGE_NONE)
+		fail(slot, STAGE_BASELINE, error);
+	if (error || !slot->report.started)
+		return;
+	slot->report.cpu = cpu_since(slot->baseline, cpu);
+	if (!slot->ended_ns)
+		slot->ended_ns = clock_now();
+	if (slot->ended_ns > slot->started_ns)
+		slot->report.wall_ns = slot->ended_ns - slot->started_ns;
+}
+
+static void close_all_but_box(struct slot *slot)
+{
+	close_one(&slot->control);
+	close_one(&slot->init);
+	close_one(&slot->timer);
+	close_one(&slot->oom);
+	close_one(&slot->kill);
+	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
+		close_one(&slot->counters[i]);
+}
+
+int slot_bury(struct slot *slot)
+{
+	siginfo_t end = { 0 };
+
+	if (waitid(P_PIDFD, (id_t)slot->init, &end, WEXITED | WNOHANG | __WALL))
+		return errno;
+	if (!end.si_pid)
+		return EAGAIN;
+	/* What init said last may not have been read yet. */
+	while (slot_hear(slot) == 0)
+		;
+	count_up(slot);
+	close_all_but_box(slot);
+	slot->state = STATE_ENDED;
+	slot->report.header.type = TYPE_ENDED;
+	slot->unsent = true;
+	return 0;
+}
+
+static int open_output(int box, const char *path)
+{
+	struct open_how how = {
+		/* O_NONBLOCK: a FIFO must not hold us. */
+		.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS |
+			   RESOLVE_NO_XDEV,
+	};
+	struct stat about;
+	int fd = (int)syscall(SYS_openat2, box, path, &how, sizeof how);
+
+	if (fd < 0 || (fstat(fd, &about) == 0 && S_ISREG(about.st_mode)))
+		return fd;
+	close(fd);
+	errno = S_ISDIR(about.st_mode) ? EISDIR : EINVAL;
+	return -1;
+}
+
+void slot_open(struct slot *slot, const char *path)
+{
+	/* Nothing was built, so nothing was written either. */
+	int fd = slot->box < 0 ? (errno = ENOENT, -1) : open_output(slot->box, path);
+
+	slot->report.header.type = TYPE_OPENED;
+	slot->report.failure = (struct failure){ .error = fd < 0 ? errno : 0 };
+	slot->opened = fd;
+	slot->unsent = true;
+}
+
+void slot_release(struct slot *slot)
+{
+	close_all_but_box(slot);
+	close_one(&slot->box);
+	close_one(&slot->opened);
+	slot_clear(slot);
+}

@@ -1,0 +1,71 @@
+/* slot.h - one place for a sandbox, as the supervisor sees it. */
+#ifndef JAIL_SLOT_H
+#define JAIL_SLOT_H
+
+#include <stdbool.h>
+
+#include "cpu.h"
+#include "protocol.h"
+
+enum state {
+	STATE_FREE,
+	STATE_MAKING,   /* init sets up the sandbox */
+	STATE_READY,    /* it waits for a job */
+	STATE_STARTING, /* it got one and sets that up */
+	STATE_RUNNING,  /* the program was about to be executed: its clocks run */
+	STATE_ENDED,    /* nothing of it lives; /box can still be read */
+};
+
+/* Descriptors are -1 when there is none. */
+struct slot {
+	enum state state;
+	int control; /* socket to init */
+	int init;    /* pidfd */
+	int timer;
+	int oom;     /* eventfd: OOM notices of cgroup v1 */
+	int kill;    /* cgroup.kill of cgroup v2 */
+	int box;
+	int opened;  /* goes out with the next report */
+	int counters[CPU_COUNTERS_MAX];
+	uint32_t counter_count;
+	uint64_t cpu_limit_ns, wall_limit_ns, parallelism;
+	uint64_t started_ns, ended_ns;
+	struct cpu_time baseline;
+	struct report report;
+	bool unsent; /* the report waits for room in the service's socket */
+};
+
+/* Give every descriptor a value that means "none". */
+void slot_clear(struct slot *slot);
+
+/*
+ * Make a sandbox with the received descriptors, which are the slot's from here on, whatever
+ * happens. Returns 0 or an errno value; then report.failure says where, and nothing lives.
+ */
+int slot_make(struct slot *slot, const struct make *make, const int *fds);
+
+/* Hand the job to init. Returns 0 or an errno value. */
+int slot_start(struct slot *slot, const struct start *start, const int *fds, size_t count);
+
+/* Kill everything in the sandbox; the first cause stays. */
+void slot_kill(struct slot *slot, enum cause cause);
+
+/* What a timer that fired means: a limit reached, or the next moment to look. Returns 0 or an errno value. */
+int slot_check_limits(struct slot *slot);
+
+/* Take in one message of init. Returns 0, EAGAIN when there is none, or another errno value. */
+int slot_hear(struct slot *slot);
+
+/* Once init is dead: reap it, count, and keep nothing but /box. EAGAIN when it is not dead. */
+int slot_bury(struct slot *slot);
+
+/* Open a regular file beneath /box for reading, as `opened`, with the outcome in the report. */
+void slot_open(struct slot *slot, const char *path);
+
+/* Close what is left and be free. */
+void slot_release(struct slot *slot);
+
+/* CLOCK_MONOTONIC, nanoseconds. */
+uint64_t clock_now(void);
+
+#endif

@@ -1,0 +1,392 @@
+/*
+ * supervisor.c - makes sandboxes, watches them, ends them.
+ *
+ * One thread, one epoll set, no allocation. It is root of the outer user namespace and nothing
+ * anywhere else; it reads no configuration and chooses no path: what to make arrives finished
+ * from the service. It is started with its socket to the service as stdin and the outer user
+ * namespace as stdout.
+ *
+ * Its end is the end of every sandbox. It ends when the service does, which it learns twice over:
+ * by PDEATHSIG, and by the end of file on the socket.
+ *
+ * A request that does not fit the protocol or the state of its slot is a defect of the service.
+ * It ends the supervisor at once, rather than letting it guess.
+ */
+#include "supervisor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "slot.h"
+
+/* Where the socket to the service is kept: 0, 1 and 2 stay taken, so that no sandbox's descriptor lands there. */
+enum { SERVICE = 3, EVENTS = 64 };
+
+/* What an event is about; the slot's number stands beside it. */
+enum about { ABOUT_SERVICE, ABOUT_CONTROL, ABOUT_INIT, ABOUT_TIMER, ABOUT_OOM };
+
+struct supervisor {
+	int epoll;
+	bool waiting; /* for room in the service's socket */
+	struct slot slots[SLOTS_MAX];
+};
+
+static int watch(const struct supervisor *supervisor, int fd, enum about about, uint32_t slot)
+{
+	struct epoll_event event = {
+		.events = EPOLLIN,
+		.data.u64 = (uint64_t)about << 32 | slot,
+	};
+
+	if (fd < 0)
+		return 0;
+	return epoll_ctl(supervisor->epoll, EPOLL_CTL_ADD, fd, &event) ? errno : 0;
+}
+
+static int await_room(struct supervisor *supervisor, bool waiting)
+{
+	struct epoll_event event = { .events = EPOLLIN | (waiting ? EPOLLOUT : 0) };
+
+	if (supervisor->waiting == waiting)
+		return 0;
+	supervisor->waiting = waiting;
+	return epoll_ctl(supervisor->epoll, EPOLL_CTL_MOD, SERVICE, &event) ? errno : 0;
+}
+
+/* A slot has one report at a time: the newest says all there is to know. */
+static int send_report(struct supervisor *supervisor, struct slot *slot)
+{
+	int error;
+
+	if (!slot->unsent)
+		return 0;
+	error = message_send(SERVICE, &slot->report, sizeof slot->report, &slot->opened,
+			     slot->opened >= 0);
+	if (error == EAGAIN)
+		return await_room(supervisor, true);
+	if (error)
+		return error;
+	slot->unsent = false;
+	if (slot->opened >= 0)
+		close(slot->opened);
+	slot->opened = -1;
+	return 0;
+}
+
+static int send_waiting_reports(struct supervisor *supervisor)
+{
+	int error = await_room(supervisor, false);
+
+	for (uint32_t i = 0; !error && i < SLOTS_MAX && !supervisor->waiting; i++)
+		error = send_report(supervisor, &supervisor->slots[i]);
+	return error;
+}
+
+static bool fits_make(const struct make *make, size_t length, size_t count)
+{
+	const char *text = (const char *)(make + 1);
+	size_t strings = 0;
+
+	if (length < sizeof *make || make->text_bytes != length - sizeof *make || !make->overlays)
+		return false;
+	if (make->born > 1 || make->oom_event > 1 || make->joins > DESCRIPTORS_MAX ||
+	    make->cpu_counters < 1 || make->cpu_counters > CPU_COUNTERS_MAX)
+		return false;
+	if (count != make->joins + 2 * make->born + make->cpu_counters + make->oom_event)
+		return false;
+	for (uint32_t i = 0; i < make->text_bytes; i++)
+		strings += !text[i];
+	/* The directory, and a target and its layers for each overlay; the last byte ends the last. */
+	return strings == 1 + 2 * (size_t)make->overlays &&
+	       !text[make->text_bytes - 1] && memchr(make->id_map, 0, sizeof make->id_map);
+}
+
+static int on_make(struct supervisor *supervisor, struct slot *slot, const struct make *make,
+		   const int *fds)
+{
+	uint32_t number = make->header.slot;
+	int error;
+
+	slot_clear(slot);
+	slot->report.header = make->header;
+	if (slot_make(slot, make, fds)) {
+		slot->report.header.type = TYPE_ENDED;
+		slot->state = STATE_ENDED;
+		slot->unsent = true;
+		return send_report(supervisor, slot);
+	}
+	error = watch(supervisor, slot->control, ABOUT_CONTROL, number);
+	if (!error)
+		error = watch(supervisor, slot->init, ABOUT_INIT, number);
+	if (!error)
+		error = watch(supervisor, slot->timer, ABOUT_TIMER, number);
+	return error ? error : watch(supervisor, slot->oom, ABOUT_OOM, number);
+}
+
+static bool fits_start(const struct start *start, size_t length, size_t count)
+{
+	return length == sizeof *start && count == 5 &&
+	       memchr(start->scratch_options, 0, sizeof start->scratch_options);
+}
+
+/* A ready sandbox can die before its job reaches it: then its end is on the way to the service. */
+static int on_start(struct slot *slot, const struct start *start, const int *fds, size_t count)
+{
+	if (slot->state != STATE_READY && slot->state != STATE_ENDED)
+		return EPROTO;
+	if (slot->state == STATE_READY && slot_start(slot, start, fds, count))
+		slot_kill(slot, CAUSE_NONE);
+	for (size_t i = 0; i < count; i++)
+		close(fds[i]);
+	return 0;
+}
+
+static bool fits_ask(const struct ask *ask, size_t length)
+{
+	const char *path = (const char *)(ask + 1);
+
+	if (length < sizeof *ask || ask->path_bytes != length - sizeof *ask)
+		return false;
+	return !ask->path_bytes || (!path[ask->path_bytes - 1] && *path);
+}
+
+static int on_ask(struct supervisor *supervisor, struct slot *slot, const struct ask *ask)
+{
+	bool ended = slot->state == STATE_ENDED;
+
+	switch (ask->header.type) {
+	case TYPE_KILL:
+		if (!ended)
+			slot_kill(slot, CAUSE_SERVICE);
+		return 0;
+	case TYPE_OPEN:
+		if (!ended || !ask->path_bytes)
+			return EPROTO;
+		slot_open(slot, (const char *)(ask + 1));
+		return send_report(supervisor, slot);
+	default:
+		if (!ended)
+			return EPROTO;
+		slot_release(slot);
+		return 0;
+	}
+}
+
+union request {
+	struct header header;
+	struct make make;
+	struct start start;
+	struct ask ask;
+	char bytes[MESSAGE_BYTES_MAX];
+};
+
+static int on_request(struct supervisor *supervisor, const union request *request, size_t length,
+		      const int *fds, size_t count)
+{
+	uint32_t type = request->header.type;
+	struct slot *slot;
+
+	if (length < sizeof request->header || request->header.slot >= SLOTS_MAX)
+		return EPROTO;
+	slot = &supervisor->slots[request->header.slot];
+	if ((type == TYPE_MAKE) != (slot->state == STATE_FREE))
+		return EPROTO;
+	if (type == TYPE_MAKE && fits_make(&request->make, length, count))
+		return on_make(supervisor, slot, &request->make, fds);
+	if (type == TYPE_START && fits_start(&request->start, length, count))
+		return on_start(slot, &request->start, fds, count);
+	if (type >= TYPE_KILL && type <= TYPE_RELEASE && !count && fits_ask(&request->ask, length))
+		return on_ask(supervisor, slot, &request->ask);
+	return EPROTO;
+}
+
+static int hear_service(struct supervisor *supervisor)
+{
+	union request request;
+	int fds[DESCRIPTORS_MAX], error;
+	size_t length, count;
+
+	for (;;) {
+		error = message_receive(SERVICE, &request, sizeof request, &length, fds, &count);
+		if (error)
+			return error == EAGAIN ? 0 : error;
+		error = on_request(supervisor, &request, length, fds, count);
+		if (error)
+			return error;
+	}
+}
+
+/* Everything that init has said so far. Its end of file is not news: its death is. */
+static int hear_init(struct supervisor *supervisor, struct slot *slot)
+{
+	int error;
+
+	do
+		error = slot_hear(slot);
+	while (!error);
+	if (error == EPIPE || error == ECONNRESET)
+		return epoll_ctl(supervisor->epoll, EPOLL_CTL_DEL, slot->control, NULL) ? errno : 0;
+	if (error != EAGAIN)
+		slot_kill(slot, CAUSE_NONE);
+	return send_report(supervisor, slot);
+}
+
+static void hear_oom(struct slot *slot)
+{
+	uint64_t notices;
+
+	if (read(slot->oom, &notices, sizeof notices) > 0)
+		slot_kill(slot, CAUSE_MEMORY);
+}
+
+/* An event may be older than its slot's state: each of these looks again before it acts. */
+static int on_event(struct supervisor *supervisor, enum about about, struct slot *slot)
+{
+	int error;
+
+	if (slot->state == STATE_FREE || slot->state == STATE_ENDED)
+		return 0;
+	switch (about) {
+	case ABOUT_CONTROL:
+		return hear_init(supervisor, slot);
+	case ABOUT_TIMER:
+		if (slot_check_limits(slot))
+			slot_kill(slot, CAUSE_NONE);
+		return 0;
+	case ABOUT_OOM:
+		hear_oom(slot);
+		return 0;
+	default:
+		error = slot_bury(slot);
+		if (error)
+			return error == EAGAIN ? 0 : error;
+		return send_report(supervisor, slot);
+	}
+}
+
+static int on_service(struct supervisor *supervisor, uint32_t events)
+{
+	int error = 0;
+
+	if (events & EPOLLOUT)
+		error = send_waiting_reports(supervisor);
+	return error ? error : hear_service(supervisor);
+}
+
+static int serve(struct supervisor *supervisor)
+{
+	struct epoll_event events[EVENTS];
+	int error = 0, count;
+
+	while (!error) {
+		count = epoll_wait(supervisor->epoll, events, EVENTS, -1);
+		if (count < 0 && errno != EINTR)
+			return errno;
+		for (int i = 0; !error && i < count; i++) {
+			enum about about = (enum about)(events[i].data.u64 >> 32);
+			struct slot *slot = &supervisor->slots[events[i].data.u64 & UINT32_MAX];
+
+			error = about == ABOUT_SERVICE ? on_service(supervisor, events[i].events) :
+							 on_event(supervisor, about, slot);
+		}
+	}
+	return error;
+}
+
+/* Leave nothing alive, and wait until it is so. */
+static void end_all(struct supervisor *supervisor)
+{
+	siginfo_t end;
+
+	for (uint32_t i = 0; i < SLOTS_MAX; i++)
+		if (supervisor->slots[i].state != STATE_FREE)
+			slot_kill(&supervisor->slots[i], CAUSE_NONE);
+	while (waitid(P_ALL, 0, &end, WEXITED | __WALL) == 0 || errno == EINTR)
+		;
+}
+
+/* The service may be gone already: then the socket says so, since PDEATHSIG came too late. */
+static int die_with_service(void)
+{
+	struct pollfd service = { .fd = SERVICE };
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+		return errno;
+	if (poll(&service, 1, 0) < 0)
+		return errno;
+	return service.revents & (POLLHUP | POLLERR | POLLNVAL) ? ECANCELED : 0;
+}
+
+/* Root there, and of nothing else: the id is still the service's, seen from the host. */
+static int enter_outer_namespace(void)
+{
+	if (setns(STDOUT_FILENO, CLONE_NEWUSER))
+		return errno;
+	if (setgroups(0, NULL) || setresgid(0, 0, 0) || setresuid(0, 0, 0))
+		return errno;
+	if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS))
+		return errno;
+	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+		return errno;
+	/* What a sandbox is cloned from must stay readable to us: its id maps are written through /proc. */
+	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) ? errno : 0;
+}
+
+static int arrange_descriptors(void)
+{
+	int nothing = dup3(STDIN_FILENO, SERVICE, O_CLOEXEC) < 0 ? -1 : open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (nothing < 0 || dup2(nothing, STDIN_FILENO) < 0 || dup2(nothing, STDOUT_FILENO) < 0)
+		return errno;
+	close(nothing);
+	return fcntl(SERVICE, F_SETFL, O_NONBLOCK) ? errno : 0;
+}
+
+static int prepare(struct supervisor *supervisor)
+{
+	struct sigaction by_default = { .sa_handler = SIG_DFL };
+	sigset_t none;
+	int error;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	/* An ignored SIGCHLD would reap init before its end could be told. */
+	sigaction(SIGCHLD, &by_default, NULL);
+	setsid();
+	error = enter_outer_namespace();
+	if (!error)
+		error = arrange_descriptors();
+	/* After the change of ids and of namespace, which clears it. */
+	if (!error)
+		error = die_with_service();
+	if (error)
+		return error;
+	supervisor->epoll = epoll_create1(EPOLL_CLOEXEC);
+	if (supervisor->epoll < 0)
+		return errno;
+	return watch(supervisor, SERVICE, ABOUT_SERVICE, 0);
+}
+
+int supervise(void)
+{
+	static struct supervisor supervisor;
+	int error = prepare(&supervisor);
+
+	if (!error)
+		error = serve(&supervisor);
+	end_all(&supervisor);
+	/* The service closed its end: that is how we are told to stop. */
+	return error == EPIPE || error == ECONNRESET ? 0 : error;
+}

@@ -1,0 +1,12 @@
+/* supervisor.h */
+#ifndef JAIL_SUPERVISOR_H
+#define JAIL_SUPERVISOR_H
+
+/*
+ * Serve the service, whose socket is stdin, in the user namespace that is stdout, until it closes its
+ * end. Returns 0, or an errno value: then set-up failed or the service broke the protocol. No
+ * sandbox lives on after the return.
+ */
+int supervise(void);
+
+#endif
