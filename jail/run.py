@@ -177,7 +177,7 @@ class Run:
             signal=told.signal if exited and told.signal else None,
             oom_kills=counters.oom_kills,
             limit_oom=counters.limit_oom,
-            cpu_ns=told.cpu.user_ns + told.cpu.system_ns,
+            cpu_ns=told.cpu.total_ns,
             wall_ns=told.wall_ns,
             **limits,
         )
@@ -226,10 +226,13 @@ def _fill(message, spec: JobSpec, filter_bytes: int, plan_bytes: int) -> None:
 
 def _usage(report: Report, counters: Counters) -> Usage:
     told = report.facts
+    # The total is exact; what is known of its parts is their ratio, which may be of no ticks at all.
+    ticks_ns = told.cpu.user_ns + told.cpu.system_ns
+    system_ns = told.cpu.total_ns * told.cpu.system_ns // ticks_ns if ticks_ns else 0
     return Usage(
-        cpu_ms=milliseconds(told.cpu.user_ns + told.cpu.system_ns),
-        user_ms=milliseconds(told.cpu.user_ns),
-        system_ms=milliseconds(told.cpu.system_ns),
+        cpu_ms=milliseconds(told.cpu.total_ns),
+        user_ms=milliseconds(told.cpu.total_ns - system_ns),
+        system_ms=milliseconds(system_ns),
         wall_ms=milliseconds(told.wall_ns),
         memory_peak_bytes=counters.memory_peak_bytes,
         memory_source=counters.memory_source,

@@ -48,11 +48,14 @@ static int read_cpu_stat(int fd, struct cpu_time *time)
 	int error = read_text(fd, text);
 
 	if (!error)
+		error = parse_field(text, "usage_usec ", &time->total_ns);
+	if (!error)
 		error = parse_field(text, "user_usec ", &time->user_ns);
 	if (!error)
 		error = parse_field(text, "system_usec ", &time->system_ns);
 	if (error)
 		return error;
+	time->total_ns *= 1000;
 	time->user_ns *= 1000;
 	time->system_ns *= 1000;
 	return 0;
@@ -64,13 +67,10 @@ int cpu_read(const int *counters, size_t count, struct cpu_time *time)
 
 	if (count == 1)
 		return read_cpu_stat(counters[0], time);
-	error = read_number(counters[0], &time->user_ns);
-	return error ? error : read_number(counters[1], &time->system_ns);
-}
-
-uint64_t cpu_total(struct cpu_time time)
-{
-	return time.user_ns + time.system_ns;
+	error = read_number(counters[0], &time->total_ns);
+	if (!error)
+		error = read_number(counters[1], &time->user_ns);
+	return error ? error : read_number(counters[2], &time->system_ns);
 }
 
 static uint64_t since(uint64_t start, uint64_t end)
@@ -80,6 +80,7 @@ static uint64_t since(uint64_t start, uint64_t end)
 
 struct cpu_time cpu_since(struct cpu_time start, struct cpu_time end)
 {
-	return (struct cpu_time){ since(start.user_ns, end.user_ns),
+	return (struct cpu_time){ since(start.total_ns, end.total_ns),
+				  since(start.user_ns, end.user_ns),
 				  since(start.system_ns, end.system_ns) };
 }

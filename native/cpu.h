@@ -4,18 +4,15 @@
 
 #include "protocol.h"
 
-#define CPU_COUNTERS_MAX 2
+#define CPU_COUNTERS_MAX 3
 
 /*
  * Read what the cgroup has used so far, all its processes together, dead ones too.
- * `count` is 2 for cgroup v1 (cpuacct.usage_user, cpuacct.usage_sys: nanoseconds,
+ * `count` is 3 for cgroup v1 (cpuacct.usage, .usage_user, .usage_sys: nanoseconds,
  * Documentation/admin-guide/cgroup-v1/cpuacct.rst) and 1 for v2 (cpu.stat: microseconds,
  * Documentation/admin-guide/cgroup-v2.rst). Returns 0 or an errno value.
  */
 int cpu_read(const int *counters, size_t count, struct cpu_time *time);
-
-/* Sum of both parts, nanoseconds. */
-uint64_t cpu_total(struct cpu_time time);
 
 /* `end` less `start`, each part at least 0. */
 struct cpu_time cpu_since(struct cpu_time start, struct cpu_time end);

@@ -179,7 +179,9 @@ struct failure {
 	uint32_t padding;
 };
 
+/* `total_ns` is exact; on v1 the other two are counted in ticks, and only their ratio means something. */
 struct cpu_time {
+	uint64_t total_ns;
 	uint64_t user_ns;
 	uint64_t system_ns;
 };

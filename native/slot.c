@@ -219,7 +219,7 @@ static int check_running(struct slot *slot, uint64_t now)
 	error = cpu_read(slot->counters, slot->counter_count, &cpu);
 	if (error)
 		return error;
-	used = cpu_total(cpu_since(slot->baseline, cpu));
+	used = cpu_since(slot->baseline, cpu).total_ns;
 	if (used >= slot->cpu_limit_ns) {
 		slot_kill(slot, CAUSE_CPU);
 		return 0;

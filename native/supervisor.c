@@ -102,7 +102,7 @@ static bool fits_make(const struct make *make, size_t length, size_t count)
 	if (length < sizeof *make || make->text_bytes != length - sizeof *make || !make->overlays)
 		return false;
 	if (make->born > 1 || make->oom_event > 1 || make->joins > DESCRIPTORS_MAX ||
-	    make->cpu_counters < 1 || make->cpu_counters > CPU_COUNTERS_MAX)
+	    (make->cpu_counters != 1 && make->cpu_counters != CPU_COUNTERS_MAX))
 		return false;
 	if (count != make->joins + 2 * make->born + make->cpu_counters + make->oom_event)
 		return false;

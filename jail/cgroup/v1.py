@@ -18,6 +18,8 @@ REQUIRED = ("memory", "pids", "cpu", "cpuacct")
 # Joined where it is delegated, since it counts; nothing here limits by it.
 OPTIONAL = ("blkio",)
 
+_CPU_COUNTERS = ("cpuacct.usage", "cpuacct.usage_user", "cpuacct.usage_sys")
+
 PERIOD_US = 100_000
 
 
@@ -42,7 +44,7 @@ class CgroupV1:
             )
             undo.callback(files.close_each, self.joins)
             self.cpu_counters = files.open_each(
-                directories["cpuacct"], ("cpuacct.usage_user", "cpuacct.usage_sys"), os.O_RDONLY
+                directories["cpuacct"], _CPU_COUNTERS, os.O_RDONLY
             )
             undo.callback(files.close_each, self.cpu_counters)
             self.oom_event = (self._watch_oom(),)
