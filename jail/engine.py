@@ -20,7 +20,8 @@ from jail.spec import JobSpec, Rules
 class Engine:
     """Runs jobs. An async context manager; raises HostError and PolicyError on entry.
 
-    Attributes: `scheduler`; `sandboxes`; `runs`, those under way; once entered, `means`, what they share.
+    Attributes: `scheduler`; `sandboxes`; `runs`, those under way; `draining`, whether its service takes no
+    more; once entered, `means`, what runs share.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -29,6 +30,7 @@ class Engine:
         self.scheduler = Scheduler(settings.slots, settings.memory_bytes, settings.queue)
         self.sandboxes = Sandboxes(settings.state)
         self.runs: set[Run] = set()
+        self.draining = False
 
     async def __aenter__(self) -> "Engine":
         """Prepare the host and start the supervisor."""
@@ -71,6 +73,12 @@ class Engine:
         self.runs.add(run)
         run.task.add_done_callback(lambda _: self.runs.discard(run))
         return run
+
+    def drain(self, grace_s: float) -> None:
+        """Take no more jobs; those under way may go on for that long, and are cancelled then."""
+        if not self.draining:
+            self.draining = True
+            asyncio.get_running_loop().call_later(grace_s, self.cancel_all)
 
     def cancel_all(self) -> None:
         """Cancel every job, waiting or running."""

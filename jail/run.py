@@ -8,8 +8,8 @@ import asyncio
 import os
 import secrets
 import time
-from contextlib import AsyncExitStack
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Literal
 
 import msgspec
@@ -119,12 +119,9 @@ class Run:
         stack.callback(stdout.close)
         stderr = Capture(limits.stderr_bytes, lambda: self._exceed("stderr_bytes"))
         stack.callback(stderr.close)
-        ended = self._start(sandbox, (stdout, stderr))
-        self._sandbox = sandbox
-        if self._ended:
-            sandbox.kill()
+        self._start(sandbox, (stdout, stderr))
         self._mark()
-        report = await ended
+        report = await sandbox.ended()
         self._mark()
         counters = sandbox.count()
         return Execution(
@@ -135,25 +132,27 @@ class Run:
             outputs=await collect(self._spec.outputs, sandbox.open, limits.output_bytes),
         )
 
-    def _start(self, sandbox: Sandbox, streams: tuple[Capture, Capture]) -> asyncio.Future[Report]:
+    def _start(self, sandbox: Sandbox, streams: tuple[Capture, Capture]) -> None:
         """Hand the job over. Our copies of its descriptors are closed; the supervisor has its own."""
         spec, means = self._spec, self._means
-        packed = plan.pack(spec)
+        packed, loaded = plan.pack(spec), means.filters[spec.policy]
         opened: list[int] = []
         try:
             opened.append(plan.sealed("stdin", spec.stdin))
             opened.append(plan.sealed("plan", packed))
             stdio = (opened[0], *(capture.writing for capture in streams))
-            loaded = means.filters[spec.policy]
             start = Start(stdio, loaded.descriptor, opened[1])
             _fill(start.message, spec, loaded.length, len(packed))
             start.message.rlimits = rlimits.for_job(spec.limits, means.hard_limits)
-            return sandbox.start(start)
+            sandbox.start(start)
         finally:
             for descriptor in opened:
                 os.close(descriptor)
             for capture in streams:
                 capture.hand_over()
+        self._sandbox = sandbox
+        if self._ended:
+            sandbox.kill()
 
     def _facts(
         self,

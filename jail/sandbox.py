@@ -2,11 +2,12 @@
 
 import asyncio
 import errno
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 
 from jail import cgroup, host
 from jail.cgroup import Cgroup, Counters
+from jail.errors import SandboxError
 from jail.image import build_host
 from jail.instance import Instance
 from jail.namespace import OuterNamespace
@@ -19,20 +20,32 @@ class Sandbox:
     What it holds is given back, last first, by `close()`.
     """
 
-    def __init__(self, slot: int, group: Cgroup, supervisor: Supervisor, held: AsyncExitStack) -> None:
-        """Take over what Sandboxes.make() made."""
+    def __init__(
+        self,
+        slot: int,
+        group: Cgroup,
+        supervisor: Supervisor,
+        ended: asyncio.Future[Report],
+        held: AsyncExitStack,
+    ) -> None:
+        """Take over what Sandboxes.make() made; `ended` is answered when nothing of it lives."""
         self._slot = slot
         self._group = group
         self._supervisor = supervisor
+        self._ended = ended
         self._held = held
 
     def limit(self, limits: cgroup.Limits) -> None:
         """Set the limits of its cgroup. Raises OSError."""
         self._group.limit(limits)
 
-    def start(self, start: Start) -> asyncio.Future[Report]:
-        """Start the job; the answer comes when nothing of it lives. Its exception is SandboxError."""
-        return self._supervisor.start(self._slot, start)
+    def start(self, start: Start) -> None:
+        """Start its one job."""
+        self._supervisor.start(self._slot, start)
+
+    async def ended(self) -> Report:
+        """Wait until nothing of it lives. Raises SandboxError when the supervisor was lost."""
+        return await asyncio.shield(self._ended)
 
     def kill(self) -> None:
         """End everything in it. Never too late."""
@@ -47,7 +60,11 @@ class Sandbox:
         return await self._supervisor.open(self._slot, path)
 
     async def close(self) -> None:
-        """Leave nothing of it. Raises OSError."""
+        """Leave nothing of it, whether it ran or not. Raises OSError."""
+        if not self._ended.done():
+            self.kill()
+        with suppress(SandboxError):
+            await self._ended
         await self._held.aclose()
 
 
@@ -95,9 +112,9 @@ class Sandboxes:
             group = self.hierarchy.make(name)
             stack.push_async_callback(self._remove, name, group)
             ids = self._namespace.ids(slot)
-            await supervisor.make(slot, group, self.images[image], ids, self._landlock_abi)
+            ended = await supervisor.make(slot, group, self.images[image], ids, self._landlock_abi)
             stack.callback(supervisor.release, slot)
-            return Sandbox(slot, group, supervisor, stack.pop_all())
+            return Sandbox(slot, group, supervisor, ended, stack.pop_all())
 
     async def _running_supervisor(self) -> Supervisor:
         """The supervisor; a new one when the last was lost."""

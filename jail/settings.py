@@ -58,10 +58,10 @@ class SettingsError(ValueError):
     """A setting that is wrong; the text names it, its value and what it may be."""
 
 
-def load(environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings of this process. Raises SettingsError."""
+def load(environment: Mapping[str, str] | None = None, config: str | None = None) -> Settings:
+    """The settings of this process, from the file `config` or JAIL_CONFIG. Raises SettingsError."""
     environment = os.environ if environment is None else environment
-    path = environment.get(FILE_VARIABLE)
+    path = config or environment.get(FILE_VARIABLE)
     values = _read_file(Path(path)) if path else {}
     _add_variables(values, environment)
     try:
@@ -108,8 +108,8 @@ def _complete(found: Settings) -> Settings:
     ceilings = replace(
         found.ceilings, memory_bytes=min(found.ceilings.memory_bytes, memory_bytes)
     )
-    for name, minimum in (("slots", 1), ("memory_bytes", 1), ("queue", 0), ("body_bytes", 1)):
-        if getattr(found, name) < min(minimum, 0) or found.drain_ms < 0:
+    for name in ("slots", "memory_bytes", "queue", "body_bytes", "drain_ms"):
+        if getattr(found, name) < 0:
             raise SettingsError(f"{name} = {getattr(found, name)} is below 0")
     unknown = [name for name in found.allow_degraded if name not in DEGRADABLE]
     if unknown:

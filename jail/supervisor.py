@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from jail._protocol import ffi, lib
+from jail.cgroup import Cgroup
 from jail.errors import SandboxError
 from jail.image import Image
 from jail.namespace import OuterNamespace, program
@@ -100,9 +101,13 @@ class Supervisor:
         return self._process.pid
 
     async def make(
-        self, slot: int, cgroup, image: Image, ids: tuple[int, int], landlock_abi: int
-    ) -> None:
-        """Make a sandbox in that slot and wait until it is ready. Raises SandboxError."""
+        self, slot: int, cgroup: Cgroup, image: Image, ids: tuple[int, int], landlock_abi: int
+    ) -> asyncio.Future[Report]:
+        """Make a sandbox in that slot and wait until it is ready.
+
+        The answer comes when nothing of it lives; its exception is SandboxError, if the supervisor is
+        lost before. Raises SandboxError.
+        """
         texts = [self._place, *(text.encode() for pair in image.overlays for text in pair)]
         text = b"".join(part + b"\0" for part in texts)
         message = ffi.new("struct make *")
@@ -121,16 +126,12 @@ class Supervisor:
         if report.facts.header.type != lib.TYPE_READY:
             self.release(slot)
             raise _sandbox_error(report)
+        return self._expect(slot)
 
-    def start(self, slot: int, start: Start) -> asyncio.Future[Report]:
-        """Start a job in a ready sandbox; the answer comes when nothing of it lives.
-
-        Its exception is SandboxError if the supervisor is lost before.
-        """
+    def start(self, slot: int, start: Start) -> None:
+        """Start a job in a ready sandbox."""
         start.message.header.slot = slot
-        ended = self._expect(slot)
         self._send(bytes(ffi.buffer(start.message)), start.descriptors)
-        return ended
 
     def kill(self, slot: int) -> None:
         """End what runs in that slot; whoever waits for its end is answered. Never too late."""

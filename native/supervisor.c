@@ -387,6 +387,6 @@ int supervise(void)
 	if (!error)
 		error = serve(&supervisor);
 	end_all(&supervisor);
-	/* The service closed its end: that is how we are told to stop. */
-	return error == EPIPE || error == ECONNRESET ? 0 : error;
+	/* The service closed its end, or was gone before we began: that is how we are told to stop. */
+	return error == EPIPE || error == ECONNRESET || error == ECANCELED ? 0 : error;
 }

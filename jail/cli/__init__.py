@@ -1,0 +1,19 @@
+"""The command line: `jail serve`, `jail run`, `jail doctor`."""
+
+import click
+
+from jail import __version__
+from jail.cli.doctor import doctor
+from jail.cli.run import run
+from jail.cli.serve import serve
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="jail")
+def main() -> None:
+    """Run code that nobody trusts, each job in a sandbox of its own."""
+
+
+main.add_command(serve)
+main.add_command(run)
+main.add_command(doctor)

@@ -1,0 +1,99 @@
+"""`jail serve`: the HTTP service."""
+
+import asyncio
+import logging
+import socket
+import sys
+
+import click
+import structlog
+import uvicorn
+import uvloop
+
+from jail import delegation, settings
+from jail.cli.failures import explained
+from jail.engine import Engine
+from jail.http import build
+from jail.settings import Settings, SettingsError
+
+# After the last job was cancelled: time for its answer to reach its client.
+_LAST_ANSWERS_SECONDS = 5
+
+
+@click.command()
+@click.option("--user", help="As root: delegate a cgroup subtree to this user and become it for good.")
+@click.option("--config", type=click.Path(), help="A TOML file; $JAIL_CONFIG by default.")
+def serve(user: str | None, config: str | None) -> None:
+    """Answer POST /v1/run and its like until SIGTERM."""
+    with explained():
+        delegation.become_ready(user)
+        found = settings.load(config=config)
+        with _listen(found) as listener:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_serve(found, listener))
+
+
+def _address(found: Settings) -> tuple[str, int]:
+    host, _, port = found.address.rpartition(":")
+    if not port.isdigit():
+        raise SettingsError(f"address = {found.address!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _listen(found: Settings) -> socket.socket:
+    host, port = _address(found)
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        is_loopback = address[0].startswith("127.") or address[0] == "::1"
+        if not is_loopback and not found.keys_sha256:
+            raise SettingsError(
+                f"address = {found.address!r} is not loopback, and no key is configured: "
+                "anyone who reaches it could run code. Set keys_sha256."
+            )
+        return socket.create_server(address, family=family, backlog=1024)
+    except OSError as error:
+        raise SettingsError(f"address = {found.address!r}: {error.strerror}") from None
+
+
+class _Server(uvicorn.Server):
+    """On a signal: take no more jobs, let those under way end, then stop."""
+
+    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+        super().__init__(config)
+        self._engine = engine
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        self._engine.drain(self._engine.settings.drain_ms / 1000)
+        super().handle_exit(sig, frame)
+
+
+async def _serve(found: Settings, listener: socket.socket) -> None:
+    _configure_log()
+    async with Engine(found) as engine:
+        config = uvicorn.Config(
+            build(engine),
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=found.drain_ms // 1000 + _LAST_ANSWERS_SECONDS,
+        )
+        host, port = listener.getsockname()[:2]
+        structlog.get_logger().info("ready", address=f"{host}:{port}", slots=found.slots)
+        await _Server(config, engine).serve(sockets=[listener])
+
+
+def _configure_log() -> None:
+    """One JSON object a line on stderr, so that what a job named cannot forge a line."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,124 @@
+"""Getting a cgroup subtree of one's own, and giving up root for good.
+
+Three ways lead to a process that may make cgroups and has no privilege:
+
+- root: delegates a subtree to a user and becomes that user (`jail serve --user NAME`);
+- an ordinary user of a systemd host: runs itself again in a delegated user scope;
+- an ordinary user who has a subtree already: nothing to do.
+
+    python -m jail.delegation NAME COMMAND…     as root: do the first, then run the command
+"""
+
+import os
+import pwd
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from jail.cgroup import files, v1, v2
+from jail.cgroup.find import V1_NAME, find, mounts, own_path_v2
+from jail.errors import HostError
+
+# Set in the scope, so that a scope without delegation is not entered again and again.
+_IN_SCOPE = "_JAIL_IN_SCOPE"
+
+
+def become_ready(user: str | None) -> None:
+    """Come to be an ordinary user with a cgroup subtree, if that can be. Raises HostError.
+
+    Whether it could be is not checked here: whoever makes the first cgroup is told.
+    """
+    if os.getuid() == 0:
+        if user is None:
+            raise HostError(
+                "jail does not run as root.",
+                "Start it as an ordinary user, or as root with `jail serve --user NAME`.",
+            )
+        become(user)
+    elif user is not None and user != pwd.getpwuid(os.getuid()).pw_name:
+        raise HostError(f"Only root can become {user}.", "Leave --user out, or start it as root.")
+    elif _wants_scope():
+        _enter_scope()
+
+
+def become(user: str) -> None:
+    """As root: delegate a subtree to `user` and become it, with no way back. Raises HostError."""
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:
+        raise HostError(f"There is no user {user}.", f"As root: useradd --system {user}") from None
+    if account.pw_uid == 0:
+        raise HostError(f"{user} is root.", "Name an ordinary user.")
+    try:
+        _delegate(account.pw_uid, account.pw_gid)
+    except OSError as error:
+        raise HostError(
+            f"A cgroup subtree cannot be delegated: {error.strerror}: {error.filename}.",
+            "In a container, mount its cgroup file system writable and in a cgroup namespace of its own.",
+        ) from None
+    os.setgroups([])
+    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    os.environ |= {"HOME": account.pw_dir, "USER": user, "LOGNAME": user}
+    for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        os.environ.pop(name, None)
+    os.chdir("/")
+
+
+def _delegate(uid: int, gid: int) -> None:
+    mounted = mounts(Path("/proc/self/mountinfo").read_text())
+    name = V1_NAME.format(uid=uid)
+    if all(controller in mounted for controller in v1.REQUIRED):
+        for controller in (*v1.REQUIRED, *v1.OPTIONAL):
+            if controller in mounted:
+                _give(mounted[controller] / name, ("cgroup.procs", "tasks"), uid, gid)
+    elif "cgroup2" in mounted:
+        _delegate_v2(mounted["cgroup2"], name, uid, gid)
+
+
+def _give(directory: Path, names: tuple[str, ...], uid: int, gid: int) -> None:
+    directory.mkdir(exist_ok=True)
+    for path in (directory, *(directory / name for name in names)):
+        os.chown(path, uid, gid)
+
+
+def _delegate_v2(root: Path, name: str, uid: int, gid: int) -> None:
+    """Documentation/admin-guide/cgroup-v2.rst, "Delegation": the directory and these three files."""
+    given = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
+    offered = (root / "cgroup.controllers").read_text().split()
+    controllers = [found for found in (*v2.REQUIRED, *v2.OPTIONAL) if found in offered]
+    files.write(root / "cgroup.subtree_control", " ".join(f"+{found}" for found in controllers))
+    _give(root / name, given, uid, gid)
+    _give(root / name / v2.SERVICE, given, uid, gid)
+    # While we may: from outside, only root can move a process in.
+    files.write(root / name / v2.SERVICE / "cgroup.procs", os.getpid())
+
+
+def _wants_scope() -> bool:
+    """Whether this is a systemd host with cgroup v2 that has not delegated anything to us."""
+    if os.environ.pop(_IN_SCOPE, None) or not shutil.which("systemd-run"):
+        return False
+    mounted = mounts(Path("/proc/self/mountinfo").read_text())
+    if "cgroup2" not in mounted or "memory" in mounted or not Path("/run/systemd/system").exists():
+        return False
+    own = mounted["cgroup2"] / (own_path_v2(Path("/proc/self/cgroup").read_text()) or "")
+    with suppress(HostError, OSError):
+        # A user owns the cgroup of its whole session manager, but not to rearrange it.
+        if own.name == v2.SERVICE or os.access(own / "cgroup.subtree_control", os.W_OK):
+            find()
+            return False
+    return True
+
+
+def _enter_scope() -> None:
+    os.environ[_IN_SCOPE] = "1"
+    os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
+    # A scope, not a service: terminal, environment and working directory stay ours.
+    scope = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "-p", "Delegate=yes", "--"]
+    os.execvp(scope[0], [*scope, sys.executable, "-m", "jail", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    become(sys.argv[1])
+    os.execvp(sys.argv[2], sys.argv[2:])

@@ -1,0 +1,163 @@
+"""The application: routes, and what each of them answers."""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from jail import __version__, host, spec
+from jail.engine import Engine
+from jail.http import body, openapi, problems
+from jail.http.metrics import Metrics
+from jail.http.problems import ProblemError
+from jail.limits import MINIMA, Limits
+from jail.result import Result
+
+log = structlog.get_logger()
+
+
+def build(engine: Engine) -> Starlette:
+    """The application of an engine that has been entered."""
+    service = Service(engine)
+    return Starlette(
+        routes=[
+            Route("/v1/run", service.run, methods=["POST"]),
+            Route("/v1/capabilities", service.capabilities),
+            Route("/v1/limits", service.limits),
+            Route("/metrics", service.metrics),
+            Route("/healthz", service.healthz),
+            Route("/readyz", service.readyz),
+            Route("/openapi.json", service.openapi),
+        ],
+        exception_handlers=problems.HANDLERS,
+    )
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+class Service:
+    """The endpoints of one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Prepare what does not change between requests."""
+        self._engine = engine
+        self._rules = engine.rules
+        self._metrics = Metrics(engine)
+        self._openapi = openapi.describe(self._rules)
+
+    async def run(self, request: Request) -> Response:
+        """POST /v1/run: one job, answered when it has ended; a client that goes away ends it."""
+        self._admit(request)
+        content = await body.read(request, self._engine.settings.body_bytes)
+        self._check_open()
+        run = self._engine.submit(spec.parse(content, self._rules))
+        gone = asyncio.create_task(_disconnect(request))
+        try:
+            await asyncio.wait((run.task, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not run.task.done():
+                run.cancel()
+        result = await run.task
+        self._record(result)
+        return _json(result)
+
+    async def capabilities(self, request: Request) -> Response:
+        """GET /v1/capabilities: what a job can be sure of here."""
+        self._admit(request)
+        means = self._engine.means
+        return _json(
+            {
+                "version": __version__,
+                "images": sorted(self._rules.images),
+                "policies": sorted(self._rules.policies),
+                "networks": ["none"],
+                "cgroup": means.sandboxes.hierarchy.version,
+                "not_counted": means.sandboxes.hierarchy.missing,
+                "landlock_abi": host.landlock_abi(),
+                "degraded": means.degraded,
+                "slots": self._engine.settings.slots,
+                "memory_bytes": self._engine.settings.memory_bytes,
+                "body_bytes": self._engine.settings.body_bytes,
+            }
+        )
+
+    async def limits(self, request: Request) -> Response:
+        """GET /v1/limits: default, minimum and maximum of each."""
+        self._admit(request)
+        rules = self._rules
+        return _json(
+            {
+                field: {
+                    "default": getattr(rules.defaults, field),
+                    "minimum": getattr(MINIMA, field),
+                    "maximum": getattr(rules.ceilings, field),
+                }
+                for field in Limits.__struct_fields__
+            }
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics."""
+        self._admit(request)
+        return Response(self._metrics.render(), media_type="text/plain; version=0.0.4")
+
+    async def healthz(self, _request: Request) -> Response:
+        """GET /healthz: the process answers."""
+        return _json({"status": "ok"})
+
+    async def readyz(self, _request: Request) -> Response:
+        """GET /readyz: jobs are taken."""
+        self._check_open()
+        return _json({"status": "ok"})
+
+    async def openapi(self, _request: Request) -> Response:
+        """GET /openapi.json."""
+        return Response(self._openapi, media_type="application/json")
+
+    def _admit(self, request: Request) -> None:
+        """Raise ProblemError 401 unless the caller shows one of the keys, if there are any."""
+        keys = self._engine.settings.keys_sha256
+        if not keys:
+            return
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not _is_known(key.strip(), keys):
+            detail = "Send one of this service's keys as Authorization: Bearer KEY."
+            raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
+
+    def _check_open(self) -> None:
+        if self._engine.draining:
+            detail = "The service is about to stop; another instance may take the job."
+            raise ProblemError(503, detail, headers={"Retry-After": "1"})
+
+    def _record(self, result: Result) -> None:
+        self._metrics.count(result)
+        log.info(
+            "job",
+            id=result.id,
+            status=result.status,
+            limit=result.limit,
+            cpu_ms=result.usage.cpu_ms if result.usage else None,
+            queued_ms=result.timing.queued_ms,
+            run_ms=result.timing.run_ms,
+        )
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _is_known(key: str, digests: Sequence[str]) -> bool:
+    """Compared in constant time, all of them: the answer's delay tells nothing."""
+    digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
+    return any([hmac.compare_digest(digest, known.lower()) for known in digests])

@@ -1,0 +1,105 @@
+"""The OpenAPI 3.1 description, generated from the types that the service itself parses with."""
+
+from typing import Any
+
+import msgspec
+
+from jail import __version__
+from jail.http.problems import MEDIA_TYPE, Problem
+from jail.limits import MINIMA, Limits
+from jail.result import Result
+from jail.spec import Request, Rules
+
+_REFERENCE = "#/components/schemas/{name}"
+
+_PROBLEMS = {
+    "400": "The client went away in the middle of its body.",
+    "401": "No key, or one that is not known.",
+    "413": "The body is too large.",
+    "415": "The body is not application/json.",
+    "422": "A field is wrong; `field` names it.",
+    "500": "A defect of jail.",
+    "503": "The host is full, or the service is draining.",
+}
+
+
+def describe(rules: Rules) -> bytes:
+    """The document as JSON, with the ranges that this operator allows."""
+    _, schemas = msgspec.json.schema_components(
+        [Request, Result, Problem], ref_template=_REFERENCE
+    )
+    _add_ranges(schemas["LimitsRequest"]["properties"], rules)
+    for name, known in (("image", rules.images), ("policy", rules.policies)):
+        schemas["Request"]["properties"][name]["enum"] = sorted(known)
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "jail", "version": __version__},
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "paths": {"/v1/run": {"post": _run()}} | _reads(),
+    }
+    return msgspec.json.encode(document)
+
+
+def _add_ranges(properties: dict[str, Any], rules: Rules) -> None:
+    for field in Limits.__struct_fields__:
+        kind = "number" if field == "cpus" else "integer"
+        properties[field] = {
+            "type": [kind, "null"],
+            "minimum": getattr(MINIMA, field),
+            "maximum": getattr(rules.ceilings, field),
+            "default": getattr(rules.defaults, field),
+        }
+
+
+def _content(name: str, media_type: str = "application/json") -> dict[str, Any]:
+    return {media_type: {"schema": {"$ref": _REFERENCE.format(name=name)}}}
+
+
+def _problems(*statuses: str) -> dict[str, Any]:
+    return {
+        status: {"description": _PROBLEMS[status], "content": _content("Problem", MEDIA_TYPE)}
+        for status in statuses
+    }
+
+
+def _run() -> dict[str, Any]:
+    return {
+        "summary": "Run one job and wait for its end.",
+        "operationId": "run",
+        "security": [{}, {"key": []}],
+        "requestBody": {"required": True, "content": _content("Request")},
+        "responses": {
+            "200": {"description": "The job has ended.", "content": _content("Result")},
+            **_problems(*_PROBLEMS),
+        },
+    }
+
+
+def _reads() -> dict[str, Any]:
+    texts = {
+        "/healthz": "The process answers.",
+        "/readyz": "Jobs are taken: the supervisor lives and the service does not drain.",
+        "/metrics": "Prometheus metrics.",
+        "/v1/capabilities": "What this host and its operator offer.",
+        "/v1/limits": "Each limit: default, minimum, maximum.",
+        "/openapi.json": "This document.",
+    }
+    return {path: {"get": _read(path, text)} for path, text in texts.items()}
+
+
+def _read(path: str, text: str) -> dict[str, Any]:
+    kind = "text/plain" if path == "/metrics" else "application/json"
+    schema = {"type": "string" if path == "/metrics" else "object"}
+    statuses = ("401",) if path.startswith(("/v1/", "/metrics")) else ()
+    statuses += ("503",) if path == "/readyz" else ()
+    return {
+        "summary": text,
+        "security": [{}, {"key": []}],
+        "responses": {
+            "200": {"description": text, "content": {kind: {"schema": schema}}},
+            **_problems(*statuses),
+        },
+    }
