@@ -35,7 +35,10 @@ class OutputError(msgspec.Struct, frozen=True):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """What the job used. None: this host does not count it. See jail.cgroup.Counters."""
+    """What the job used. See jail.cgroup.Counters. None: this host does not count it.
+
+    max_rss_bytes: of the largest process that was waited for; None when jail ended the job.
+    """
 
     cpu_ms: float
     user_ms: float
@@ -43,7 +46,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     wall_ms: float
     memory_peak_bytes: int
     memory_source: str
-    max_rss_bytes: int
+    max_rss_bytes: int | None
     pids_peak: int | None
     oom_kills: int
     pids_limit_hits: int

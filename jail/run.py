@@ -235,7 +235,7 @@ def _usage(report: Report, counters: Counters) -> Usage:
         wall_ms=milliseconds(told.wall_ns),
         memory_peak_bytes=counters.memory_peak_bytes,
         memory_source=counters.memory_source,
-        max_rss_bytes=told.max_rss_bytes,
+        max_rss_bytes=told.max_rss_bytes if told.exited else None,
         pids_peak=counters.pids_peak,
         oom_kills=counters.oom_kills,
         pids_limit_hits=counters.pids_limit_hits,

@@ -204,7 +204,7 @@ struct report {
 	uint32_t padding;
 	uint64_t wall_ns;
 	struct cpu_time cpu;
-	/* The largest of any one process: waitid(2) adds up those that init outlived. */
+	/* The largest of any process that was waited for. Known only if the main process was. */
 	uint64_t max_rss_bytes;
 };
 
@@ -219,4 +219,5 @@ struct news {
 	struct cpu_time cpu;
 	int32_t exit_code;
 	int32_t signal;
+	uint64_t max_rss_bytes;
 };

@@ -17,7 +17,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -269,6 +268,7 @@ static void hear_exited(struct slot *slot, const struct news *news)
 	slot->report.exited = 1;
 	slot->report.exit_code = news->exit_code;
 	slot->report.signal = news->signal;
+	slot->report.max_rss_bytes = news->max_rss_bytes;
 	slot->ended_ns = news->clock_ns;
 }
 
@@ -327,15 +327,11 @@ static void close_all_but_box(struct slot *slot)
 int slot_bury(struct slot *slot)
 {
 	siginfo_t end = { 0 };
-	struct rusage usage = { 0 };
 
-	/* glibc's waitid() leaves out the kernel's fifth argument: what init and all it outlived used. */
-	if (syscall(SYS_waitid, P_PIDFD, slot->init, &end, WEXITED | WNOHANG | __WALL, &usage))
+	if (waitid(P_PIDFD, (id_t)slot->init, &end, WEXITED | WNOHANG | __WALL))
 		return errno;
 	if (!end.si_pid)
 		return EAGAIN;
-	/* getrusage(2): in KiB. */
-	slot->report.max_rss_bytes = (uint64_t)usage.ru_maxrss * 1024;
 	/* What init said last may not have been read yet. */
 	while (slot_hear(slot) == 0)
 		;
