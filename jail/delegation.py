@@ -6,7 +6,7 @@ Three ways lead to a process that may make cgroups and has no privilege:
 - an ordinary user of a systemd host: runs itself again in a delegated user scope;
 - an ordinary user who has a subtree already: nothing to do.
 
-    python -m jail.delegation NAME COMMAND…     as root: do the first, then run the command
+    python -m jail.delegation NAME COMMAND…     do what is needed of these, then run the command as NAME
 """
 
 import os
@@ -29,6 +29,11 @@ def become_ready(user: str | None) -> None:
 
     Whether it could be is not checked here: whoever makes the first cgroup is told.
     """
+    _become_ready(user, [sys.executable, "-m", "jail", *sys.argv[1:]])
+
+
+def _become_ready(user: str | None, again: list[str]) -> None:
+    """`again`: the command that this process came from, to be run anew in a scope."""
     if os.getuid() == 0:
         if user is None:
             raise HostError(
@@ -39,7 +44,7 @@ def become_ready(user: str | None) -> None:
     elif user is not None and user != pwd.getpwuid(os.getuid()).pw_name:
         raise HostError(f"Only root can become {user}.", "Leave --user out, or start it as root.")
     elif _wants_scope():
-        _enter_scope()
+        _enter_scope(again)
 
 
 def become(user: str) -> None:
@@ -111,14 +116,14 @@ def _wants_scope() -> bool:
     return True
 
 
-def _enter_scope() -> None:
+def _enter_scope(command: list[str]) -> None:
     os.environ[_IN_SCOPE] = "1"
     os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
     # A scope, not a service: terminal, environment and working directory stay ours.
     scope = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "-p", "Delegate=yes", "--"]
-    os.execvp(scope[0], [*scope, sys.executable, "-m", "jail", *sys.argv[1:]])
+    os.execvp(scope[0], [*scope, *command])
 
 
 if __name__ == "__main__":
-    become(sys.argv[1])
+    _become_ready(sys.argv[1], [sys.executable, "-m", "jail.delegation", *sys.argv[1:]])
     os.execvp(sys.argv[2], sys.argv[2:])
