@@ -13,9 +13,7 @@ def landlock_abi() -> int:
     Documentation/userspace-api/landlock.rst, "Landlock ABI versions".
     """
     call = ctypes.CDLL(None, use_errno=True).syscall
-    return max(
-        0, call(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION)
-    )
+    return max(0, call(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION))
 
 
 def processors() -> int:

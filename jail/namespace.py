@@ -56,9 +56,7 @@ def _write_map(command: str, process: int, own: int, delegated: tuple[int, int])
     first, count = delegated
     lines = [f"0 {own} 1", f"1 {first} {count}"]
     arguments = [number for line in lines for number in line.split()]
-    done = subprocess.run(
-        [tool, str(process), *arguments], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([tool, str(process), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise HostError(
             f"{command} refused: {done.stderr.strip()}",

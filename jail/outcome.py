@@ -98,11 +98,7 @@ _LIMIT_OF = {
 def decide(facts: Facts) -> Verdict:
     """The verdict on `facts`, by the order above."""
     return (
-        _not_started(facts)
-        or _ended_by_us(facts)
-        or _beyond_limit(facts)
-        or _lost(facts)
-        or _own_end(facts)
+        _not_started(facts) or _ended_by_us(facts) or _beyond_limit(facts) or _lost(facts) or _own_end(facts)
     )
 
 

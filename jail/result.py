@@ -10,13 +10,13 @@ from jail.capture import Captured
 from jail.outcome import Status
 
 
-class Stream(msgspec.Struct, frozen=True, omit_defaults=True):
+class Stream(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """What a program wrote: `text` if what was kept is UTF-8, else `base64`. `bytes` counts it all."""
 
-    bytes: int
-    truncated: bool
     text: str | None = None
     base64: str | None = None
+    bytes: int
+    truncated: bool
 
 
 class OutputFile(msgspec.Struct, frozen=True):

@@ -32,7 +32,7 @@ def check_host(ceilings: Limits) -> None:
     for name, wanted in (("NOFILE", ceilings.open_files), ("STACK", ceilings.stack_bytes)):
         if hard[_NUMBERS[name]] < wanted:
             raise HostError(
-                f"The hard RLIMIT_{name} of this process is {hard[_NUMBERS[name]]}; jobs may ask for {wanted}.",
+                f"The hard RLIMIT_{name} here is {hard[_NUMBERS[name]]}; jobs may ask for {wanted}.",
                 "Raise it (ulimit -H, or Limit… in the unit), or lower the ceiling in the settings.",
             )
     pattern = Path("/proc/sys/kernel/core_pattern").read_text()

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -19,7 +20,8 @@ from jail.capture import Capture, Captured
 from jail.cgroup import Counters
 from jail.errors import SandboxError
 from jail.outcome import Ended, Facts, Failure, Verdict, decide
-from jail.outputs import Collected, collect
+from jail.outputs import Collected
+from jail.outputs import collect as collect_outputs
 from jail.result import Result, SandboxInfo, Timing, Usage, milliseconds, stream
 from jail.sandbox import Sandbox, Sandboxes
 from jail.scheduler import Scheduler
@@ -129,7 +131,7 @@ class Run:
             usage=_usage(report, counters),
             stdout=stdout.finish(),
             stderr=stderr.finish(),
-            outputs=await collect(self._spec.outputs, sandbox.open, limits.output_bytes),
+            outputs=await collect_outputs(self._spec.outputs, sandbox.open, limits.output_bytes),
         )
 
     def _start(self, sandbox: Sandbox, streams: tuple[Capture, Capture]) -> None:
@@ -206,10 +208,8 @@ class Run:
     def _timing(self) -> Timing:
         """The time between marks; a stage that was not reached took none."""
         marks = self._marks[:-1] + [self._marks[-1]] * (6 - len(self._marks))
-        spans = [milliseconds(after - before) for before, after in zip(marks, marks[1:], strict=False)]
-        return Timing(
-            queued_ms=spans[0], setup_ms=spans[1], run_ms=spans[2], collect_ms=spans[3]
-        )
+        queued, setup, run, collect = (milliseconds(end - start) for start, end in pairwise(marks))
+        return Timing(queued_ms=queued, setup_ms=setup, run_ms=run, collect_ms=collect)
 
 
 def _fill(message, spec: JobSpec, filter_bytes: int, plan_bytes: int) -> None:

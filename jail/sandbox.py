@@ -108,7 +108,7 @@ class Sandboxes:
             supervisor = await self._running_supervisor()
             slot = await self._slots.get()
             stack.callback(self._slots.put_nowait, slot)
-            name = f"{self._instance.name}.{slot}"
+            name = str(slot)
             group = self.hierarchy.make(name)
             stack.push_async_callback(self._remove, name, group)
             ids = self._namespace.ids(slot)

@@ -105,9 +105,7 @@ def _complete(found: Settings) -> Settings:
     memory_bytes = found.memory_bytes or host.memory_bytes() * 3 // 4
     state = found.state or _state_directory()
     # A job that can never run must be refused when it is sent, not wait for ever.
-    ceilings = replace(
-        found.ceilings, memory_bytes=min(found.ceilings.memory_bytes, memory_bytes)
-    )
+    ceilings = replace(found.ceilings, memory_bytes=min(found.ceilings.memory_bytes, memory_bytes))
     for name in ("slots", "memory_bytes", "queue", "body_bytes", "drain_ms"):
         if getattr(found, name) < 0:
             raise SettingsError(f"{name} = {getattr(found, name)} is below 0")

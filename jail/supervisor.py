@@ -27,13 +27,11 @@ SETUP_SECONDS = 10
 """A sandbox that is not set up by then is a failure of ours. Loaded hosts take tens of ms."""
 
 _STAGES = {
-    number: name.removeprefix("STAGE_").lower()
-    for number, name in ffi.typeof("enum stage").elements.items()
+    number: name.removeprefix("STAGE_").lower() for number, name in ffi.typeof("enum stage").elements.items()
 }
 
 CAUSES = {
-    number: name.removeprefix("CAUSE_").lower()
-    for number, name in ffi.typeof("enum cause").elements.items()
+    number: name.removeprefix("CAUSE_").lower() for number, name in ffi.typeof("enum cause").elements.items()
 }
 """Why the supervisor ended a sandbox: "none", "cpu", "wall", "memory" or "service"."""
 
@@ -85,6 +83,7 @@ class Supervisor:
     def __init__(self, namespace: OuterNamespace, place: str) -> None:
         """Start it, from the event loop's thread. `place`: an empty directory to mount roots on."""
         self._place = place.encode()
+        self._time_namespaces = os.path.exists("/proc/self/ns/time")
         self._waiting: dict[int, asyncio.Future[Report]] = {}
         self._loop = asyncio.get_running_loop()
         self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
@@ -115,7 +114,7 @@ class Supervisor:
         message.setup_ns = SETUP_SECONDS * 10**9
         message.joins, message.born = len(cgroup.joins), len(cgroup.born) // 2
         message.cpu_counters, message.oom_event = len(cgroup.cpu_counters), len(cgroup.oom_event)
-        message.time_namespace = os.path.exists("/proc/self/ns/time")
+        message.time_namespace = self._time_namespaces
         message.landlock_abi = landlock_abi
         message.overlays, message.text_bytes = len(image.overlays), len(text)
         message.id_map = b"%d %d 1\n%d %d 1\n" % (INIT_ID, ids[0], JOB_ID, ids[1])
@@ -237,9 +236,7 @@ class Supervisor:
 
 def _spawn(control: int, namespace: int) -> subprocess.Popen:
     """Start the program: its socket as stdin, the namespace as stdout, and nothing of our environment."""
-    return subprocess.Popen(
-        [program(), "supervise"], stdin=control, stdout=namespace, env={}, cwd="/"
-    )
+    return subprocess.Popen([program(), "supervise"], stdin=control, stdout=namespace, env={}, cwd="/")
 
 
 def _ask(kind: int, slot: int, path: bytes = b"") -> bytes:

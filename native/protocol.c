@@ -24,6 +24,8 @@ int message_send(int socket, const void *bytes, size_t length, const int *fds, s
 		message.msg_control = control.bytes;
 		message.msg_controllen = CMSG_SPACE(sizeof(int) * count);
 		rights = CMSG_FIRSTHDR(&message);
+		if (!rights)
+			return EINVAL;
 		rights->cmsg_level = SOL_SOCKET;
 		rights->cmsg_type = SCM_RIGHTS;
 		rights->cmsg_len = CMSG_LEN(sizeof(int) * count);

@@ -314,17 +314,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=about)
     parser.add_argument("floor", help="the program made of native/floor.c")
     parser.add_argument("--runs", type=int, default=300, help="jobs of a kind (%(default)s)")
-    parser.add_argument(
-        "--json",
-        metavar="FILE",
-        type=argparse.FileType("wb"),
-        help="write the figures there; - is stdout, and then the table goes to stderr",
-    )
+    parser.add_argument("--json", action="store_true", help="JSON on stdout, the table on stderr")
     options = parser.parse_args()
     figures, moved = measure(options.floor, max(10, options.runs))
-    show(figures, moved, Console(stderr=options.json is sys.stdout.buffer))
+    show(figures, moved, Console(stderr=options.json))
     if options.json:
-        options.json.write(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(figures)) + b"\n")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ int main(void) { int a, b; scanf("%d %d", &a, &b); printf("%d\\n", a + b); }"""
 # getpid by the 32-bit entry, where a filter that looks at numbers alone sees another call.
 OLD_ENTRY = 'int main(void) { int n = 20; __asm__ volatile("int $0x80" : "+a"(n)); return n < 0; }'
 
-UNSHARE = "import ctypes; c = ctypes.CDLL(None, use_errno=True)\nprint(c.unshare(1 << 28), ctypes.get_errno())"
+UNSHARE = (
+    "import ctypes; c = ctypes.CDLL(None, use_errno=True)\nprint(c.unshare(1 << 28), ctypes.get_errno())"
+)
 
 
 class Job(NamedTuple):
@@ -52,7 +54,12 @@ def shell(script: str, **body: Any) -> dict[str, Any]:
 
 
 JOBS = (
-    Job("Python", {"argv": ["python3", "-c", "print(input()[::-1])"], "stdin": "olleh"}, "hello", says("hello\n")),
+    Job(
+        "Python",
+        {"argv": ["python3", "-c", "print(input()[::-1])"], "stdin": "olleh"},
+        "hello",
+        says("hello\n"),
+    ),
     Job("shell pipeline", shell("printf '3\\n1\\n2\\n' | sort | tr '\\n' ' '"), "1 2 3", says("1 2 3 ")),
     Job(
         "C, compiled and run",
@@ -67,7 +74,12 @@ JOBS = (
         lambda answer: answer["status"] == "ok" and answer["outputs"]["out.txt"]["bytes"] == 3,
     ),
     Job("a program that fails", shell("exit 3"), "exit 3", lambda answer: answer["exit_code"] == 3),
-    Job("an endless loop", shell("while :; do :; done", limits={"cpu_ms": 300}), "cpu_limit", ends("cpu_limit")),
+    Job(
+        "an endless loop",
+        shell("while :; do :; done", limits={"cpu_ms": 300}),
+        "cpu_limit",
+        ends("cpu_limit"),
+    ),
     Job("a sleeper", {"argv": ["sleep", "60"], "limits": {"wall_ms": 300}}, "wall_limit", ends("wall_limit")),
     Job(
         "a memory bomb",
@@ -128,7 +140,7 @@ def describe(answer: Answer) -> str:
     """How it ended, in a few words."""
     if answer["status"] == "nonzero_exit":
         return f"nonzero_exit {answer['exit_code']}"
-    return f"{answer['status']} {answer['limit'] or ''}".strip()
+    return answer["status"]
 
 
 def show(port: int, console: Console) -> bool:
@@ -170,7 +182,7 @@ def main() -> int:
         service = subprocess.Popen(["jail", "serve"], env=environment, stderr=log)
     try:
         wait_until_ready(service, port)
-        return 0 if show(port, Console(width=max(100, Console().width))) else 1
+        return 0 if show(port, Console(width=max(110, Console().width))) else 1
     finally:
         service.terminate()
         service.wait()

@@ -31,7 +31,7 @@ def mounts(mountinfo: str) -> dict[str, Path]:
 
 
 def own_path_v2(cgroups: str) -> str | None:
-    """This process's place in the v2 tree, from the line "0::/path" of /proc/self/cgroup."""
+    """The place of this process in the v2 tree, from the line "0::/path" of /proc/self/cgroup."""
     for line in cgroups.splitlines():
         if line.startswith("0::"):
             return line.removeprefix("0::").lstrip("/")
@@ -72,9 +72,7 @@ def _find_v2(root: Path) -> Hierarchy:
     own = root / (own_path_v2(Path("/proc/self/cgroup").read_text()) or "")
     if own.name == v2.SERVICE:
         own = own.parent
-    writable = all(
-        os.access(own / name, os.W_OK) for name in ("", "cgroup.procs", "cgroup.subtree_control")
-    )
+    writable = all(os.access(own / name, os.W_OK) for name in ("", "cgroup.procs", "cgroup.subtree_control"))
     if not writable:
         raise HostError(
             f"cgroup v2: {own} is not delegated to this user.",

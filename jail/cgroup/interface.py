@@ -60,16 +60,25 @@ class Cgroup(Protocol):
 
 
 class Hierarchy(Protocol):
-    """Where this service may make cgroups. `version` is "v1" or "v2"; `missing` names what it cannot count."""
+    """Where this service may make cgroups.
+
+    `version` is "v1" or "v2"; `missing` names the controllers without which something is not counted.
+    """
 
     version: str
     missing: tuple[str, ...]
 
-    def make(self, name: str) -> Cgroup:
-        """A new cgroup of that name, not yet limited. Raises OSError."""
+    def claim(self, instance: str) -> None:
+        """Sweep what dead services left, then make a directory for this one. Raises OSError.
 
-    def names(self) -> list[str]:
-        """The names of all cgroups made here and not removed, by whichever service."""
+        It is locked for as long as this process lives: that is how the dead are told from the living.
+        """
+
+    def make(self, name: str) -> Cgroup:
+        """A new cgroup of that name in the claimed directory, not yet limited. Raises OSError."""
 
     def destroy(self, name: str) -> None:
-        """End all that lives in a cgroup that another service left behind, and remove it. Raises OSError."""
+        """End all that lives in a cgroup that was made here, and remove it. Raises OSError."""
+
+    def close(self) -> None:
+        """Remove the claimed directory, in which there are no cgroups any more. Raises OSError."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from jail.cgroup import files
 from jail.cgroup.interface import Counters, Limits
+from jail.locks import held, lock, try_lock
 
 REQUIRED = ("memory", "pids", "cpu", "cpuacct")
 # Joined where it is delegated, since it counts; nothing here limits by it.
@@ -43,9 +44,7 @@ class CgroupV1:
                 for descriptor in files.open_each(directory, ("cgroup.procs",), os.O_WRONLY)
             )
             undo.callback(files.close_each, self.joins)
-            self.cpu_counters = files.open_each(
-                directories["cpuacct"], _CPU_COUNTERS, os.O_RDONLY
-            )
+            self.cpu_counters = files.open_each(directories["cpuacct"], _CPU_COUNTERS, os.O_RDONLY)
             undo.callback(files.close_each, self.cpu_counters)
             self.oom_event = (self._watch_oom(),)
             undo.pop_all()
@@ -120,29 +119,53 @@ class HierarchyV1:
         self._bases = bases
         self.missing = tuple(name for name in OPTIONAL if name not in bases)
 
-    def make(self, name: str) -> CgroupV1:
-        """A new cgroup of that name, not yet limited. Raises OSError."""
-        return CgroupV1({controller: base / name for controller, base in self._bases.items()})
+    def claim(self, instance: str) -> None:
+        """Sweep what dead services left, then make a directory for this one. Raises OSError."""
+        with held(self._bases["memory"]):
+            for directory in list(self._bases["memory"].iterdir()):
+                if directory.is_dir():
+                    self._sweep(directory)
+            self._own = {controller: base / instance for controller, base in self._bases.items()}
+            for directory in dict.fromkeys(self._own.values()):
+                directory.mkdir()
+            self._lock = lock(self._own["memory"])
 
-    def names(self) -> list[str]:
-        """The names of all cgroups made here and not removed, by whichever service."""
-        return sorted(
-            {
-                entry.name
-                for base in self._bases.values()
-                for entry in base.iterdir()
-                if entry.is_dir()
-            }
-        )
+    def _sweep(self, directory: Path) -> None:
+        """The lock is on the directory of the memory controller, which therefore goes last."""
+        dead = try_lock(directory)
+        if dead is None:
+            return
+        others = {base / directory.name for base in self._bases.values()} - {directory}
+        for instance in (*others, directory):
+            for sandbox in list(instance.iterdir()) if instance.exists() else ():
+                if sandbox.is_dir():
+                    _end(sandbox)
+            if instance.exists():
+                instance.rmdir()
+        os.close(dead)
+
+    def make(self, name: str) -> CgroupV1:
+        """A new cgroup of that name in the claimed directory, not yet limited. Raises OSError."""
+        return CgroupV1({controller: own / name for controller, own in self._own.items()})
 
     def destroy(self, name: str) -> None:
-        """End all that lives in a cgroup that another service left behind, and remove it. Raises OSError."""
-        for directory in {base / name for base in self._bases.values()}:
-            if not directory.exists():
-                continue
-            for process in (directory / "cgroup.procs").read_text().split():
-                _kill(int(process), directory)
+        """End all that lives in a cgroup that was made here, and remove it. Raises OSError."""
+        for directory in {own / name for own in self._own.values()}:
+            if directory.exists():
+                _end(directory)
+
+    def close(self) -> None:
+        """Remove the claimed directory, in which there are no cgroups any more. Raises OSError."""
+        for directory in dict.fromkeys(self._own.values()):
             directory.rmdir()
+        os.close(self._lock)
+
+
+def _end(directory: Path) -> None:
+    """End every process of a cgroup and remove it."""
+    for process in (directory / "cgroup.procs").read_text().split():
+        _kill(int(process), directory)
+    directory.rmdir()
 
 
 def _kill(process: int, directory: Path) -> None:

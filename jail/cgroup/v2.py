@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jail.cgroup import files
 from jail.cgroup.interface import Counters, Limits
+from jail.locks import held, lock, try_lock
 
 REQUIRED = ("memory", "pids", "cpu")
 OPTIONAL = ("io",)
@@ -78,8 +79,7 @@ class CgroupV2:
         # "8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0"
         pairs = [field.split("=") for field in path.read_text().split() if "=" in field]
         return tuple(
-            sum(int(value) for name, value in pairs if name == kind)
-            for kind in ("rbytes", "wbytes")
+            sum(int(value) for name, value in pairs if name == kind) for kind in ("rbytes", "wbytes")
         )
 
     def remove(self) -> None:
@@ -96,22 +96,50 @@ class HierarchyV2:
     def __init__(self, base: Path, controllers: tuple[str, ...]) -> None:
         """Take a directory with `controllers` enabled for its children."""
         self._base = base
+        self._enable = _enable(controllers)
         self.missing = tuple(name for name in OPTIONAL if name not in controllers)
 
-    def make(self, name: str) -> CgroupV2:
-        """A new cgroup of that name, not yet limited. Raises OSError."""
-        return CgroupV2(self._base / name)
+    def claim(self, instance: str) -> None:
+        """Sweep what dead services left, then make a directory for this one. Raises OSError."""
+        with held(self._base):
+            for directory in list(self._base.iterdir()):
+                if directory.is_dir():
+                    _sweep(directory)
+            self._own = self._base / instance
+            self._own.mkdir()
+            self._lock = lock(self._own)
+        files.write(self._own / "cgroup.subtree_control", self._enable)
 
-    def names(self) -> list[str]:
-        """The names of all cgroups made here and not removed, by whichever service."""
-        return sorted(entry.name for entry in self._base.iterdir() if entry.is_dir())
+    def make(self, name: str) -> CgroupV2:
+        """A new cgroup of that name in the claimed directory, not yet limited. Raises OSError."""
+        return CgroupV2(self._own / name)
 
     def destroy(self, name: str) -> None:
-        """End all that lives in a cgroup that another service left behind, and remove it. Raises OSError."""
-        directory = self._base / name
-        files.write(directory / "cgroup.kill", 1)
-        _wait_until_empty(directory)
-        directory.rmdir()
+        """End all that lives in a cgroup that was made here, and remove it. Raises OSError."""
+        _end(self._own / name)
+
+    def close(self) -> None:
+        """Remove the claimed directory, in which there are no cgroups any more. Raises OSError."""
+        self._own.rmdir()
+        os.close(self._lock)
+
+
+def _sweep(directory: Path) -> None:
+    dead = try_lock(directory)
+    if dead is None:
+        return
+    for sandbox in list(directory.iterdir()):
+        if sandbox.is_dir():
+            _end(sandbox)
+    directory.rmdir()
+    os.close(dead)
+
+
+def _end(directory: Path) -> None:
+    """End every process of a cgroup and remove it."""
+    files.write(directory / "cgroup.kill", 1)
+    _wait_until_empty(directory)
+    directory.rmdir()
 
 
 def _wait_until_empty(directory: Path) -> None:
@@ -125,6 +153,10 @@ def _wait_until_empty(directory: Path) -> None:
             events.seek(0)
 
 
+def _enable(controllers: tuple[str, ...]) -> str:
+    return " ".join(f"+{name}" for name in controllers)
+
+
 def settle(own: Path) -> HierarchyV2:
     """Arrange the delegated cgroup `own`, which this process is in: itself in a leaf, sandboxes beside it.
 
@@ -136,8 +168,7 @@ def settle(own: Path) -> HierarchyV2:
         files.write(leaf / "cgroup.procs", process)
     offered = (own / "cgroup.controllers").read_text().split()
     controllers = tuple(name for name in (*REQUIRED, *OPTIONAL) if name in offered)
-    enable = " ".join(f"+{name}" for name in controllers)
-    files.write(own / "cgroup.subtree_control", enable)
+    files.write(own / "cgroup.subtree_control", _enable(controllers))
     sandboxes.mkdir(exist_ok=True)
-    files.write(sandboxes / "cgroup.subtree_control", enable)
+    files.write(sandboxes / "cgroup.subtree_control", _enable(controllers))
     return HierarchyV2(sandboxes, controllers)

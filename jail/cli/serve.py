@@ -28,9 +28,8 @@ def serve(user: str | None, config: str | None) -> None:
     with explained():
         delegation.become_ready(user)
         found = settings.load(config=config)
-        with _listen(found) as listener:
-            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(_serve(found, listener))
+        with _listen(found) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(found, listener))
 
 
 def _address(found: Settings) -> tuple[str, int]:

@@ -15,9 +15,7 @@ class Metrics:
     def __init__(self, engine: Engine) -> None:
         """Read the gauges off the engine whenever they are asked for."""
         self._registry = CollectorRegistry()
-        self._jobs = Counter(
-            "jail_jobs", "Jobs answered, by status.", ["status"], registry=self._registry
-        )
+        self._jobs = Counter("jail_jobs", "Jobs answered, by status.", ["status"], registry=self._registry)
         seconds = Histogram(
             "jail_phase_seconds",
             "Where the time of a job went.",

@@ -25,9 +25,7 @@ _PROBLEMS = {
 
 def describe(rules: Rules) -> bytes:
     """The document as JSON, with the ranges that this operator allows."""
-    _, schemas = msgspec.json.schema_components(
-        [Request, Result, Problem], ref_template=_REFERENCE
-    )
+    _, schemas = msgspec.json.schema_components([Request, Result, Problem], ref_template=_REFERENCE)
     _add_ranges(schemas["LimitsRequest"]["properties"], rules)
     for name, known in (("image", rules.images), ("policy", rules.policies)):
         schemas["Request"]["properties"][name]["enum"] = sorted(known)

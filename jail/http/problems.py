@@ -44,9 +44,7 @@ def respond(error: ProblemError) -> Response:
     title = http.HTTPStatus(error.status).phrase
     kind = f"urn:jail:problem:{title.lower().replace(' ', '-')}"
     problem = Problem(kind, title, error.status, error.detail, error.field)
-    return Response(
-        msgspec.json.encode(problem), error.status, error.headers, media_type=MEDIA_TYPE
-    )
+    return Response(msgspec.json.encode(problem), error.status, error.headers, media_type=MEDIA_TYPE)
 
 
 def _on_problem(_request: Request, error: ProblemError) -> Response:

@@ -46,9 +46,7 @@ def prologue(answers: Mapping[int, int], otherwise: int) -> bytes:
     first_return = _HEADER + len(runs) - 1
     end = first_return + len(returns)
     if end > _INSTRUCTIONS_MAX:
-        raise ValueError(
-            f"{len(runs)} runs of numbers with one answer are more than jumps can span"
-        )
+        raise ValueError(f"{len(runs)} runs of numbers with one answer are more than jumps can span")
     leaves = {answer: first_return + index for index, answer in enumerate(returns)}
     code = [
         (bpf.LOAD, 0, 0, bpf.ARCH_OFFSET),

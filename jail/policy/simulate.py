@@ -93,6 +93,4 @@ def _run(program: bytes, nr: int, args: Sequence[int], arch: int | None) -> _Run
 
 def _data(nr: int, args: Sequence[int], arch: int) -> bytes:
     padded = [*args, *[0] * (6 - len(args))]
-    return bpf.DATA.pack(
-        nr & 0xFFFFFFFF, arch, 0, *(value & 0xFFFFFFFFFFFFFFFF for value in padded)
-    )
+    return bpf.DATA.pack(nr & 0xFFFFFFFF, arch, 0, *(value & 0xFFFFFFFFFFFFFFFF for value in padded))

@@ -170,9 +170,7 @@ def _rules(file: str, text: _Part) -> list[Rule]:
     for index, when in enumerate(text.when):
         source = f"{file}: when[{index}] ({when.call})"
         tables = [when.arg0, when.arg1, when.arg2, when.arg3, when.arg4, when.arg5]
-        conditions = tuple(
-            _condition(source, at, table) for at, table in enumerate(tables) if table
-        )
+        conditions = tuple(_condition(source, at, table) for at, table in enumerate(tables) if table)
         if not conditions:
             raise PolicyError(f"{source}: no argument is compared; list the call under allow")
         rules.append(Rule(when.call, conditions, source))

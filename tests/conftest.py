@@ -1,0 +1,283 @@
+"""What tests of real sandboxes share: `jail`, an engine in this process; `serve`, services of their own.
+
+Test modules are not importable from one another, so whatever they share is a fixture.
+"""
+
+import asyncio
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import uvloop
+
+from jail import settings, spec
+from jail.engine import Engine
+from jail.run import Run
+
+DEADLINE_SECONDS = 20
+"""How long an event may take on a busy machine. Reaching it is a failure; nothing waits it out."""
+
+
+class Processes:
+    """Looks at processes from outside, through /proc."""
+
+    @staticmethod
+    def children(pid: int) -> list[int]:
+        """The children of every thread of a process; none when it is gone."""
+        found: list[int] = []
+        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+            try:
+                found += map(int, path.read_text().split())
+            except OSError:
+                continue
+        return found
+
+    def descendants(self, pid: int) -> list[int]:
+        """All that come from it, and not itself."""
+        found = self.children(pid)
+        return found + [deeper for child in found for deeper in self.descendants(child)]
+
+    @staticmethod
+    def status(pid: int) -> dict[str, str]:
+        """/proc/PID/status by field."""
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+    @staticmethod
+    def name(pid: int) -> str:
+        """What it executes, cut to fifteen bytes; "" when it is gone."""
+        try:
+            return Path(f"/proc/{pid}/comm").read_text().strip()
+        except OSError:
+            return ""
+
+    def memory_bytes(self, pid: int) -> int:
+        """Its resident memory that is not of files."""
+        return int(self.status(pid)["RssAnon"].split()[0]) * 1024
+
+    @staticmethod
+    def descriptors(pid: int | str) -> list[str]:
+        """What the descriptors of one of our own processes are; "self" is this one."""
+        return sorted(
+            os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()
+        )
+
+    @staticmethod
+    def wait_for_end(pids: list[int]) -> None:
+        """Come back when all are gone. Fails at the deadline."""
+        for pid in pids:
+            try:
+                descriptor = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                ready, _, _ = select.select([descriptor], [], [], DEADLINE_SECONDS)
+                assert ready, f"process {pid} lives on"
+            finally:
+                os.close(descriptor)
+
+
+class Jail:
+    """An entered engine and the loop that it runs on, which turns only while a method is called."""
+
+    def __init__(self, runner: asyncio.Runner, engine: Engine) -> None:
+        self._runner = runner
+        self.engine = engine
+
+    def do(self, scene: Awaitable[Any]) -> Any:
+        """Let a coroutine run to its end."""
+
+        async def within() -> Any:
+            return await asyncio.wait_for(scene, 10 * DEADLINE_SECONDS)
+
+        return self._runner.run(within())
+
+    def submit(self, body: dict[str, Any]) -> Run:
+        """Within a scene: send a job on its way."""
+        return self.engine.submit(spec.parse(json.dumps(body).encode(), self.engine.rules))
+
+    async def answer(self, run: Run) -> dict[str, Any]:
+        """Within a scene: the job's result, as HTTP would answer it."""
+        return msgspec.json.decode(msgspec.json.encode(await run.task))
+
+    def run(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Run one job and return its result, as HTTP would answer it."""
+
+        async def one() -> dict[str, Any]:
+            return await self.answer(self.submit(body))
+
+        return self.do(one())
+
+    def sh(self, script: str, **body: Any) -> dict[str, Any]:
+        """Run a shell script."""
+        return self.run({"argv": ["sh", "-c", script], **body})
+
+    def python(self, script: str, **body: Any) -> dict[str, Any]:
+        """Run a Python script, without site packages."""
+        return self.run({"argv": ["python3", "-ISc", script], **body})
+
+    @property
+    def supervisor(self) -> int:
+        """The process id of the supervisor."""
+        return self.engine.sandboxes.supervisor.pid
+
+    @property
+    def cgroups(self) -> list[str]:
+        """The cgroups of this engine alone: others may be at work on the same host."""
+        sandboxes = self.engine.sandboxes
+        return [name for name in sandboxes.hierarchy.names() if name.startswith(self.instance)]
+
+    @property
+    def instance(self) -> str:
+        """The name of this engine among all of the host."""
+        return self.engine.sandboxes._instance.name
+
+
+@pytest.fixture(scope="session")
+def processes() -> Processes:
+    return Processes()
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], Any]], Awaitable[Any]]:
+    """Within a scene: look again and again, letting the loop turn, until `condition` is true."""
+
+    async def wait(condition: Callable[[], Any]) -> Any:
+        end = time.monotonic() + DEADLINE_SECONDS
+        while not (found := condition()):
+            assert time.monotonic() < end, "the awaited event did not come"
+            await asyncio.sleep(0.001)
+        return found
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def executing(
+    processes: Processes, until: Callable[[Callable[[], Any]], Awaitable[Any]]
+) -> Callable[[int, str, int], Awaitable[list[int]]]:
+    """Within a scene: wait until `count` processes beneath `supervisor` execute `name`; their pids."""
+
+    def found(supervisor: int, name: str, count: int) -> list[int]:
+        pids = [pid for pid in processes.descendants(supervisor) if processes.name(pid) == name]
+        return pids if len(pids) >= count else []
+
+    async def wait(supervisor: int, name: str, count: int = 1) -> list[int]:
+        return await until(lambda: found(supervisor, name, count))
+
+    return wait
+
+
+@pytest.fixture(scope="session")
+def jail() -> Iterator[Jail]:
+    """One engine for the whole session, with room for a few jobs at once and a short queue."""
+    found = msgspec.structs.replace(settings.load({}), slots=4, queue=8)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        stack = AsyncExitStack()
+        engine = runner.run(stack.enter_async_context(Engine(found)))
+        try:
+            yield Jail(runner, engine)
+        finally:
+            runner.run(stack.aclose())
+
+
+class Service:
+    """A `jail serve` of the test's own. `url`, where it listens; `log`, its lines as they come."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        """Start it and wait until it says that it is ready."""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "jail", "serve"],
+            env={**command_environment(), "JAIL_ADDRESS": "127.0.0.1:0", **settings},
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+        )
+        self.log: list[str] = []
+        self.url = f"http://{self._wait_until_ready()}"
+        self._reader = threading.Thread(target=lambda: self.log.extend(self.process.stderr))
+        self._reader.start()
+
+    def _wait_until_ready(self) -> str:
+        for line in self.process.stderr:
+            self.log.append(line)
+            if '"event": "ready"' in line:
+                return json.loads(line)["address"]
+        self.process.wait()
+        raise RuntimeError(f"jail serve ended: {''.join(self.log)}")
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def supervisor(self) -> int:
+        """The process id of its supervisor: its only child."""
+        (pid,) = Processes.children(self.pid)
+        return pid
+
+    @property
+    def lives(self) -> bool:
+        return self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Its exit status, once it has ended."""
+        status = self.process.wait(DEADLINE_SECONDS)
+        self._reader.join()
+        self.process.stderr.close()
+        return status
+
+    def close(self) -> None:
+        """End it, if it has not ended, and wait."""
+        if self.lives:
+            self.signal(signal.SIGTERM)
+        try:
+            self.wait()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.wait()
+            raise
+
+
+def command_environment() -> dict[str, str]:
+    """What `jail` needs of our environment, and none of its settings."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "HOME", "PYTHONPATH", "USER", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
+    }
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """For running the `jail` command: what it needs of our environment, and none of its settings."""
+    return command_environment()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Service]]:
+    """Start services with settings given as JAIL_* variables; all end with the test."""
+    with ExitStack() as started:
+        yield lambda **settings: started.enter_context(closing(Service(settings)))
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[Service]:
+    """One service for the whole session, with the settings of whoever sets none but room for two jobs."""
+    with closing(Service({"JAIL_SLOTS": "2"})) as running:
+        yield running

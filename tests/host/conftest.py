@@ -1,0 +1,54 @@
+"""Tests of real sandboxes, through the engine. After each, nothing may be left."""
+
+import base64
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+@pytest.fixture(scope="session")
+def settled(jail: Any) -> Any:
+    """The engine once it has run a job, so that what is made on first use is there."""
+    assert jail.run({"argv": ["true"]})["status"] == "ok"
+    return jail
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing(settled: Any, processes: Any) -> Iterator[None]:
+    """The common oracle: no process, no cgroup, no descriptor, no file, and a canary job works."""
+    own, state = len(processes.descriptors("self")), _files(settled)
+    yield
+    assert not settled.engine.runs
+    assert settled.run({"argv": ["echo", "canary"]})["stdout"]["text"] == "canary\n"
+    assert processes.descendants(settled.supervisor) == []
+    assert settled.cgroups == []
+    assert len(processes.descriptors("self")) == own
+    assert _files(settled) == state
+
+
+def _files(jail: Any) -> list[Path]:
+    return sorted(jail.engine.sandboxes._instance.directory.rglob("*"))
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, Any]]:
+    """Compile a C program of programs/ on the host; what comes back goes into a job's `files`."""
+    compiler = shutil.which("gcc", path="/usr/bin:/bin")
+    directory = tmp_path_factory.mktemp("programs")
+
+    def compile(name: str, *options: str) -> dict[str, Any]:
+        if compiler is None:
+            pytest.skip("the host has no gcc")
+        target = directory / f"{name}{len(list(directory.iterdir()))}"
+        subprocess.run(
+            [compiler, "-O1", "-pthread", "-o", target, PROGRAMS / f"{name}.c", *options], check=True
+        )
+        return {"base64": base64.b64encode(target.read_bytes()).decode(), "executable": True}
+
+    return compile
