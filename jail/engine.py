@@ -14,7 +14,7 @@ from jail.run import Filter, Means, Run
 from jail.sandbox import Sandboxes
 from jail.scheduler import Scheduler
 from jail.settings import Settings
-from jail.spec import JobSpec, Rules
+from jail.spec import JobSpec, Request, Rules, validate
 
 
 class Engine:
@@ -47,6 +47,11 @@ class Engine:
             hard_limits=rlimits.hard_limits(),
             degraded=degraded,
         )
+        try:
+            await self._try_host()
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -56,6 +61,16 @@ class Engine:
             await asyncio.wait([run.task for run in self.runs])
         await self.sandboxes.__aexit__(*exception)
         self._undo.close()
+
+    async def _try_host(self) -> None:
+        """Run one job: what this host cannot give shows now, not when a caller waits. Raises HostError."""
+        job = validate(Request(argv=["true"], policy=next(iter(self.means.filters))), self.rules)
+        result = await self.submit(job).task
+        if result.status == "sandbox_error":
+            raise HostError(
+                f"A sandbox cannot be set up on this host: {result.detail}.",
+                "Run `jail doctor` as this user: it names the cause and the cure.",
+            )
 
     @property
     def rules(self) -> Rules:

@@ -1,0 +1,82 @@
+"""The check that counts: a real sandbox, made by the engine, with a program run in it."""
+
+import asyncio
+
+import msgspec
+import uvloop
+
+from jail import spec
+from jail.engine import Engine
+from jail.errors import HostError, SandboxError
+from jail.outcome import Failure
+from jail.policy import PolicyError
+from jail.result import Result
+from jail.run import Execution, Run
+from jail.settings import DEGRADABLE, Settings
+
+# In every image that has /usr, and in need of the loader and the C library: it shows that they work.
+_ARGV = ["true"]
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """How it went. All None: it went well.
+
+    refused: why the engine did not start, a sentence of cause and one of cure. failure: where the
+    set-up of the sandbox failed. problem: what else went wrong, in words. setup_ms, run_ms: how long
+    it took to make the sandbox, and to run the program in it.
+    """
+
+    refused: tuple[str, str] | None = None
+    failure: Failure | None = None
+    problem: str | None = None
+    setup_ms: float = 0.0
+    run_ms: float = 0.0
+
+    @property
+    def went_well(self) -> bool:
+        """Whether the program ran and ended as it should."""
+        return self.refused is None and self.failure is None and self.problem is None
+
+
+class _TrialRun(Run):
+    """A run that keeps where its set-up failed; its result says so in words only."""
+
+    failure: Failure | None = None
+
+    async def _execute(self) -> Execution:
+        execution = await super()._execute()
+        self.failure = execution.facts.failure
+        return execution
+
+
+def try_sandbox(settings: Settings) -> Trial:
+    """Start an engine, run one job, stop it. Raises nothing that a host can be the cause of."""
+    # Weaknesses have checks of their own; here they would hide what lies behind them.
+    tolerant = msgspec.structs.replace(settings, allow_degraded=DEGRADABLE)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_try(tolerant))
+    except HostError as error:
+        return Trial(refused=(error.cause, error.cure))
+    except PolicyError as error:
+        return Trial(refused=(f"{error}.", "Mend that policy, or leave `policies` unset."))
+    except SandboxError as error:
+        return Trial(failure=Failure(error.stage, error.error, error.index))
+    except OSError as error:
+        return Trial(problem=f"{error.strerror}: {error.filename}")
+
+
+async def _try(settings: Settings) -> Trial:
+    async with Engine(settings) as engine:
+        job = spec.validate(spec.Request(argv=_ARGV), engine.rules)
+        run = _TrialRun(engine.means, job)
+        return _judge(await run.task, run.failure)
+
+
+def _judge(result: Result, failure: Failure | None) -> Trial:
+    if failure is not None:
+        return Trial(failure=failure)
+    if result.status != "ok":
+        words = (result.status, result.detail, result.limit, result.stderr.text)
+        return Trial(problem=", ".join(word.strip() for word in words if word))
+    return Trial(setup_ms=result.timing.setup_ms, run_ms=result.timing.run_ms)
