@@ -46,21 +46,26 @@ ETC_FILES = {
 
 
 class Image(msgspec.Struct, frozen=True):
-    """`overlays`: pairs of a target beneath the root ("" first) and a value for lowerdir=."""
+    """`overlays`: pairs of a target beneath the root ("" first) and a value for lowerdir=.
+
+    Directories in it that are jail's own are relative to the one that the supervisor works in.
+    """
 
     name: str
     overlays: tuple[tuple[str, str], ...]
 
 
-def build_host(directory: Path) -> Image:
-    """Make the image `host` in an empty `directory`, which has to stay. Raises OSError."""
-    root, empty = directory / "root", directory / "empty"
+def build_host(directory: Path, name: str) -> Image:
+    """Make this host's image as `directory`/`name`, which has to stay. Raises OSError."""
+    root, empty = directory / name / "root", directory / name / "empty"
     for path in (empty, *(root / name for name in MOUNT_POINTS), root / "etc"):
         path.mkdir(parents=True)
     targets = [("usr", Path("/usr")), *_top_directories(root)]
     _fill_etc(root / "etc")
     # An overlay without an upper directory needs two lower ones.
-    return Image("host", (("", f"{root}:{empty}"), *((t, f"{p}:{empty}") for t, p in targets)))
+    overlays = [("", f"{name}/root:{name}/empty")]
+    overlays += [(target, f"{path}:{name}/empty") for target, path in targets]
+    return Image(name, tuple(overlays))
 
 
 def _top_directories(root: Path) -> list[tuple[str, Path]]:

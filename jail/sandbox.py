@@ -11,7 +11,7 @@ from jail.errors import SandboxError
 from jail.image import build_host
 from jail.instance import Instance
 from jail.namespace import OuterNamespace
-from jail.supervisor import SLOTS_MAX, Report, Start, Supervisor
+from jail.supervisor import MOUNT_PLACE, SLOTS_MAX, Report, Start, Supervisor
 
 
 class Sandbox:
@@ -85,15 +85,15 @@ class Sandboxes:
             self.hierarchy = cgroup.find()
             self._instance = Instance(self._state, self.hierarchy)
             undo.callback(self._instance.close)
-            self._place = self._instance.directory / "root"
-            self._place.mkdir()
-            self.images = {"host": build_host(self._instance.directory / "host")}
+            directory = self._instance.directory
+            (directory / MOUNT_PLACE).mkdir()
+            self.images = {"host": build_host(directory, "host")}
             self._namespace = OuterNamespace()
             undo.callback(self._namespace.close)
             for slot in range(min(SLOTS_MAX, self._namespace.slots)):
                 self._slots.put_nowait(slot)
             self._landlock_abi = host.landlock_abi()
-            self.supervisor = Supervisor(self._namespace, str(self._place))
+            self.supervisor = Supervisor(self._namespace, directory)
             self._undo = undo.pop_all()
         return self
 
@@ -120,7 +120,7 @@ class Sandboxes:
         """The supervisor; a new one when the last was lost."""
         if self.supervisor.lost.is_set():
             lost = self.supervisor
-            self.supervisor = Supervisor(self._namespace, str(self._place))
+            self.supervisor = Supervisor(self._namespace, self._instance.directory)
             await lost.close()
         return self.supervisor
 

@@ -11,6 +11,7 @@ import socket
 import subprocess
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 
 from jail._protocol import ffi, lib
 from jail.cgroup import Cgroup
@@ -22,6 +23,9 @@ from jail.outcome import Failure
 SLOTS_MAX = lib.SLOTS_MAX
 INIT_ID = lib.INIT_ID
 JOB_ID = lib.JOB_ID
+
+MOUNT_PLACE = "root"
+"""The directory, in the supervisor's, that every sandbox mounts its root on, unseen by the others."""
 
 SETUP_SECONDS = 10
 """A sandbox that is not set up by then is a failure of ours. Loaded hosts take tens of ms."""
@@ -80,9 +84,11 @@ def pack_file(path: bytes, mode: int, content: bytes) -> bytes:
 class Supervisor:
     """One running supervisor process. `lost` is set when it has ended, wanted or not."""
 
-    def __init__(self, namespace: OuterNamespace, place: str) -> None:
-        """Start it, from the event loop's thread. `place`: an empty directory to mount roots on."""
-        self._place = place.encode()
+    def __init__(self, namespace: OuterNamespace, directory: Path) -> None:
+        """Start it in `directory`, from the event loop's thread. Images are relative to it.
+
+        A sandbox's ids may walk in it, if not to it: mode 0711.
+        """
         self._time_namespaces = os.path.exists("/proc/self/ns/time")
         self._waiting: dict[int, asyncio.Future[Report]] = {}
         self._loop = asyncio.get_running_loop()
@@ -90,7 +96,7 @@ class Supervisor:
         self.lost = asyncio.Event()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = _spawn(theirs.fileno(), namespace.descriptor)
+            self._process = _spawn(theirs.fileno(), namespace.descriptor, directory)
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._read)
 
@@ -107,7 +113,7 @@ class Supervisor:
         The answer comes when nothing of it lives; its exception is SandboxError, if the supervisor is
         lost before. Raises SandboxError.
         """
-        texts = [self._place, *(text.encode() for pair in image.overlays for text in pair)]
+        texts = [MOUNT_PLACE.encode(), *(text.encode() for pair in image.overlays for text in pair)]
         text = b"".join(part + b"\0" for part in texts)
         message = ffi.new("struct make *")
         message.header.type, message.header.slot = lib.TYPE_MAKE, slot
@@ -234,9 +240,9 @@ class Supervisor:
         self._waiting.clear()
 
 
-def _spawn(control: int, namespace: int) -> subprocess.Popen:
+def _spawn(control: int, namespace: int, directory: Path) -> subprocess.Popen:
     """Start the program: its socket as stdin, the namespace as stdout, and nothing of our environment."""
-    return subprocess.Popen([program(), "supervise"], stdin=control, stdout=namespace, env={}, cwd="/")
+    return subprocess.Popen([program(), "supervise"], stdin=control, stdout=namespace, env={}, cwd=directory)
 
 
 def _ask(kind: int, slot: int, path: bytes = b"") -> bytes:

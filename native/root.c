@@ -24,15 +24,15 @@
 #define UNSIZED "size=4k,nr_inodes=2,"
 #define DEV_OPTIONS "size=16k,nr_inodes=32,mode=0755"
 
-/* A mount point inside the new root that is what it seems: no link on the way, not out of the root. */
-static int open_target(const char *path, uint64_t flags)
+/* A mount point beneath `root` that is what it seems: no link on the way, not out of the root. */
+static int open_target(int root, const char *path, uint64_t flags)
 {
 	struct open_how how = {
 		.flags = O_PATH | O_CLOEXEC | O_NOFOLLOW | flags,
 		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
 	};
 
-	return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+	return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
 }
 
 /* The path through which an open descriptor is named to mount(2). */
@@ -52,11 +52,11 @@ static const char *descriptor_path(int fd, char path[32])
 	return path;
 }
 
-static int mount_on(const char *source, const char *target, const char *type, unsigned long flags,
-		    const char *options)
+static int mount_beneath(int root, const char *source, const char *target, const char *type,
+			 unsigned long flags, const char *options)
 {
 	uint64_t kind = flags & MS_BIND ? 0 : O_DIRECTORY;
-	int fd = open_target(target, kind), error = 0;
+	int fd = open_target(root, target, kind), error = 0;
 	char path[32];
 
 	if (fd < 0)
@@ -65,6 +65,12 @@ static int mount_on(const char *source, const char *target, const char *type, un
 		error = errno;
 	close(fd);
 	return error;
+}
+
+static int mount_on(const char *source, const char *target, const char *type, unsigned long flags,
+		    const char *options)
+{
+	return mount_beneath(AT_FDCWD, source, target, type, flags, options);
 }
 
 int make_mounts_private(struct sandbox *sandbox, int *index)
@@ -88,34 +94,36 @@ static int overlay_options(char *options, size_t capacity, const char *lower)
 
 /*
  * Without an upper directory an overlay is read-only by nature; MS_RDONLY says it once more.
- * The first overlay is the root itself, the others lie on directories in it.
+ * The first overlay is the root itself, the others lie on directories in it. Paths of the plan are
+ * relative to the service's private directory, where we still are: the ids of this sandbox may not
+ * be allowed to walk there from the top.
  */
 int mount_root(struct sandbox *sandbox, int *index)
 {
-	const struct make *make = sandbox->make;
-	const char *place = (const char *)(make + 1);
+	const unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV;
+	const char *place = (const char *)(sandbox->make + 1);
 	const char *target = place + strlen(place) + 1;
 	char options[PATH_BYTES_MAX];
+	int root = AT_FDCWD, error = 0;
 
-	for (uint32_t i = 0; i < make->overlays; i++) {
+	for (uint32_t i = 0; !error && i < sandbox->make->overlays; i++) {
 		const char *lower = target + strlen(target) + 1;
-		int error = overlay_options(options, sizeof options, lower);
-		const unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV;
 
 		*index = (int)i;
-		if (error)
-			return error;
-		if (i == 0) {
-			if (mount("overlay", place, "overlay", flags, options) || chdir(place))
-				return errno;
-		} else {
-			error = mount_on("overlay", target, "overlay", flags, options);
-			if (error)
-				return error;
-		}
+		error = overlay_options(options, sizeof options, lower);
+		if (!error)
+			error = mount_beneath(root, "overlay", i ? target : place, "overlay", flags, options);
+		if (!error && root < 0)
+			root = open(place, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		if (root < 0 && !error)
+			error = errno;
 		target = lower + strlen(lower) + 1;
 	}
-	return 0;
+	if (!error && fchdir(root))
+		error = errno;
+	if (root >= 0)
+		close(root);
+	return error;
 }
 
 /*

@@ -15,7 +15,7 @@
 struct sandbox {
 	int control;                        /* socket to the supervisor */
 	const struct make *make;
-	int joins[DESCRIPTORS_MAX];         /* cgroup.procs of v1 */
+	int joins[DESCRIPTORS_MAX];         /* tasks files of v1 */
 	int counters[CPU_COUNTERS_MAX];
 	struct start start;
 	int stdio[3];

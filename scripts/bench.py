@@ -158,7 +158,8 @@ def serving() -> Iterator[int]:
         port = free.getsockname()[1]
     with tempfile.TemporaryFile() as log:
         service = subprocess.Popen(
-            [sys.executable, "-m", "jail", "serve"],
+            # -P: the installed package, also where the current directory is a checkout.
+            [sys.executable, "-P", "-m", "jail", "serve"],
             env={**os.environ, "JAIL_ADDRESS": f"127.0.0.1:{port}"},
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -273,7 +274,7 @@ def table(figures: Figures) -> Table:
     floor, engine, http = figures.floor, figures.engine, figures.http
     fresh_ms = floor.bare_ms + floor.cold_ms
     found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    found.add_column("a job that runs `true`")
+    found.add_column("job: /bin/true")
     for name in ("ms", "x bare", "x (bare + cold)", "jobs/s", "x churn's"):
         found.add_column(name, justify="right")
 

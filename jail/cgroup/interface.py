@@ -40,7 +40,7 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
 class Cgroup(Protocol):
     """One sandbox's cgroup. The descriptors are open until `remove()`.
 
-    joins: cgroup.procs files that init writes itself into (v1). born: the directory to be cloned
+    joins: tasks files that init writes itself into (v1). born: the directory to be cloned
     into and its cgroup.kill (v2). cpu_counters, oom_event: as struct make in message.h has them.
     """
 
