@@ -33,6 +33,8 @@ class Capture:
         self._written = 0
         self._reading, self.writing = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._reading, False)
+        # We own the pipe: without this `echo >/dev/stderr` fails in the job, which opens it anew.
+        os.fchmod(self.writing, 0o622)
         self._loop.add_reader(self._reading, self._read_once)
 
     def hand_over(self) -> None:

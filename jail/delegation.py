@@ -13,11 +13,10 @@ import os
 import pwd
 import shutil
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from jail.cgroup import files, v1, v2
-from jail.cgroup.find import V1_NAME, find, mounts, own_path_v2
+from jail.cgroup.find import V1_NAME, mounts, own_path_v2
 from jail.errors import HostError
 
 # Set in the scope, so that a scope without delegation is not entered again and again.
@@ -102,23 +101,34 @@ def _delegate_v2(root: Path, name: str, uid: int, gid: int) -> None:
 
 def _wants_scope() -> bool:
     """Whether this is a systemd host with cgroup v2 that has not delegated anything to us."""
-    if os.environ.pop(_IN_SCOPE, None) or not shutil.which("systemd-run"):
+    if os.environ.pop(_IN_SCOPE, None) or not Path("/run/systemd/system").exists():
         return False
     mounted = mounts(Path("/proc/self/mountinfo").read_text())
-    if "cgroup2" not in mounted or "memory" in mounted or not Path("/run/systemd/system").exists():
+    if "cgroup2" not in mounted or "memory" in mounted:
         return False
     own = mounted["cgroup2"] / (own_path_v2(Path("/proc/self/cgroup").read_text()) or "")
-    with suppress(HostError, OSError):
-        # A user owns the cgroup of its whole session manager, but not to rearrange it.
-        if own.name == v2.SERVICE or os.access(own / "cgroup.subtree_control", os.W_OK):
-            find()
-            return False
-    return True
+    return own.name != v2.SERVICE and not _is_delegated(own)
+
+
+def _is_delegated(directory: Path) -> bool:
+    """Whether systemd marked the cgroup as delegated.
+
+    Being able to write there is not enough: a terminal's shell owns its cgroup as well, and would be moved.
+    """
+    try:
+        return os.getxattr(directory, "user.delegate") == b"1"
+    except OSError:
+        return False
 
 
 def _enter_scope(command: list[str]) -> None:
     os.environ[_IN_SCOPE] = "1"
-    os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
+    runtime = os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
+    if not Path(runtime, "systemd", "private").exists() or not shutil.which("systemd-run"):
+        raise HostError(
+            "This user has no systemd session manager that could delegate a cgroup to it.",
+            "As root: loginctl enable-linger USER; or start it in a unit with Delegate=yes.",
+        )
     # A scope, not a service: terminal, environment and working directory stay ours.
     scope = ["systemd-run", "--user", "--scope", "--quiet", "--collect", "-p", "Delegate=yes", "--"]
     os.execvp(scope[0], [*scope, *command])

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from jail import host, plan, policy, rlimits
-from jail.errors import HostError
+from jail.errors import HostError, SandboxError
 from jail.run import Filter, Means, Run
 from jail.sandbox import Sandboxes
 from jail.scheduler import Scheduler
@@ -28,13 +28,14 @@ class Engine:
         """Take the settings; nothing happens before entry."""
         self.settings = settings
         self.scheduler = Scheduler(settings.slots, settings.memory_bytes, settings.queue)
-        self.sandboxes = Sandboxes(settings.state)
+        self.sandboxes = Sandboxes(settings.state, settings.slots)
         self.runs: set[Run] = set()
         self.draining = False
 
     async def __aenter__(self) -> "Engine":
         """Prepare the host and start the supervisor."""
         rlimits.check_host(self.settings.ceilings)
+        rlimits.raise_open_files(self.settings.slots)
         degraded = accepted_weaknesses(self.settings)
         with ExitStack() as undo:
             filters = _compile_filters(self.settings.policies, undo)
@@ -65,12 +66,14 @@ class Engine:
     async def _try_host(self) -> None:
         """Run one job: what this host cannot give shows now, not when a caller waits. Raises HostError."""
         job = validate(Request(argv=["true"], policy=next(iter(self.means.filters))), self.rules)
-        result = await self.submit(job).task
+        run = self.submit(job)
+        result = await run.task
         if result.status == "sandbox_error":
+            failure = run.failure
             raise HostError(
                 f"A sandbox cannot be set up on this host: {result.detail}.",
                 "Run `jail doctor` as this user: it names the cause and the cure.",
-            )
+            ) from (SandboxError(failure.stage, failure.error, failure.index) if failure else None)
 
     @property
     def rules(self) -> Rules:

@@ -20,6 +20,8 @@ class Instance:
         """Sweep, then make the directories, in `state` and in the hierarchy. Raises OSError."""
         state.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.name = secrets.token_hex(4)
+        state = state / "instances"
+        state.mkdir(exist_ok=True, mode=0o711)
         self.directory = state / self.name
         self._hierarchy = hierarchy
         with held(state):
@@ -37,8 +39,6 @@ class Instance:
 
 def _sweep(state: Path) -> None:
     for directory in list(state.iterdir()):
-        if not directory.is_dir():
-            continue
         dead = try_lock(directory)
         if dead is not None:
             shutil.rmtree(directory)

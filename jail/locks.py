@@ -19,8 +19,11 @@ def lock(directory: Path) -> int:
 
 
 def try_lock(directory: Path) -> int | None:
-    """The same without waiting: None when someone living has it. Raises OSError."""
-    descriptor = _open(directory)
+    """The same without waiting: None when someone living has it, or it is gone. Raises OSError."""
+    try:
+        descriptor = _open(directory)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

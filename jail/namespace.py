@@ -3,8 +3,8 @@
 It is made once, at start, by a short-lived process that newuidmap(1) and newgidmap(1) write the maps
 for; it lives on as a descriptor. Every supervisor enters it: so a new one needs no set-uid program.
 
-Inside, id 0 is this user, and 1 to the length of the range are the ids of the range. Each slot has
-two of them, which nobody else has.
+Inside, id 0 is this user, and 1 to the length of the range are the ids of the range. Every sandbox
+has two of them, which nobody else has: see jail.ids.
 """
 
 import os
@@ -66,6 +66,7 @@ def _write_map(command: str, process: int, own: int, delegated: tuple[int, int])
 
 
 def _explain(error: int) -> HostError:
+    """`error`: the holder's exit status, an errno; or the signal that a foreign filter killed it with."""
     restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
     if restricted.exists() and restricted.read_text().strip() == "1":
         return HostError(
@@ -98,14 +99,14 @@ class OuterNamespace:
         )
         with holder:
             if not holder.stdout.read(1):
-                raise _explain(holder.wait())
+                raise _explain(abs(holder.wait()))
             _write_map("newuidmap", holder.pid, os.getuid(), uids)
             _write_map("newgidmap", holder.pid, os.getgid(), gids)
             self.descriptor = os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
 
-    def ids(self, slot: int) -> tuple[int, int]:
-        """The ids, as the outer namespace has them, of init and of the job in that slot."""
-        first = 1 + IDS_PER_SLOT * slot
+    def ids(self, pair: int) -> tuple[int, int]:
+        """The ids, as the outer namespace has them, of init and of the job: pair 0 is the first."""
+        first = 1 + IDS_PER_SLOT * pair
         return first, first + 1
 
     def close(self) -> None:

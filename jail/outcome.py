@@ -6,11 +6,11 @@ nothing here: a program can send it to itself.
 
 When several things are true at once, the first of this list counts:
 
-1. ours: set-up failed, or the sandbox was lost without a reason that the kernel counted
-2. the program could not be started
-3. what jail ended the sandbox for, whichever came first: cancelled, output, CPU, wall, memory
-4. memory: the cgroup's OOM killer struck at the job's own limit, whatever the program made of it
-5. CPU, then wall: the program ended by itself, but beyond its limit
+1. ours: set-up failed; or the program could not be started
+2. what jail ended the sandbox for, whichever came first: cancelled, output, CPU, wall, memory
+3. memory: the cgroup's OOM killer struck at the job's own limit, whatever the program made of it
+4. output, CPU, wall: the program ended by itself, but beyond its limit
+5. ours: the main process was not seen to exit, or was killed for want of the host's memory
 6. the end of the main process: SIGSYS (the filter kills with it), another signal, its exit code
 """
 
@@ -58,14 +58,17 @@ class Failure(msgspec.Struct, frozen=True):
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a sandbox that has ended.
 
-    exit_code: of the main process, or None. signal: that ended it, or None. Both None: it was not
-    seen to exit. oom_kills: processes the OOM killer took. limit_oom: it was the cgroup's own limit
-    that ran out, not the host's memory. cpu_ns, wall_ns: used, from exec on.
+    output: the stream that went over its limit, in a job that does not have it cut instead.
+    started: the program was about to be executed. exit_code: of the main process, or None. signal:
+    that ended it, or None. Both None: it was not seen to exit. oom_kills: processes the OOM killer
+    took. limit_oom: it was the cgroup's own limit that ran out, not the host's memory. cpu_ns,
+    wall_ns: used, from exec on.
     """
 
     ended: Ended | None = None
     output: Literal["stdout_bytes", "stderr_bytes"] | None = None
     failure: Failure | None = None
+    started: bool = True
     exit_code: int | None = None
     signal: int | None = None
     oom_kills: int = 0
@@ -85,6 +88,8 @@ class Verdict(msgspec.Struct, frozen=True):
     signal: int | None = None
     detail: str | None = None
 
+
+_HOST_MEMORY = "the host ran out of memory; the program is not to blame"
 
 _START_STAGES = ("program", "exec")
 
@@ -118,6 +123,8 @@ def _ended_by_us(facts: Facts) -> Verdict | None:
         return Verdict("cancelled")
     if facts.ended is Ended.OUTPUT:
         return Verdict("output_limit", limit=facts.output)
+    if facts.ended is Ended.MEMORY and not facts.limit_oom:
+        return Verdict("sandbox_error", detail=_HOST_MEMORY)
     status, limit = _LIMIT_OF[facts.ended]
     return Verdict(status, limit=limit)
 
@@ -129,6 +136,8 @@ def _out_of_memory(facts: Facts) -> bool:
 def _beyond_limit(facts: Facts) -> Verdict | None:
     if _out_of_memory(facts):
         return Verdict("memory_limit", limit="memory_bytes")
+    if facts.output is not None:
+        return Verdict("output_limit", limit=facts.output)
     if facts.cpu_ns > facts.cpu_limit_ns:
         return Verdict("cpu_limit", limit="cpu_ms")
     if facts.wall_ns > facts.wall_limit_ns:
@@ -137,10 +146,12 @@ def _beyond_limit(facts: Facts) -> Verdict | None:
 
 
 def _lost(facts: Facts) -> Verdict | None:
-    if facts.exit_code is not None or facts.signal is not None:
-        return None
-    cause = "the host ran out of memory" if facts.oom_kills else "the sandbox was lost"
-    return Verdict("sandbox_error", detail=f"{cause}; the program is not to blame")
+    ended = facts.exit_code is not None or facts.signal is not None
+    if facts.oom_kills and (not ended or facts.signal == signal.SIGKILL):
+        return Verdict("sandbox_error", detail=_HOST_MEMORY)
+    if not ended or not facts.started:
+        return Verdict("sandbox_error", detail="the sandbox was lost; the program is not to blame")
+    return None
 
 
 def _own_end(facts: Facts) -> Verdict:

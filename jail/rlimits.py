@@ -12,6 +12,10 @@ COUNT = 16
 _MEMLOCK_BYTES = 1 << 20
 _SIGNALS_PENDING = 256
 
+# The cgroup's files, both pipes, a connection, what is being collected. The supervisor needs less.
+_FILES_PER_SLOT = 24
+_FILES_BASE = 128
+
 _NUMBERS = {name: getattr(resource, f"RLIMIT_{name}") for name in ("CORE", "MEMLOCK", "NOFILE", "STACK")}
 # From <asm-generic/resource.h>; Python does not name them all.
 _NUMBERS |= {"SIGPENDING": 11, "MSGQUEUE": 12, "NICE": 13, "RTPRIO": 14}
@@ -41,6 +45,18 @@ def check_host(ceilings: Limits) -> None:
             "kernel.core_pattern is a pipe and the hard RLIMIT_CORE is 0, which a pipe ignores.",
             "Set the hard RLIMIT_CORE to 1 or more (LimitCORE= in the unit).",
         )
+
+
+def raise_open_files(slots: int) -> None:
+    """Let this process open as many files as it may; raises HostError if that is not enough for `slots`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _FILES_BASE + slots * _FILES_PER_SLOT
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise HostError(
+            f"The hard RLIMIT_NOFILE of this process is {hard}; {slots} slots need {needed}.",
+            "Raise it (ulimit -Hn, or LimitNOFILE= in the unit), or lower `slots`.",
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def for_job(limits: Limits, hard: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from jail import cgroup, host, plan, rlimits
+from jail import cgroup, plan, rlimits
 from jail.capture import Capture, Captured
 from jail.cgroup import Counters
 from jail.errors import SandboxError
@@ -60,7 +60,10 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run:
-    """One job. `id` names it; `task` ends with its Result, or raises QueueFullError."""
+    """One job. `id` names it; `task` ends with its Result, or raises QueueFullError.
+
+    `failure`: where set-up failed, once it has.
+    """
 
     def __init__(self, means: Means, spec: JobSpec) -> None:
         """Start it on its way."""
@@ -70,14 +73,16 @@ class Run:
         self._ended: Ended | None = None
         self._excess: Literal["stdout_bytes", "stderr_bytes"] | None = None
         self._sandbox: Sandbox | None = None
+        self.failure: Failure | None = None
+        self._waits = False
         self._marks = [time.monotonic_ns()]
         self.task = asyncio.create_task(self._run(), name=f"run {self.id}")
 
     def cancel(self) -> None:
         """End it, at whatever stage it is: its status is then cancelled, unless it has ended already."""
         self._end(Ended.CANCELLED)
-        if len(self._marks) == 1:
-            # It waits for its turn, and holds nothing yet.
+        if self._waits:
+            # For its turn: it holds nothing yet.
             self.task.cancel()
 
     def _end(self, why: Ended) -> None:
@@ -95,12 +100,16 @@ class Run:
         self._marks.append(time.monotonic_ns())
 
     async def _run(self) -> Result:
+        if self._ended:
+            return self._answer(Execution(facts=self._facts()))
+        self._waits = True
         try:
             async with self._means.scheduler.reserve(self._spec.limits.memory_bytes):
+                self._waits = False
                 self._mark()
                 return self._answer(await self._execute())
         except asyncio.CancelledError:
-            if self._ended is not Ended.CANCELLED or len(self._marks) > 1:
+            if not self._waits or self._ended is not Ended.CANCELLED:
                 raise
             return self._answer(Execution(facts=self._facts()))
 
@@ -116,7 +125,10 @@ class Run:
 
     async def _use(self, sandbox: Sandbox, stack: AsyncExitStack) -> Execution:
         limits = self._spec.limits
-        sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
+        try:
+            sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
+        except OSError as error:
+            raise SandboxError("limits", error.errno) from error
         stdout = Capture(limits.stdout_bytes, lambda: self._exceed("stdout_bytes"))
         stack.callback(stdout.close)
         stderr = Capture(limits.stderr_bytes, lambda: self._exceed("stderr_bytes"))
@@ -126,11 +138,13 @@ class Run:
         report = await sandbox.ended()
         self._mark()
         counters = sandbox.count()
+        # Before the facts: what is still in the pipes may be too much.
+        captured = stdout.finish(), stderr.finish()
         return Execution(
             facts=self._facts(report, counters),
             usage=_usage(report, counters),
-            stdout=stdout.finish(),
-            stderr=stderr.finish(),
+            stdout=captured[0],
+            stderr=captured[1],
             outputs=await collect_outputs(self._spec.outputs, sandbox.open, limits.output_bytes),
         )
 
@@ -174,6 +188,7 @@ class Run:
         return Facts(
             ended=_CAUSES.get(report.cause, self._ended if report.cause == "service" else None),
             failure=report.failure,
+            started=bool(told.started),
             exit_code=told.exit_code if exited and told.exit_code >= 0 else None,
             signal=told.signal if exited and told.signal else None,
             oom_kills=counters.oom_kills,
@@ -184,6 +199,7 @@ class Run:
         )
 
     def _answer(self, execution: Execution) -> Result:
+        self.failure = execution.facts.failure
         verdict: Verdict = decide(execution.facts)
         self._mark()
         found, errors = execution.outputs
@@ -216,7 +232,7 @@ def _fill(message, spec: JobSpec, filter_bytes: int, plan_bytes: int) -> None:
     limits = spec.limits
     message.cpu_ns, message.wall_ns = limits.cpu_ms * 10**6, limits.wall_ms * 10**6
     # Threads count as pids, and init is one of them.
-    message.parallelism = max(1, min(host.processors(), limits.pids - 1))
+    message.parallelism = max(1, min(os.cpu_count() or 1, limits.pids - 1))
     message.filter_bytes, message.plan_bytes = filter_bytes, plan_bytes
     message.arguments, message.variables = len(spec.argv), len(spec.env)
     message.files = len(spec.files)

@@ -8,6 +8,7 @@ from pathlib import Path
 from jail import cgroup, host
 from jail.cgroup import Cgroup, Counters
 from jail.errors import SandboxError
+from jail.ids import IdBlocks
 from jail.image import build_host
 from jail.instance import Instance
 from jail.namespace import OuterNamespace
@@ -34,6 +35,7 @@ class Sandbox:
         self._supervisor = supervisor
         self._ended = ended
         self._held = held
+        self._closed = False
 
     def limit(self, limits: cgroup.Limits) -> None:
         """Set the limits of its cgroup. Raises OSError."""
@@ -48,8 +50,9 @@ class Sandbox:
         return await asyncio.shield(self._ended)
 
     def kill(self) -> None:
-        """End everything in it. Never too late."""
-        self._supervisor.kill(self._slot)
+        """End everything in it. Never too late: then nothing happens."""
+        if not self._closed:
+            self._supervisor.kill(self._slot)
 
     def count(self) -> Counters:
         """What its cgroup counted, once nothing lives in it. Raises OSError."""
@@ -64,7 +67,9 @@ class Sandbox:
         if not self._ended.done():
             self.kill()
         with suppress(SandboxError):
-            await self._ended
+            await asyncio.shield(self._ended)
+        # From here on the slot may be someone else's.
+        self._closed = True
         await self._held.aclose()
 
 
@@ -74,10 +79,11 @@ class Sandboxes:
     Attributes, once entered: `hierarchy`, of cgroups; `images` by name; `supervisor`, the running one.
     """
 
-    def __init__(self, state: str) -> None:
-        """Take the directory for what lives as long as the service."""
+    def __init__(self, state: str, count: int) -> None:
+        """Take the directory for what lives as long as the service, and how many are alive at once."""
         self._state = Path(state)
-        self._slots: asyncio.Queue[int] = asyncio.Queue()
+        self._count = count
+        self._slots: asyncio.Queue[tuple[int, tuple[int, int]]] = asyncio.Queue()
 
     async def __aenter__(self) -> "Sandboxes":
         """Find what the host gives and start the supervisor."""
@@ -90,8 +96,10 @@ class Sandboxes:
             self.images = {"host": build_host(directory, "host")}
             self._namespace = OuterNamespace()
             undo.callback(self._namespace.close)
-            for slot in range(min(SLOTS_MAX, self._namespace.slots)):
-                self._slots.put_nowait(slot)
+            blocks = IdBlocks(self._state / "ids", self._namespace.slots, self._count)
+            undo.callback(blocks.close)
+            for slot, pair in enumerate(blocks.slots[:SLOTS_MAX]):
+                self._slots.put_nowait((slot, self._namespace.ids(pair)))
             self._landlock_abi = host.landlock_abi()
             self.supervisor = Supervisor(self._namespace, directory)
             self._undo = undo.pop_all()
@@ -106,12 +114,11 @@ class Sandboxes:
         """A sandbox of the image of that name, ready for a job. Raises SandboxError, OSError."""
         async with AsyncExitStack() as stack:
             supervisor = await self._running_supervisor()
-            slot = await self._slots.get()
-            stack.callback(self._slots.put_nowait, slot)
+            slot, ids = await self._slots.get()
+            stack.callback(self._slots.put_nowait, (slot, ids))
             name = str(slot)
             group = self.hierarchy.make(name)
             stack.push_async_callback(self._remove, name, group)
-            ids = self._namespace.ids(slot)
             ended = await supervisor.make(slot, group, self.images[image], ids, self._landlock_abi)
             stack.callback(supervisor.release, slot)
             return Sandbox(slot, group, supervisor, ended, stack.pop_all())

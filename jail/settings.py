@@ -35,7 +35,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     drain_ms: how long running jobs may finish after SIGTERM.
     policies: a directory of policies; empty is the shipped ones.
     state: a directory of this user's for what lives as long as the service; empty is
-    $XDG_STATE_HOME/jail, or ~/.local/state/jail.
+    $XDG_STATE_HOME/jail, or ~/.local/state/jail. One and the same for all services of a user: there
+    they agree on who has which subordinate ids.
     allow_degraded: weaknesses of the host that the operator accepts, of DEGRADABLE.
     defaults, ceilings: limits of a job that names none, and the most that it may name.
     """

@@ -6,11 +6,13 @@ one request under way; what the supervisor tells of it answers whoever waits for
 """
 
 import asyncio
+import errno
 import os
 import socket
 import subprocess
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from jail._protocol import ffi, lib
@@ -23,6 +25,8 @@ from jail.outcome import Failure
 SLOTS_MAX = lib.SLOTS_MAX
 INIT_ID = lib.INIT_ID
 JOB_ID = lib.JOB_ID
+
+_LATER = (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS)
 
 MOUNT_PLACE = "root"
 """The directory, in the supervisor's, that every sandbox mounts its root on, unseen by the others."""
@@ -41,11 +45,15 @@ CAUSES = {
 
 
 class Report:
-    """What the supervisor says of a slot: `facts`, a struct report, and a descriptor or -1."""
+    """What the supervisor says of a slot: `facts`, a struct report, and a descriptor or -1.
+
+    `ended`, of a sandbox that is ready: the answer to come when nothing of it lives.
+    """
 
     def __init__(self, packet: bytes, descriptors: Sequence[int]) -> None:
         """Take one packet apart."""
         self.facts = ffi.from_buffer("struct report *", packet)[0]
+        self.ended: asyncio.Future[Report] | None = None
         self.descriptor = descriptors[0] if descriptors else -1
         self._packet = packet
 
@@ -127,11 +135,25 @@ class Supervisor:
         descriptors = (*cgroup.joins, *cgroup.born, *cgroup.cpu_counters, *cgroup.oom_event)
         answer = self._expect(slot)
         self._send(bytes(ffi.buffer(message)) + text, descriptors)
-        report = await answer
-        if report.facts.header.type != lib.TYPE_READY:
+        try:
+            report = await answer
+        except asyncio.CancelledError:
+            await self._abandon(slot)
+            raise
+        if report.ended is None:
             self.release(slot)
             raise _sandbox_error(report)
-        return self._expect(slot)
+        return report.ended
+
+    async def _abandon(self, slot: int) -> None:
+        """End a sandbox that is being made, and give it up once nothing of it lives."""
+        answer = self._expect(slot)
+        self.kill(slot)
+        with suppress(SandboxError):
+            report = await answer
+            if report.ended is not None:
+                await report.ended
+            self.release(slot)
 
     def start(self, slot: int, start: Start) -> None:
         """Start a job in a ready sandbox."""
@@ -185,10 +207,13 @@ class Supervisor:
     def _sent(self, packet: bytes, descriptors: Sequence[int]) -> bool:
         try:
             socket.send_fds(self._socket, [packet], descriptors)
-        except BlockingIOError:
-            return False
-        except OSError:
+        except (BrokenPipeError, ConnectionResetError):
             self._lose()
+        except OSError as error:
+            # Too much is under way, here or in the kernel; later there will be room.
+            if error.errno not in _LATER:
+                raise
+            return False
         return True
 
     def _send_waiting(self) -> None:
@@ -219,11 +244,19 @@ class Supervisor:
             self._answer(Report(packet, descriptors))
 
     def _answer(self, report: Report) -> None:
-        answer = self._waiting.pop(report.facts.header.slot, None)
+        slot = report.facts.header.slot
+        answer = self._waiting.pop(slot, None)
+        if report.facts.header.type == lib.TYPE_READY:
+            # At once: its end may be the next packet.
+            report.ended = self._expect(slot)
         if answer is not None and not answer.done():
             answer.set_result(report)
         elif report.descriptor >= 0:
             os.close(report.descriptor)
+
+    def _exit_status(self) -> int:
+        """The errno that it ended with, or 0 when that is not known."""
+        return max(0, self._process.poll() or 0)
 
     def _lose(self) -> None:
         if self.lost.is_set():
@@ -236,7 +269,9 @@ class Supervisor:
             self._drop_first()
         for answer in self._waiting.values():
             if not answer.done():
-                answer.set_exception(SandboxError("supervisor"))
+                answer.set_exception(SandboxError("supervisor", self._exit_status()))
+                # It may be that nobody waits for it.
+                answer.exception()
         self._waiting.clear()
 
 

@@ -12,6 +12,7 @@
 #include <linux/securebits.h>
 #include <net/if.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -60,7 +61,7 @@ int keep_own_descriptors(struct sandbox *sandbox, int *index)
 	return close_all_but(keep, count);
 }
 
-/* cgroup v2 has nothing to do here: clone3() put us there. */
+/* In cgroup v2 we are already: clone3() put us there. The namespace then hides all above. */
 int join_cgroup(struct sandbox *sandbox, int *index)
 {
 	for (uint32_t i = 0; i < sandbox->make->joins; i++) {
@@ -69,7 +70,8 @@ int join_cgroup(struct sandbox *sandbox, int *index)
 			return errno;
 		close(sandbox->joins[i]);
 	}
-	return 0;
+	*index = DESCRIPTORS_MAX;
+	return unshare(CLONE_NEWCGROUP) ? errno : 0;
 }
 
 int become_root_of_sandbox(struct sandbox *sandbox, int *index)

@@ -127,15 +127,16 @@ int mount_root(struct sandbox *sandbox, int *index)
 }
 
 /*
- * What tells of the host or talks to its kernel. Most of it is closed by its mode already;
- * this is the second lock. Files go behind /dev/null, directories behind an empty tmpfs.
+ * What tells of the host or talks to its kernel, and is readable by all, or was a way out once. What
+ * else is there has mode 0400, and no sandbox has its owner. Files go behind /dev/null, directories
+ * behind an empty tmpfs.
  */
 static const char *const masked_files[] = {
-	"proc/config.gz", "proc/interrupts", "proc/kallsyms", "proc/kcore",
-	"proc/key-users", "proc/keys",	     "proc/kmsg",     "proc/kpagecgroup",
-	"proc/kpagecount", "proc/kpageflags", "proc/latency_stats", "proc/modules",
-	"proc/pagetypeinfo", "proc/sched_debug", "proc/slabinfo", "proc/softirqs",
-	"proc/sysrq-trigger", "proc/timer_list", "proc/vmallocinfo",
+	"proc/cmdline",	  "proc/config.gz", "proc/diskstats",	  "proc/interrupts",
+	"proc/iomem",	  "proc/ioports",   "proc/kallsyms",	  "proc/kcore",
+	"proc/key-users", "proc/keys",	    "proc/latency_stats", "proc/modules",
+	"proc/partitions", "proc/sched_debug", "proc/softirqs",	  "proc/sysrq-trigger",
+	"proc/timer_list",
 };
 
 static const char *const masked_directories[] = {

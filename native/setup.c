@@ -28,7 +28,7 @@ struct step {
 static const struct step steps[] = {
 	/* The supervisor's other sockets came along; held here they would hide its death from other sandboxes. */
 	{ STAGE_DESCRIPTORS, keep_own_descriptors },
-	/* Before the ids change: the kernel lets the service's user move only a process that has its uid. */
+	/* Before the ids change: the kernel lets the service's user move only a process that has its uid. Its cgroup namespace is made right after, with this cgroup as its root. */
 	{ STAGE_CGROUP, join_cgroup },
 	/* Until the maps are written we are nobody here and own nothing. */
 	{ STAGE_MAPS, become_root_of_sandbox },

@@ -25,6 +25,7 @@
 #include <sys/epoll.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -46,7 +47,8 @@ struct supervisor {
 static int watch(const struct supervisor *supervisor, int fd, enum about about, uint32_t slot)
 {
 	struct epoll_event event = {
-		.events = EPOLLIN,
+		/* The service has the eventfd open as well, so closing ours would not silence it. */
+		.events = EPOLLIN | (about == ABOUT_OOM ? EPOLLONESHOT : 0),
 		.data.u64 = (uint64_t)about << 32 | slot,
 	};
 
@@ -338,10 +340,22 @@ static int enter_outer_namespace(void)
 		return errno;
 	if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS))
 		return errno;
-	if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL))
+	/* Not private: what the host unmounts must not stay busy because of us. */
+	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL))
 		return errno;
 	/* What a sandbox is cloned from must stay readable to us: its id maps are written through /proc. */
 	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) ? errno : 0;
+}
+
+/* Every sandbox takes a handful of descriptors here. */
+static int raise_open_files(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files))
+		return errno;
+	files.rlim_cur = files.rlim_max;
+	return setrlimit(RLIMIT_NOFILE, &files) ? errno : 0;
 }
 
 static int arrange_descriptors(void)
@@ -368,6 +382,8 @@ static int prepare(struct supervisor *supervisor)
 	error = enter_outer_namespace();
 	if (!error)
 		error = arrange_descriptors();
+	if (!error)
+		error = raise_open_files();
 	/* After the change of ids and of namespace, which clears it. */
 	if (!error)
 		error = die_with_service();

@@ -73,6 +73,8 @@ class CgroupV1:
         # Memory and swap together; never below the limit of memory alone, so after it.
         if (memory / "memory.memsw.limit_in_bytes").exists():
             files.write(memory / "memory.memsw.limit_in_bytes", limits.memory_bytes)
+        # Socket buffers have a counter of their own here, and are not counted at all without a limit.
+        files.write(memory / "memory.kmem.tcp.limit_in_bytes", limits.memory_bytes)
         files.write(self._directories["pids"] / "pids.max", limits.pids)
         files.write(cpu / "cpu.cfs_quota_us", max(1000, int(limits.cpus * PERIOD_US)))
 
@@ -124,6 +126,9 @@ class HierarchyV1:
 
     def claim(self, instance: str) -> None:
         """Sweep what dead services left, then make a directory for this one. Raises OSError."""
+        for base in self._bases.values():
+            # Others cannot open it, and so not lock it either.
+            base.chmod(0o700)
         with held(self._bases["memory"]):
             for directory in list(self._bases["memory"].iterdir()):
                 if directory.is_dir():
@@ -189,6 +194,8 @@ def _kill(process: int, directory: Path) -> None:
     try:
         if str(process) in (directory / "cgroup.procs").read_text().split():
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            select.select([descriptor], [], [], files.END_SECONDS)
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.poll(files.END_SECONDS * 1000)
     finally:
         os.close(descriptor)

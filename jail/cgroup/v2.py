@@ -6,7 +6,7 @@ into a leaf beside the sandboxes. Sandboxes are born in their cgroup and ended b
 
 import os
 import select
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from jail.cgroup import files
@@ -101,6 +101,8 @@ class HierarchyV2:
 
     def claim(self, instance: str) -> None:
         """Sweep what dead services left, then make a directory for this one. Raises OSError."""
+        # Others cannot open it, and so not lock it either.
+        self._base.chmod(0o700)
         with held(self._base):
             for directory in list(self._base.iterdir()):
                 if directory.is_dir():
@@ -165,7 +167,8 @@ def settle(own: Path) -> HierarchyV2:
     leaf, sandboxes = own / SERVICE, own / SANDBOXES
     leaf.mkdir(exist_ok=True)
     for process in (own / "cgroup.procs").read_text().split():
-        files.write(leaf / "cgroup.procs", process)
+        with suppress(ProcessLookupError):
+            files.write(leaf / "cgroup.procs", process)
     offered = (own / "cgroup.controllers").read_text().split()
     controllers = tuple(name for name in (*REQUIRED, *OPTIONAL) if name in offered)
     files.write(own / "cgroup.subtree_control", _enable(controllers))

@@ -28,7 +28,7 @@ def _limit_options(command: Any) -> Any:
     """One option for every limit, by its own name."""
     for field in reversed(LimitsRequest.__struct_fields__):
         kind = float if field == "cpus" else int
-        option = click.option(f"--{field.replace('_', '-')}", field, type=kind, metavar="N")
+        option = click.option(f"--{field.replace('_', '-')}", f"limit_{field}", type=kind, metavar="N")
         command = option(command)
     return command
 
@@ -69,7 +69,7 @@ def run(
             files={name: _content(Path(path)) for name, path in (_pair(f, "--file") for f in files)},
             stdin=_encoded(stdin.read()) if stdin else "",
             outputs=list(outputs),
-            limits=LimitsRequest(**limits),
+            limits=LimitsRequest(**{name.removeprefix("limit_"): n for name, n in limits.items()}),
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             result = runner.run(_run(settings.load(), request))

@@ -215,8 +215,8 @@ def _why_no_ids(host: Host) -> Gap | None:
     if host.no_new_privs:
         return Gap(
             "no_new_privs is set on this process: set-uid programs such as newuidmap gain nothing.",
-            "Unit: NoNewPrivileges=no. Container: allowPrivilegeEscalation: true, or no "
-            "--security-opt no-new-privileges.",
+            "Unit: NoNewPrivileges=no, and no SystemCallFilter=, Protect…= or Restrict…= that implies it. "
+            "Container: allowPrivilegeEscalation: true, or no --security-opt no-new-privileges.",
         )
     return host.ids
 
@@ -331,7 +331,8 @@ def _sandbox(host: Host, others: list[Check]) -> Check:
         return _check("sandbox", required, "not made", gap)
     if trial.failure:
         stage, error, index = trial.failure.stage, trial.failure.error, trial.failure.index
-        found = f"stage {stage}, {_words(error)}" + (f", index {index}" if index else "")
+        words = (f"stage {stage}", error and _words(error), index and f"index {index}")
+        found = ", ".join(filter(None, words))
         return _check("sandbox", required, found, Gap(*explain(stage, error, host)))
     cure = f"If this names {host.state}, set `state` (JAIL_STATE) to another directory; else it is our bug."
     return _check("sandbox", required, "failed", Gap(f"The trial failed: {trial.problem}.", cure))

@@ -11,7 +11,6 @@ from jail.errors import HostError, SandboxError
 from jail.outcome import Failure
 from jail.policy import PolicyError
 from jail.result import Result
-from jail.run import Execution, Run
 from jail.settings import DEGRADABLE, Settings
 
 # In every image that has /usr, and in need of the loader and the C library: it shows that they work.
@@ -38,17 +37,6 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         return self.refused is None and self.failure is None and self.problem is None
 
 
-class _TrialRun(Run):
-    """A run that keeps where its set-up failed; its result says so in words only."""
-
-    failure: Failure | None = None
-
-    async def _execute(self) -> Execution:
-        execution = await super()._execute()
-        self.failure = execution.facts.failure
-        return execution
-
-
 def try_sandbox(settings: Settings) -> Trial:
     """Start an engine, run one job, stop it. Raises nothing that a host can be the cause of."""
     # Weaknesses have checks of their own; here they would hide what lies behind them.
@@ -57,19 +45,22 @@ def try_sandbox(settings: Settings) -> Trial:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_try(tolerant))
     except HostError as error:
+        if isinstance(error.__cause__, SandboxError):
+            return _failed(error.__cause__)
         return Trial(refused=(error.cause, error.cure))
     except PolicyError as error:
         return Trial(refused=(f"{error}.", "Mend that policy, or leave `policies` unset."))
-    except SandboxError as error:
-        return Trial(failure=Failure(error.stage, error.error, error.index))
     except OSError as error:
         return Trial(problem=f"{error.strerror}: {error.filename}")
 
 
+def _failed(error: SandboxError) -> Trial:
+    return Trial(failure=Failure(error.stage, error.error, error.index))
+
+
 async def _try(settings: Settings) -> Trial:
     async with Engine(settings) as engine:
-        job = spec.validate(spec.Request(argv=_ARGV), engine.rules)
-        run = _TrialRun(engine.means, job)
+        run = engine.submit(spec.validate(spec.Request(argv=_ARGV), engine.rules))
         return _judge(await run.task, run.failure)
 
 

@@ -67,7 +67,7 @@ class Service:
             gone.cancel()
             if not run.task.done():
                 run.cancel()
-        result = await run.task
+        result = await asyncio.shield(run.task)
         self._record(result)
         return _json(result)
 

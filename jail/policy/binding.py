@@ -1,8 +1,20 @@
 """The door to libseccomp: Debian's `seccomp`, its own binding, or PyPI's `pyseccomp`, alike."""
 
-try:
-    import seccomp
-except ImportError:
-    import pyseccomp as seccomp
+from functools import cache
+from importlib import import_module
+from types import ModuleType
 
-__all__ = ["seccomp"]
+from jail.errors import HostError
+
+
+@cache
+def libseccomp() -> ModuleType:
+    """The binding. Raises HostError when neither it nor the library is there."""
+    for name in ("seccomp", "pyseccomp"):
+        try:
+            return import_module(name)
+        except ImportError:
+            continue
+        except RuntimeError:
+            break
+    raise HostError("libseccomp is not installed.", "As root: apt-get install libseccomp2")

@@ -8,9 +8,10 @@ compares arguments, and kills what comes through another architecture's entry.
 import errno
 import itertools
 import os
+from typing import Any
 
 from jail.policy import bpf, numbers
-from jail.policy.binding import seccomp
+from jail.policy.binding import libseccomp
 from jail.policy.numbers import PolicyError
 from jail.policy.prologue import GO_ON, prologue
 from jail.policy.text import Policy, Rule
@@ -19,12 +20,19 @@ from jail.policy.text import Policy, Rule
 _BINARY_TREE = 2
 
 
+REQUIRED = frozenset({"execve", "exit_group", "write"})
+"""What init's child does once it has loaded the filter: execute the program, or tell that it cannot."""
+
+
 def compile_policy(policy: Policy) -> bytes:
     """Make the filter for this machine: an array of struct sock_filter, in native byte order.
 
-    An instruction is 8 bytes. Raises PolicyError if libseccomp refuses a rule, or the program is
-    longer than the kernel takes.
+    An instruction is 8 bytes. Raises PolicyError if the policy does not allow REQUIRED, libseccomp
+    refuses a rule, or the program is longer than the kernel takes.
     """
+    missing = sorted(REQUIRED - policy.allow)
+    if missing:
+        raise PolicyError(f"{policy.name}: allow has to name {', '.join(missing)}, or no job can start")
     try:
         first = prologue(_answers(policy), bpf.RET_ERRNO | errno.ENOSYS)
     except ValueError as error:
@@ -56,7 +64,8 @@ def _answers(policy: Policy) -> dict[int, int]:
     return answers
 
 
-def _filter(policy: Policy) -> "seccomp.SyscallFilter":
+def _filter(policy: Policy) -> Any:
+    seccomp = libseccomp()
     made = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
     made.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
     made.set_attr(seccomp.Attr.CTL_OPTIMIZE, _BINARY_TREE)
@@ -67,11 +76,12 @@ def _filter(policy: Policy) -> "seccomp.SyscallFilter":
     return made
 
 
-def _add(made: "seccomp.SyscallFilter", nr: int, rule: Rule) -> None:
+def _add(made: Any, nr: int, rule: Rule) -> None:
     """Allow every combination of the rule's values.
 
     Always MASKED_EQ with at most 32 bits of mask: see the head of `text`.
     """
+    seccomp = libseccomp()
     choices = [
         [
             seccomp.Arg(condition.argument, seccomp.MASKED_EQ, condition.mask, value)
@@ -87,7 +97,7 @@ def _add(made: "seccomp.SyscallFilter", nr: int, rule: Rule) -> None:
             raise PolicyError(f"{rule.source}: libseccomp refuses the rule: {error}") from error
 
 
-def _export(made: "seccomp.SyscallFilter") -> bytes:
+def _export(made: Any) -> bytes:
     with open(os.memfd_create("policy", os.MFD_CLOEXEC), "w+b") as file:
         made.export_bpf(file)
         file.seek(0)

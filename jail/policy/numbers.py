@@ -4,7 +4,7 @@ libseccomp knows the calls up to its own release; Debian 12's 2.5.4 ends at Linu
 newer ones stand here. From 424 on all architectures share the numbers.
 """
 
-from jail.policy.binding import seccomp
+from jail.policy.binding import libseccomp
 
 
 class PolicyError(Exception):
@@ -75,6 +75,7 @@ def number(call: str) -> int | None:
     """
     if call in RECENT:
         return RECENT[call]
+    seccomp = libseccomp()
     found = seccomp.resolve_syscall(seccomp.Arch.NATIVE, call)
     if found == _UNKNOWN:
         raise LookupError(f"no system call is named {call!r}")
@@ -89,7 +90,7 @@ def known() -> frozenset[int]:
 
 def _is_assigned(nr: int) -> bool:
     try:
-        seccomp.resolve_syscall(seccomp.Arch.NATIVE, nr)
+        libseccomp().resolve_syscall(libseccomp().Arch.NATIVE, nr)
     except ValueError:
         return False
     return True
