@@ -62,6 +62,10 @@ def build_host(directory: Path, name: str) -> Image:
         path.mkdir(parents=True)
     targets = [("usr", Path("/usr")), *_top_directories(root)]
     _fill_etc(root / "etc")
+    # Jobs read it, whatever the umask of the service is.
+    for path in (directory / name, *(directory / name).rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() else 0o644)
     # An overlay without an upper directory needs two lower ones.
     overlays = [("", f"{name}/root:{name}/empty")]
     overlays += [(target, f"{path}:{name}/empty") for target, path in targets]

@@ -26,14 +26,17 @@ class Instance:
         self._hierarchy = hierarchy
         with held(state):
             _sweep(state)
-            self.directory.mkdir(mode=0o711)
+            self.directory.mkdir()
+            # The ids of sandboxes walk in it, whatever our umask is; nobody needs to list it.
+            self.directory.chmod(0o711)
             self._lock = lock(self.directory)
         hierarchy.claim(self.name)
 
     def close(self) -> None:
         """Remove the directories. Raises OSError."""
         self._hierarchy.close()
-        shutil.rmtree(self.directory)
+        with held(self.directory.parent):
+            shutil.rmtree(self.directory)
         os.close(self._lock)
 
 

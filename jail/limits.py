@@ -4,6 +4,8 @@ An omitted limit is the operator's default, never "none". A caller may ask for l
 ceiling, never for more.
 """
 
+import math
+
 import msgspec
 
 MIB = 1 << 20
@@ -77,7 +79,7 @@ MINIMA = Limits(
     cpus=0.01,
     disk_bytes=4096,
     files=4,
-    open_files=4,
+    open_files=8,
     stack_bytes=65_536,
     stdout_bytes=1,
     stderr_bytes=1,
@@ -105,7 +107,7 @@ def check(limits: Limits, ceilings: Limits) -> Limits:
     for field in Limits.__struct_fields__:
         value = getattr(limits, field)
         minimum, maximum = getattr(MINIMA, field), getattr(ceilings, field)
-        if not minimum <= value <= maximum:
+        if not (minimum <= value <= maximum and value < math.inf):
             raise LimitError(field, value, minimum, maximum)
     return limits
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jail import cgroup, host
 from jail.cgroup import Cgroup, Counters
-from jail.errors import SandboxError
+from jail.errors import HostError, SandboxError
 from jail.ids import IdBlocks
 from jail.image import build_host
 from jail.instance import Instance
@@ -83,13 +83,14 @@ class Sandboxes:
         """Take the directory for what lives as long as the service, and how many are alive at once."""
         self._state = Path(state)
         self._count = count
-        self._slots: asyncio.Queue[tuple[int, tuple[int, int]]] = asyncio.Queue()
+        # Last in, first out: the supervisor touches no more of its table than is in use at once.
+        self._slots: asyncio.LifoQueue[tuple[int, tuple[int, int]]] = asyncio.LifoQueue()
 
     async def __aenter__(self) -> "Sandboxes":
         """Find what the host gives and start the supervisor."""
         with ExitStack() as undo:
             self.hierarchy = cgroup.find()
-            self._instance = Instance(self._state, self.hierarchy)
+            self._instance = _begin(self._state, self.hierarchy)
             undo.callback(self._instance.close)
             directory = self._instance.directory
             (directory / MOUNT_PLACE).mkdir()
@@ -140,3 +141,13 @@ class Sandboxes:
                 raise
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(None, self.hierarchy.destroy, name)
+
+
+def _begin(state: Path, hierarchy: cgroup.Hierarchy) -> Instance:
+    try:
+        return Instance(state, hierarchy)
+    except OSError as error:
+        raise HostError(
+            f"{error.filename or state} cannot be used: {error.strerror}.",
+            "Set `state` (JAIL_STATE) to a directory of this user's own, or mend that one.",
+        ) from None

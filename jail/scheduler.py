@@ -59,9 +59,9 @@ class Scheduler:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if not turn.cancelled():
                 self._give_back(memory_bytes)
-            else:
+            elif (memory_bytes, turn) in self._waiting:
                 self._waiting.remove((memory_bytes, turn))
                 self._call_next()
             raise
@@ -83,5 +83,7 @@ class Scheduler:
     def _call_next(self) -> None:
         while self._waiting and self._fits(self._waiting[0][0]):
             memory_bytes, turn = self._waiting.popleft()
-            self._hand_out(memory_bytes)
-            turn.set_result(None)
+            # One that was cancelled in this very turn of the loop has yet to wake up and leave the queue.
+            if not turn.cancelled():
+                self._hand_out(memory_bytes)
+                turn.set_result(None)

@@ -5,6 +5,7 @@ JAIL_DEFAULTS_CPU_MS; lists are separated by commas. Variables win over the file
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ from jail import host, limits
 from jail.limits import CEILINGS, MIB, Limits
 
 FILE_VARIABLE = "JAIL_CONFIG"
+
+_DIGEST = re.compile("[0-9a-fA-F]{64}")
 
 DEGRADABLE = ("landlock", "swap")
 """Weaknesses that an operator can accept by name, and that every result then lists.
@@ -65,17 +68,20 @@ def load(environment: Mapping[str, str] | None = None, config: str | None = None
     path = config or environment.get(FILE_VARIABLE)
     values = _read_file(Path(path)) if path else {}
     _add_variables(values, environment)
+    if isinstance(given := values.get("ceilings", {}), dict):
+        # Limits' own defaults are those of jobs.
+        values["ceilings"] = msgspec.structs.asdict(CEILINGS) | given
     try:
         found = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{path or 'JAIL_* variables'}: {error}") from None
-    return _complete(found)
+    return _complete(found, environment)
 
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise SettingsError(f"{path}: {error}") from None
 
 
@@ -86,27 +92,33 @@ def _add_variables(values: dict[str, Any], environment: Mapping[str, str]) -> No
             for name in Limits.__struct_fields__:
                 variable = f"JAIL_{field.name}_{name}".upper()
                 known.add(variable)
-                if variable in environment:
-                    values.setdefault(field.name, {})[name] = environment[variable]
+                if variable in environment and isinstance(values.setdefault(field.name, {}), dict):
+                    values[field.name][name] = environment[variable]
             continue
         variable = f"JAIL_{field.name}".upper()
         known.add(variable)
         if variable in environment:
             text = environment[variable]
-            values[field.name] = text.split(",") if isinstance(field.default, tuple) else text
+            values[field.name] = _items(text) if isinstance(field.default, tuple) else text
     unknown = sorted(name for name in environment if name.startswith("JAIL_") and name not in known)
     if unknown:
         raise SettingsError(f"{unknown[0]} is not a setting; known: {', '.join(sorted(known))}")
 
 
-def _complete(found: Settings) -> Settings:
+def _items(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",")] if text else []
+
+
+def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     """Fill in what depends on the host, and refuse what does not fit together."""
     replace = msgspec.structs.replace
     slots = found.slots or max(2, host.processors())
     memory_bytes = found.memory_bytes or host.memory_bytes() * 3 // 4
-    state = found.state or _state_directory()
+    state = found.state or _state_directory(environment)
     # A job that can never run must be refused when it is sent, not wait for ever.
     ceilings = replace(found.ceilings, memory_bytes=min(found.ceilings.memory_bytes, memory_bytes))
+    # What no job can have is no default either.
+    defaults = replace(found.defaults, memory_bytes=min(found.defaults.memory_bytes, memory_bytes))
     for name in ("slots", "memory_bytes", "queue", "body_bytes", "drain_ms"):
         if getattr(found, name) < 0:
             raise SettingsError(f"{name} = {getattr(found, name)} is below 0")
@@ -114,14 +126,18 @@ def _complete(found: Settings) -> Settings:
     if unknown:
         known = ", ".join(DEGRADABLE)
         raise SettingsError(f"allow_degraded names {unknown[0]!r}; it may name {known}")
-    try:
-        limits.check(ceilings, ceilings)
-        limits.check(found.defaults, ceilings)
-    except limits.LimitError as error:
-        raise SettingsError(f"defaults.{error.field}: {error}") from None
-    return replace(found, slots=slots, memory_bytes=memory_bytes, state=state, ceilings=ceilings)
+    if not all(_DIGEST.fullmatch(key) for key in found.keys_sha256):
+        raise SettingsError("keys_sha256 holds what is not the 64 hexadecimal digits of a SHA-256")
+    for table, checked in (("ceilings", ceilings), ("defaults", defaults)):
+        try:
+            limits.check(checked, ceilings)
+        except limits.LimitError as error:
+            raise SettingsError(f"{table}.{error.field}: {error}") from None
+    return replace(
+        found, slots=slots, memory_bytes=memory_bytes, state=state, defaults=defaults, ceilings=ceilings
+    )
 
 
-def _state_directory() -> str:
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+def _state_directory(environment: Mapping[str, str]) -> str:
+    base = environment.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return str(Path(base, "jail"))

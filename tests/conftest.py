@@ -10,10 +10,12 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +71,7 @@ class Processes:
     @staticmethod
     def descriptors(pid: int | str) -> list[str]:
         """What the descriptors of one of our own processes are; "self" is this one."""
-        return sorted(
-            os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()
-        )
+        return sorted(os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink())
 
     @staticmethod
     def wait_for_end(pids: list[int]) -> None:
@@ -133,15 +133,30 @@ class Jail:
         return self.engine.sandboxes.supervisor.pid
 
     @property
-    def cgroups(self) -> list[str]:
-        """The cgroups of this engine alone: others may be at work on the same host."""
-        sandboxes = self.engine.sandboxes
-        return [name for name in sandboxes.hierarchy.names() if name.startswith(self.instance)]
+    def instance(self) -> Path:
+        """The directory of this engine, named as no other on the host."""
+        return self.engine.sandboxes._instance.directory
+
+    @cached_property
+    def _cgroup_directories(self) -> list[Path]:
+        return find_cgroups(self.instance.name)
 
     @property
-    def instance(self) -> str:
-        """The name of this engine among all of the host."""
-        return self.engine.sandboxes._instance.name
+    def cgroups(self) -> list[Path]:
+        """The cgroups of this engine's sandboxes."""
+        own = self._cgroup_directories
+        return [path for directory in own for path in directory.iterdir() if path.is_dir()]
+
+
+def find_cgroups(name: str) -> list[Path]:
+    """Every cgroup of that name, in whichever hierarchy."""
+    return [Path(place) for place, _, _ in os.walk("/sys/fs/cgroup") if Path(place).name == name]
+
+
+@pytest.fixture(scope="session")
+def cgroups_named() -> Callable[[str], list[Path]]:
+    """Every cgroup of a name, in whichever hierarchy."""
+    return find_cgroups
 
 
 @pytest.fixture(scope="session")
@@ -216,6 +231,7 @@ class Service:
             if '"event": "ready"' in line:
                 return json.loads(line)["address"]
         self.process.wait()
+        self.process.stderr.close()
         raise RuntimeError(f"jail serve ended: {''.join(self.log)}")
 
     @property
@@ -224,7 +240,7 @@ class Service:
 
     @property
     def supervisor(self) -> int:
-        """The process id of its supervisor: its only child."""
+        """The process id of its supervisor."""
         (pid,) = Processes.children(self.pid)
         return pid
 
@@ -267,6 +283,14 @@ def command_environment() -> dict[str, str]:
 def environment() -> dict[str, str]:
     """For running the `jail` command: what it needs of our environment, and none of its settings."""
     return command_environment()
+
+
+@pytest.fixture
+def state() -> Iterator[Path]:
+    """A state directory that sandboxes can reach, which pytest's own are closed to."""
+    with tempfile.TemporaryDirectory(prefix="jail-state-") as directory:
+        Path(directory).chmod(0o711)
+        yield Path(directory)
 
 
 @pytest.fixture

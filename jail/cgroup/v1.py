@@ -41,12 +41,11 @@ class CgroupV1:
             for directory in self._distinct:
                 directory.mkdir()
                 undo.callback(directory.rmdir)
-            self.joins = tuple(
-                descriptor
-                for directory in self._distinct
-                for descriptor in files.open_each(directory, ("tasks",), os.O_WRONLY)
-            )
-            undo.callback(files.close_each, self.joins)
+            joins: list[int] = []
+            undo.callback(files.close_each, joins)
+            for directory in self._distinct:
+                joins += files.open_each(directory, ("tasks",), os.O_WRONLY)
+            self.joins = tuple(joins)
             self.cpu_counters = files.open_each(directories["cpuacct"], _CPU_COUNTERS, os.O_RDONLY)
             undo.callback(files.close_each, self.cpu_counters)
             self.oom_event = (self._watch_oom(),)
@@ -55,8 +54,8 @@ class CgroupV1:
     def _watch_oom(self) -> int:
         """An eventfd that the kernel raises when the group runs out (cgroup-v1/memory.rst, 10)."""
         directory = self._directories["memory"]
-        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         control = os.open(directory / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             files.write(directory / "cgroup.event_control", f"{event} {control}")
         except OSError:
@@ -88,13 +87,23 @@ class CgroupV1:
             memory_peak_bytes=files.read_number(memory / "memory.max_usage_in_bytes"),
             memory_source="memory.max_usage_in_bytes",
             oom_kills=files.read_fields(memory / "memory.oom_control")["oom_kill"],
-            limit_oom=files.read_number(memory / "memory.failcnt") > 0,
+            limit_oom=self._was_full(),
             pids_peak=files.read_number(peak) if peak.exists() else None,
             pids_limit_hits=files.read_fields(pids / "pids.events")["max"],
             throttled_ns=stat["throttled_time"],
             io_read_bytes=read,
             io_write_bytes=written,
         )
+
+    def _was_full(self) -> bool:
+        """Whether the limit was reached. Not by memory.failcnt, which newer kernels (6.18) leave at 0.
+
+        The kernel charges in batches of 64 pages (MEMCG_CHARGE_BATCH): the peak may miss the limit by one.
+        """
+        memory = self._directories["memory"]
+        room = 64 * os.sysconf("SC_PAGE_SIZE")
+        limit_bytes = files.read_number(memory / "memory.limit_in_bytes")
+        return files.read_number(memory / "memory.max_usage_in_bytes") + room >= limit_bytes
 
     def _count_io(self) -> tuple[int, int] | tuple[None, None]:
         if "blkio" not in self._directories:
@@ -164,8 +173,10 @@ class HierarchyV1:
 
     def close(self) -> None:
         """Remove the claimed directory, in which there are no cgroups any more. Raises OSError."""
-        for directory in dict.fromkeys(self._own.values()):
-            directory.rmdir()
+        with held(self._bases["memory"]):
+            # The memory controller's last: it is through that one that the others would be found.
+            for directory in reversed(dict.fromkeys(self._own.values())):
+                directory.rmdir()
         os.close(self._lock)
 
 

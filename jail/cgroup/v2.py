@@ -122,7 +122,8 @@ class HierarchyV2:
 
     def close(self) -> None:
         """Remove the claimed directory, in which there are no cgroups any more. Raises OSError."""
-        self._own.rmdir()
+        with held(self._base):
+            self._own.rmdir()
         os.close(self._lock)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import socket
 import sys
 
@@ -62,8 +63,11 @@ class _Server(uvicorn.Server):
         self._engine = engine
 
     def handle_exit(self, sig: int, frame: object) -> None:
+        # Not uvicorn's own, which raises the signal again when it has served: that would end us
+        # before the engine has left nothing behind.
         self._engine.drain(self._engine.settings.drain_ms / 1000)
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
 
 async def _serve(found: Settings, listener: socket.socket) -> None:

@@ -55,7 +55,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     cgroup_version: "v1" or "v2". cgroup_gap: why none can be made. cgroup_uncounted: what results lack.
     weaknesses: by names of settings.DEGRADABLE. accepted: those that the operator accepts.
     rlimits: hard limits by name, -1 for none. policies: instructions by name.
-    state: the directory; state_closed: the first directory on the way to it that other ids cannot search.
+    state: the directory for what lives as long as the service.
     vulnerable: hardware vulnerabilities that the kernel does not mitigate. smt: two threads on a core.
     """
 
@@ -88,7 +88,6 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     policies: Mapping[str, int] = {}
     policy_gap: Gap | None = None
     state: str = ""
-    state_closed: str | None = None
     vulnerable: tuple[str, ...] = ()
     smt: bool = False
     trial: Trial = Trial()
@@ -115,7 +114,6 @@ def describe_host(settings: Settings, trial: Trial) -> Host:
         rlimits={name: resource.getrlimit(number)[1] for name, number in _LIMITS.items()},
         rlimits_gap=_gap(lambda: rlimits.check_host(settings.ceilings)),
         state=settings.state,
-        state_closed=_closed(Path(settings.state)),
         smt=bool(_switch("/sys/devices/system/cpu/smt/active")),
         vulnerable=_vulnerable(),
         trial=trial,
@@ -183,14 +181,6 @@ def _vulnerable() -> tuple[str, ...]:
     folder = Path("/sys/devices/system/cpu/vulnerabilities")
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     return tuple(file.name for file in files if _text(file).startswith("Vulnerable"))
-
-
-def _closed(state: Path) -> str | None:
-    """A sandbox's ids are nobody's on the host: they need the search permission that others have."""
-    for directory in (*reversed(state.absolute().parents), state.absolute()):
-        if directory.exists() and not directory.stat().st_mode & stat.S_IXOTH:
-            return str(directory)
-    return None
 
 
 def _describe_namespaces() -> dict[str, object]:

@@ -61,11 +61,6 @@ def _cgroup(name: str, host: Host) -> Explanation:
 
 
 def _root(name: str, host: Host) -> Explanation:
-    if name == "EACCES" and host.state_closed:
-        return (
-            f"The ids of sandboxes cannot search {host.state_closed}, on the way to {host.state}.",
-            f"chmod o+x {host.state_closed}, or set `state` (JAIL_STATE) to a directory that all can reach.",
-        )
     if name == "ENODEV":
         return "The kernel has no overlay file system.", "As root: modprobe overlay (CONFIG_OVERLAY_FS)."
     if name in ("EPERM", "EACCES"):

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 def build(engine: Engine) -> Starlette:
     """The application of an engine that has been entered."""
     service = Service(engine)
-    return Starlette(
+    application = Starlette(
         routes=[
             Route("/v1/run", service.run, methods=["POST"]),
             Route("/v1/capabilities", service.capabilities),
@@ -38,6 +38,9 @@ def build(engine: Engine) -> Starlette:
         ],
         exception_handlers=problems.HANDLERS,
     )
+    # A path is right or it is not: no redirection from /v1/run/.
+    application.router.redirect_slashes = False
+    return application
 
 
 def _json(value: object) -> Response:

@@ -95,8 +95,15 @@ def shipped_directory() -> Path:
 
 
 def names(directory: Path | None = None) -> list[str]:
-    """List the policies in `directory`, by default the shipped ones, in alphabetical order."""
-    return sorted(path.stem for path in (directory or shipped_directory()).glob("*.toml"))
+    """List the policies in `directory`, by default the shipped ones, in alphabetical order.
+
+    Raises PolicyError if there are none.
+    """
+    directory = directory or shipped_directory()
+    found = sorted(path.stem for path in directory.glob("*.toml"))
+    if not found:
+        raise PolicyError(f"{directory} holds no policy (NAME.toml)")
+    return found
 
 
 def load(name: str, directory: Path | None = None) -> Policy:

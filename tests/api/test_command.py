@@ -1,0 +1,79 @@
+"""`jail run`: one job from the command line."""
+
+import base64
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def jail_run(environment):
+    """Run `jail run` with these arguments; its finished process."""
+
+    def run(*arguments, stdin=b""):
+        return subprocess.run(
+            [sys.executable, "-m", "jail", "run", *arguments],
+            input=stdin, capture_output=True, env=environment, cwd="/", check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--", "true"], 0),
+        (["--", "sh", "-c", "exit 42"], 42),
+        (["sh", "-c", "exit 3"], 3),
+        (["--", "sh", "-c", "kill -15 $$"], 128 + 15),
+        (["--wall-ms", "50", "--", "sleep", "9"], 128 + 9),
+        (["--", "no-such-program"], 127),
+        (["--cpu-ms", "0", "--", "true"], 2),
+        (["--file", "nonsense", "--", "true"], 2),
+        (["--file", "x=/no/such/file", "--", "true"], 2),
+        (["--file", "../x=/etc/hostname", "--", "true"], 2),
+        (["--policy", "none", "--", "true"], 2),
+        ([], 2),
+    ],
+)
+def test_its_exit_status_is_that_of_the_job(jail_run, arguments, status):
+    done = jail_run(*arguments)
+    assert done.returncode == status, done.stderr.decode()
+    assert b"Traceback" not in done.stderr
+
+
+def test_the_streams_of_the_job_are_its_own(jail_run):
+    done = jail_run("--", "sh", "-c", r"printf 'out\377'; echo err >&2")
+    assert done.stdout == b"out\xff"
+    assert done.stderr.startswith(b"err\n")
+
+
+def test_it_hands_on_its_stdin_when_asked(jail_run):
+    assert jail_run("--stdin", "-", "--", "rev", stdin=b"olleh\n").stdout == b"hello\n"
+
+
+def test_json_is_the_answer_of_http(jail_run, tmp_path):
+    script = tmp_path / "script"
+    script.write_text("#!/bin/sh\necho $NAME; tr a-z A-Z < data > out\n")
+    script.chmod(0o755)
+    data = tmp_path / "data"
+    data.write_text("content")
+    done = jail_run(
+        "--json", "--file", f"bin/script={script}", "--file", f"data={data}", "--output", "out",
+        "--output", "maybe?", "--env", "NAME=value", "--files", "100", "--", "bin/script",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    result = json.loads(done.stdout)
+    assert (result["status"], result["stdout"]["text"]) == ("ok", "value\n")
+    assert base64.b64decode(result["outputs"]["out"]["base64"]) == b"CONTENT"
+    assert result["output_errors"] == []
+
+
+def test_every_limit_is_an_option(jail_run, client):
+    for name, about in client.get("/v1/limits").json().items():
+        option = f"--{name.replace('_', '-')}"
+        done = jail_run(option, str(about["maximum"] * 2), "--", "true")
+        assert done.returncode == 2, (option, done.stderr)
+        assert f"limits.{name}".encode() in done.stderr

@@ -1,0 +1,139 @@
+"""What happens to jobs when a part of jail dies, or when they are cancelled."""
+
+import asyncio
+import os
+import signal
+
+import httpx
+import pytest
+
+SLEEPER = {"argv": ["sleep", "1000"]}
+
+
+def test_jobs_of_a_killed_supervisor_answer_sandbox_error_and_the_next_has_a_new_one(
+    jail, processes, executing
+):
+    async def scene():
+        killed = jail.supervisor
+        runs = [jail.submit(SLEEPER) for _ in range(3)]
+        await executing(killed, "sleep", 3)
+        family = processes.descendants(killed)
+        os.kill(killed, signal.SIGKILL)
+        results = [await jail.answer(run) for run in runs]
+        processes.wait_for_end(family)
+        return killed, results, await jail.answer(jail.submit({"argv": ["echo", "next"]}))
+
+    killed, results, following = jail.do(scene())
+    assert [result["status"] for result in results] == ["sandbox_error"] * 3
+    assert "supervisor" in results[0]["detail"]
+    assert following["stdout"]["text"] == "next\n"
+    assert jail.supervisor != killed
+
+
+def test_jobs_that_wait_survive_the_death_of_the_supervisor(jail, executing):
+    async def scene():
+        running = [jail.submit(SLEEPER) for _ in range(4)]
+        waiting = jail.submit({"argv": ["echo", "waited"]})
+        await executing(jail.supervisor, "sleep", 4)
+        assert jail.engine.scheduler.queued == 1
+        os.kill(jail.supervisor, signal.SIGKILL)
+        for run in running:
+            assert (await run.task).status == "sandbox_error"
+        return await jail.answer(waiting)
+
+    assert jail.do(scene())["stdout"]["text"] == "waited\n"
+
+
+def test_a_job_that_waits_can_be_cancelled(jail, executing):
+    async def scene():
+        running = [jail.submit(SLEEPER) for _ in range(4)]
+        waiting = jail.submit(SLEEPER)
+        await executing(jail.supervisor, "sleep", 4)
+        waiting.cancel()
+        result = await jail.answer(waiting)
+        assert jail.engine.scheduler.queued == 0
+        for run in running:
+            run.cancel()
+        await asyncio.wait([run.task for run in running])
+        return result
+
+    result = jail.do(scene())
+    assert (result["status"], result["usage"], result["timing"]["setup_ms"]) == ("cancelled", None, 0)
+
+
+@pytest.mark.parametrize("turns", range(12))
+def test_a_job_that_is_being_set_up_can_be_cancelled(jail, turns):
+    async def scene():
+        run = jail.submit(SLEEPER)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        run.cancel()
+        return await jail.answer(run)
+
+    assert jail.do(scene())["status"] == "cancelled"
+
+
+def test_a_job_can_be_cancelled_while_its_sandbox_is_built(jail, until, processes):
+    async def scene():
+        run = jail.submit(SLEEPER)
+        await until(lambda: processes.children(jail.supervisor))
+        run.cancel()
+        return await jail.answer(run)
+
+    assert jail.do(scene())["status"] == "cancelled"
+
+
+def test_a_job_that_runs_can_be_cancelled(jail, executing):
+    async def scene():
+        run = jail.submit({"argv": ["sh", "-c", "echo begun; exec sleep 1000"]})
+        await executing(jail.supervisor, "sleep")
+        run.cancel()
+        run.cancel()
+        return await jail.answer(run)
+
+    result = jail.do(scene())
+    assert (result["status"], result["stdout"]["text"]) == ("cancelled", "begun\n")
+    assert result["usage"]["cpu_ms"] > 0
+
+
+def test_cancelling_a_job_that_has_ended_changes_nothing(jail):
+    async def scene():
+        run = jail.submit({"argv": ["true"]})
+        await run.task
+        run.cancel()
+        return await jail.answer(run)
+
+    assert jail.do(scene())["status"] == "ok"
+
+
+def test_what_a_killed_service_ran_dies_and_the_next_one_sweeps(
+    serve, processes, executing, jail, cgroups_named, state
+):
+    async def scene():
+        async with httpx.AsyncClient(base_url=service.url) as client:
+            posts = [asyncio.create_task(client.post("/v1/run", json=SLEEPER)) for _ in range(2)]
+            await executing(service.supervisor, "sleep", 2)
+            family = [service.supervisor, *processes.descendants(service.supervisor)]
+            service.signal(signal.SIGKILL)
+            answers = await asyncio.gather(*posts, return_exceptions=True)
+            assert all(isinstance(answer, httpx.TransportError) for answer in answers)
+        return family
+
+    def instances():
+        return list((state / "instances").iterdir())
+
+    service = serve(JAIL_SLOTS="2", JAIL_STATE=str(state))
+    (killed,) = instances()
+    family = jail.do(scene())
+    # The supervisor, and an init and a job for each of two.
+    assert len(family) == 5
+    processes.wait_for_end(family)
+    service.wait()
+    assert killed.exists()
+    assert cgroups_named(killed.name)
+
+    serve(JAIL_STATE=str(state))
+    assert killed not in instances()
+    assert not cgroups_named(killed.name)
+    # The sweep took nothing of those that live.
+    assert jail.run({"argv": ["true"]})["status"] == "ok"

@@ -1,0 +1,68 @@
+"""What several unit tests share: a check for leaked descriptors, and a kernel made of files."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def leaks_nothing() -> Iterator[None]:
+    """Fail a test that leaves more descriptors open than it found."""
+    before = os.listdir("/proc/self/fd")
+    yield
+    assert os.listdir("/proc/self/fd") == before
+
+
+class FakeKernel:
+    """Fills each directory made beneath `root` with a cgroup's files; rmdir(2) takes them along.
+
+    `files` tells them by the directory. Attributes: `busy`, paths that cannot be removed; `removed`,
+    what stood in the files of those that were.
+    """
+
+    def __init__(self, root: Path, files: Callable[[Path], dict[str, str]]) -> None:
+        self.root = root
+        self.files = files
+        self.busy: set[Path] = set()
+        self.removed: dict[Path, dict[str, str]] = {}
+
+    def fill(self, directory: Path) -> None:
+        for name, text in self.files(directory).items():
+            (directory / name).touch()
+            (directory / name).write_text(text)
+
+    def empty(self, directory: Path) -> None:
+        if directory in self.busy:
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(directory))
+        files = [path for path in directory.iterdir() if path.is_file()]
+        self.removed[directory] = {path.name: path.read_text() for path in files}
+        for path in files:
+            path.unlink()
+
+
+@pytest.fixture
+def fake_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Call it with what a directory holds, and tmp_path behaves like a cgroup file system."""
+    mkdir, rmdir = Path.mkdir, Path.rmdir
+
+    def install(files: Callable[[Path], dict[str, str]]) -> FakeKernel:
+        kernel = FakeKernel(tmp_path, files)
+
+        def make(path: Path, *arguments: object, **options: object) -> None:
+            is_new = not path.exists()
+            mkdir(path, *arguments, **options)
+            if is_new and path.is_relative_to(tmp_path):
+                kernel.fill(path)
+
+        def remove(path: Path) -> None:
+            kernel.empty(path)
+            rmdir(path)
+
+        monkeypatch.setattr(Path, "mkdir", make)
+        monkeypatch.setattr(Path, "rmdir", remove)
+        return kernel
+
+    return install

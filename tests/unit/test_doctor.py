@@ -1,0 +1,269 @@
+"""Doctor's checks on hosts that are not here: what each says is missing, why, and what to do about it."""
+
+import errno
+import signal
+
+import msgspec
+import pytest
+
+from jail.doctor import Check, Gap, Host, Trial, examine, is_ready
+from jail.doctor.description import Tool
+from jail.doctor.stages import explain
+from jail.outcome import Failure
+from jail.supervisor import _STAGES
+
+INSIDE = ("enter", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time", "mount", "overlay", "proc")
+NOT_STARTED = Trial(refused=("The engine's own cause.", "The engine's own cure."))
+
+# A stock Debian 12 with its own user and a delegated range: everything is as it should be.
+DEBIAN = Host(
+    user="jail",
+    kernel="6.1.0-37-amd64",
+    max_user_namespaces=31_000,
+    probes=dict.fromkeys(INSIDE, 0),
+    subuids=(100_000, 65_536),
+    subgids=(100_000, 65_536),
+    tools={name: Tool(f"/usr/bin/{name}", True) for name in ("newuidmap", "newgidmap")},
+    user_manager=True,
+    cgroup_version="v2",
+    seccomp_actions=("kill_process", "kill_thread", "trap", "errno", "user_notif", "trace", "log", "allow"),
+    landlock_abi=2,
+    rlimits={"NOFILE": 524_288, "STACK": -1, "CORE": -1},
+    libseccomp="2.5.4",
+    policies={"default": 555},
+    state="/home/jail/.local/state/jail",
+    trial=Trial(setup_ms=2.0, run_ms=1.0),
+)
+
+
+def host(**changes) -> Host:
+    return msgspec.structs.replace(DEBIAN, **changes)
+
+
+def look(found: Host) -> dict[str, Check]:
+    return {check.name: check for check in examine(found)}
+
+
+def statuses(found: Host, status: str) -> list[str]:
+    return [check.name for check in examine(found) if check.status == status]
+
+
+def test_a_stock_debian_has_everything():
+    assert statuses(DEBIAN, "ok") == [check.name for check in examine(DEBIAN)]
+
+
+def test_what_is_ok_needs_no_cause_and_what_is_not_has_cause_and_cure():
+    weak = host(landlock_abi=0, weaknesses={"landlock": Gap("None.", "Boot it.")}, kernel="5.15.0")
+    for check in examine(weak):
+        assert (check.cause is None) == (check.cure is None) == (check.status == "ok")
+
+
+@pytest.mark.parametrize("kernel", ["5.15.0-91-generic", "6.0.19", "4.18.0-553.el8_10.x86_64"])
+def test_a_kernel_below_the_floor_is_missing(kernel):
+    assert statuses(host(kernel=kernel), "missing") == ["kernel"]
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "6.1.0-37-amd64", "6.18.44-fc-v669", "7.0-rc1", "10.0.1+"])
+def test_a_kernel_from_the_floor_on_is_ok(kernel):
+    assert statuses(host(kernel=kernel), "missing") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause", "cure"),
+    [
+        ({"max_user_namespaces": 0}, "user.max_user_namespaces is 0", "sysctl"),
+        ({"max_user_namespaces": None}, "CONFIG_USER_NS", "Boot"),
+        ({"unprivileged_userns_clone": False}, "unprivileged_userns_clone is 0", "sysctl"),
+        ({"apparmor_restricts": True}, "AppArmor", "profile"),
+        ({"filtered": True}, "seccomp filter", "--security-opt seccomp="),
+        ({}, "EPERM", "chroot"),
+        ({"user_namespace_error": -signal.SIGSYS, "filtered": True}, "seccomp filter", "--security-opt"),
+        ({"user_namespace_error": errno.ENOSPC}, "no more can be made", "sysctl"),
+    ],
+)
+def test_user_namespaces_that_cannot_be_made_name_what_forbids_them(changes, cause, cure):
+    refused = host(**{"user_namespace_error": errno.EPERM, "probes": {}, "trial": NOT_STARTED} | changes)
+    check = look(refused)["user namespaces"]
+    assert check.status == "missing"
+    assert cause in check.cause
+    assert cure in check.cure
+
+
+def test_what_rests_on_user_namespaces_is_not_blamed_as_well():
+    ubuntu = host(
+        user_namespace_error=errno.EACCES,
+        apparmor_restricts=True,
+        probes={},
+        ids=Gap("AppArmor forbids", "Load a profile"),
+        trial=NOT_STARTED,
+    )
+    assert statuses(ubuntu, "missing") == ["user namespaces", "sandbox"]
+
+
+def test_ubuntu_that_makes_namespaces_but_gives_them_no_power_is_explained_by_apparmor():
+    ubuntu = host(apparmor_restricts=True, probes={"enter": 0, "mnt": errno.EPERM})
+    assert "AppArmor" in look(ubuntu)["namespaces"].cause
+
+
+def test_the_sysctl_of_apparmor_alone_is_no_gap_where_namespaces_work():
+    assert statuses(host(apparmor_restricts=True), "missing") == []
+
+
+def test_a_limit_on_one_kind_of_namespace_is_named():
+    check = look(host(probes=DEBIAN.probes | {"net": errno.ENOSPC}))["namespaces"]
+    assert check.status == "missing"
+    assert "user.max_net_namespaces" in check.cure
+
+
+def test_no_time_namespace_is_no_more_than_a_note():
+    found = host(probes=DEBIAN.probes | {"time": errno.EINVAL})
+    assert statuses(found, "note") == ["time namespace"]
+    assert is_ready(examine(found))
+
+
+def test_a_container_with_a_masked_proc_is_told_how_to_unmask_it():
+    docker = host(
+        filtered=True,
+        probes=DEBIAN.probes | {"proc": errno.EPERM},
+        proc_covered=("/proc/kcore", "/proc/keys"),
+        trial=Trial(failure=Failure("proc", errno.EPERM, 0)),
+    )
+    found = look(docker)
+    assert statuses(docker, "missing") == ["proc", "sandbox"]
+    assert "/proc/kcore, /proc/keys" in found["proc"].cause
+    assert "systempaths=unconfined" in found["proc"].cure
+    assert found["sandbox"].cause == found["proc"].cause
+
+
+def test_an_overlay_that_cannot_be_mounted_is_missing():
+    old = host(probes=DEBIAN.probes | {"overlay": errno.EPERM})
+    assert "overlay cannot be mounted in a user namespace" in look(old)["overlay"].cause
+
+
+def test_no_subordinate_ids_pass_on_the_cure_of_the_engine():
+    gap = Gap("/etc/subuid delegates no ids to jail.", "As root: usermod --add-subuids …")
+    check = look(host(subuids=None, subgids=None, ids=gap))["subordinate ids"]
+    assert (check.status, check.found, check.cause, check.cure) == (
+        "missing",
+        "no range",
+        gap.cause,
+        gap.cure,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"tools": {"newuidmap": Tool("/usr/bin/newuidmap", False)}}, "neither set-uid root"),
+        ({"no_new_privs": True}, "no_new_privs"),
+        ({}, "newuidmap refused"),
+        ({"tools": {"newuidmap": None}}, "newuidmap refused"),
+    ],
+)
+def test_ids_that_do_not_map_name_what_is_wrong_with_the_tools(changes, cause):
+    gap = Gap("newuidmap refused: write to uid_map failed", "Check that …")
+    assert cause in look(host(ids=gap, **changes))["subordinate ids"].cause
+
+
+def test_cgroups_that_are_not_delegated_are_missing():
+    gap = Gap("cgroup v1: this user has no writable …", "Start `jail serve --user NAME` as root.")
+    check = look(host(cgroup_version=None, cgroup_gap=gap, user_manager=None))["cgroup"]
+    assert (check.status, check.cause, check.cure) == ("missing", gap.cause, gap.cure)
+
+
+def test_a_systemd_host_without_a_session_manager_is_told_of_lingering():
+    gap = Gap("cgroup v2: not delegated.", "Start it in a unit with Delegate=yes.")
+    check = look(host(cgroup_version=None, cgroup_gap=gap, user_manager=False))["cgroup"]
+    assert "loginctl enable-linger jail" in check.cure
+
+
+def test_io_that_is_not_delegated_is_a_note():
+    check = look(host(cgroup_uncounted=("io",)))["cgroup"]
+    assert check.status == "note"
+    assert "io_read_bytes" in check.cause
+
+
+@pytest.mark.parametrize("name", ["landlock", "swap"])
+def test_a_weakness_is_missing_until_it_is_accepted_by_name(name):
+    weak = host(weaknesses={name: Gap("It is weak.", "Strengthen it.")})
+    refused, accepted = look(weak)[name], look(msgspec.structs.replace(weak, accepted=(name,)))[name]
+    assert refused.status == "missing"
+    assert f'allow_degraded = ["{name}"]' in refused.cure
+    assert accepted.status == "degraded"
+    assert "allow_degraded" not in accepted.cure
+
+
+def test_accepting_a_weakness_makes_the_host_ready():
+    weak = host(weaknesses={"swap": Gap("It is weak.", "Strengthen it.")}, accepted=("swap",))
+    assert is_ready(examine(weak))
+
+
+def test_landlock_of_an_old_kernel_says_what_it_lacks():
+    assert look(host(landlock_abi=2))["landlock"].found.startswith("ABI 2, without truncation")
+    assert look(host(landlock_abi=7))["landlock"].found == "ABI 7"
+
+
+def test_a_seccomp_action_that_the_kernel_lacks_is_missing():
+    check = look(host(seccomp_actions=("kill_thread", "trap", "errno", "trace", "allow")))["seccomp"]
+    assert check.status == "missing"
+    assert "kill_process, user_notif" in check.cause
+
+
+def test_limits_below_the_ceilings_are_missing():
+    gap = Gap("The hard RLIMIT_NOFILE of this process is 1024.", "Raise it.")
+    assert statuses(host(rlimits_gap=gap, trial=NOT_STARTED), "missing") == ["hard rlimits", "sandbox"]
+
+
+def test_hardware_is_never_more_than_a_note():
+    for found in (host(vulnerable=("mds",), smt=True), host(smt=True)):
+        assert statuses(found, "note") == ["hardware"]
+        assert is_ready(examine(found))
+
+
+def test_an_engine_that_did_not_start_speaks_for_itself_when_nothing_else_does():
+    check = look(host(trial=NOT_STARTED))["sandbox"]
+    assert (check.cause, check.cure) == NOT_STARTED.refused
+
+
+def test_an_engine_that_did_not_start_points_to_what_is_missing():
+    check = look(host(trial=NOT_STARTED, kernel="5.10.0"))["sandbox"]
+    assert "missing above" in check.cause
+
+
+@pytest.mark.parametrize(
+    ("stage", "error", "cause"),
+    [
+        ("clone", errno.ENOSYS, "clone3 is hidden"),
+        ("clone", errno.ENOSPC, "limit on namespaces"),
+        ("clone", errno.EBUSY, "cannot be born in its cgroup"),
+        ("clone", errno.EPERM, "namespaces cannot be made"),
+        ("cgroup", errno.EACCES, "cannot move into its cgroup"),
+        ("root", errno.ENODEV, "no overlay"),
+        ("root", errno.EINVAL, "what lies here"),
+        ("root", errno.EPERM, "in a user namespace"),
+        ("landlock", errno.EOPNOTSUPP, "Landlock refuses"),
+        ("seccomp", errno.EINVAL, "does not take the filter"),
+        ("exec", errno.ENOENT, "cannot be started"),
+        ("supervisor", 0, "jail-supervisor ended"),
+    ],
+)
+def test_a_sandbox_that_fails_at_a_stage_names_the_hosts_part_in_it(stage, error, cause):
+    check = look(host(trial=Trial(failure=Failure(stage, error, 0))))["sandbox"]
+    assert check.status == "missing"
+    assert cause in check.cause
+
+
+def test_a_failure_without_an_errno_is_no_success():
+    assert look(host(trial=Trial(failure=Failure("supervisor", 0, 0))))["sandbox"].found == "stage supervisor"
+
+
+@pytest.mark.parametrize("stage", sorted(_STAGES.values()))
+def test_every_stage_has_an_explanation(stage):
+    cause, cure = explain(stage, errno.EPERM, DEBIAN)
+    assert cause
+    assert cure
+
+
+def test_the_check_serializes_under_the_names_that_scripts_read():
+    check = msgspec.to_builtins(look(DEBIAN)["kernel"])
+    assert list(check) == ["name", "status", "required", "found", "cause", "cure"]

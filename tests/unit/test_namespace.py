@@ -1,0 +1,46 @@
+"""The delegated range, as subuid(5) and subgid(5) tell it."""
+
+import pytest
+
+from jail.namespace import IDS_PER_SLOT, OuterNamespace, delegated_range
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ("jail:100000:65536\n", (100000, 65536)),
+        ("999:100000:65536\n", (100000, 65536)),
+        ("root:1:2\njail:100000:65536\nwww:165536:65536\n", (100000, 65536)),
+        ("jail:100000:65536", (100000, 65536)),
+        ("jail:100:10\njail:200000:20\njail:300:15\n", (200000, 20)),
+        ("999:100:10\njail:200000:20\n", (200000, 20)),
+        ("jailer:100000:65536\n", None),
+        ("9999:100000:65536\n", None),
+        ("jail\n", None),
+        ("jail:\n", None),
+        ("jail:1\n", None),
+        ("jail:x:1\n", None),
+        ("jail:1:x\n", None),
+        ("jail:-1:1\n", None),
+        ("jail:1:2:3\n", None),
+        ("#jail:1:2\n\n", None),
+        ("\n\njail:1:2\n", (1, 2)),
+    ],
+)
+def test_the_range_of_a_user_is_the_longest_by_name_or_by_id(text, expected):
+    assert delegated_range(text, "jail", 999) == expected
+
+
+def test_no_two_slots_share_an_id_and_none_has_the_services_own():
+    namespace = object.__new__(OuterNamespace)
+    ids = [number for slot in range(100) for number in namespace.ids(slot)]
+    assert len(set(ids)) == len(ids) == 100 * IDS_PER_SLOT
+    assert 0 not in ids
+
+
+def test_the_last_slot_of_a_range_is_within_it():
+    namespace = object.__new__(OuterNamespace)
+    length = 65536
+    # Inside, the ids of the range are 1 to its length.
+    assert max(namespace.ids(length // IDS_PER_SLOT - 1)) <= length

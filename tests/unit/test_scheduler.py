@@ -1,0 +1,266 @@
+"""Turns: order, slots, memory, the bounded queue, and cancellation at every point."""
+
+import asyncio
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from jail.scheduler import QueueFullError, Scheduler
+
+# Reached only by a job that nobody ever calls.
+SECONDS = 2
+
+
+class Job:
+    """A task that holds its reservation until it is told to end."""
+
+    def __init__(self, scheduler, memory_bytes=1):
+        self.memory_bytes = memory_bytes
+        self.running = False
+        self._end = asyncio.Event()
+        self.task = asyncio.create_task(self._run(scheduler))
+        # Whoever does not ask for its exception knows it: asyncio need not complain.
+        self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _run(self, scheduler):
+        async with scheduler.reserve(self.memory_bytes):
+            self.running = True
+            try:
+                await self._end.wait()
+            finally:
+                self.running = False
+
+    def end(self):
+        self._end.set()
+
+
+async def limited(scene):
+    await asyncio.wait_for(scene, SECONDS)
+
+
+async def let_others_run():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def started(scheduler, *sizes):
+    jobs = [Job(scheduler, size) for size in sizes]
+    await let_others_run()
+    return jobs
+
+
+async def end_all(jobs):
+    for job in jobs:
+        job.end()
+    await asyncio.gather(*(job.task for job in jobs), return_exceptions=True)
+
+
+def nothing_is_held(scheduler, memory_bytes):
+    return (scheduler.running, scheduler.queued, scheduler.memory_free_bytes) == (0, 0, memory_bytes)
+
+
+def scenario(slots=1, memory_bytes=10, queue=10):
+    """Run a test's coroutine with a scheduler, and see that nothing is held when it is over."""
+
+    def decorate(test):
+        async def run():
+            scheduler = Scheduler(slots, memory_bytes, queue)
+            await test(scheduler)
+            await let_others_run()
+            assert nothing_is_held(scheduler, memory_bytes)
+
+        def plain():
+            asyncio.run(limited(run()))
+
+        plain.__name__ = test.__name__
+        return plain
+
+    return decorate
+
+
+def states(jobs):
+    return [job.running for job in jobs]
+
+
+@scenario(slots=2)
+async def test_jobs_run_as_long_as_there_are_slots(scheduler):
+    jobs = await started(scheduler, 1, 1, 1)
+    assert states(jobs) == [True, True, False]
+    assert (scheduler.running, scheduler.queued) == (2, 1)
+    await end_all(jobs)
+
+
+@scenario()
+async def test_jobs_run_in_order_of_arrival(scheduler):
+    jobs = await started(scheduler, 1, 1, 1)
+    for turn, job in enumerate(jobs):
+        assert states(jobs) == [n == turn for n in range(3)]
+        job.end()
+        await let_others_run()
+
+
+@scenario(slots=5)
+async def test_memory_is_reserved_before_a_job_runs(scheduler):
+    jobs = await started(scheduler, 6, 4, 1)
+    assert states(jobs) == [True, True, False]
+    assert scheduler.memory_free_bytes == 0
+    await end_all(jobs)
+
+
+@scenario(slots=5)
+async def test_a_job_may_take_the_whole_memory(scheduler):
+    jobs = await started(scheduler, 10)
+    assert states(jobs) == [True]
+    await end_all(jobs)
+
+
+@scenario(slots=5)
+async def test_a_small_job_does_not_overtake_a_large_one(scheduler):
+    jobs = await started(scheduler, 6, 6, 1)
+    assert states(jobs) == [True, False, False]
+    jobs[0].end()
+    await let_others_run()
+    assert states(jobs) == [False, True, True]
+    await end_all(jobs)
+
+
+@scenario(slots=5)
+async def test_one_end_can_let_several_run(scheduler):
+    jobs = await started(scheduler, 10, 3, 3, 3, 3)
+    jobs[0].end()
+    await let_others_run()
+    assert states(jobs) == [False, True, True, True, False]
+    await end_all(jobs)
+
+
+@scenario(queue=1)
+async def test_a_job_is_refused_at_once_when_the_queue_is_full(scheduler):
+    jobs = await started(scheduler, 1, 1, 1)
+    with pytest.raises(QueueFullError):
+        await jobs[2].task
+    assert (scheduler.running, scheduler.queued) == (1, 1)
+    await end_all(jobs[:2])
+
+
+@scenario(queue=0)
+async def test_without_a_queue_a_job_runs_at_once_or_is_refused(scheduler):
+    jobs = await started(scheduler, 1, 1)
+    with pytest.raises(QueueFullError):
+        await jobs[1].task
+    await end_all(jobs[:1])
+
+
+def test_a_refusal_says_when_to_try_again():
+    assert QueueFullError.retry_after_s > 0
+
+
+@scenario()
+async def test_a_job_that_fails_gives_back_what_it_held(scheduler):
+    with pytest.raises(ZeroDivisionError):
+        async with scheduler.reserve(3):
+            raise ZeroDivisionError
+
+
+@scenario()
+async def test_a_running_job_that_is_cancelled_lets_the_next_run(scheduler):
+    jobs = await started(scheduler, 1, 1)
+    jobs[0].task.cancel()
+    await let_others_run()
+    assert states(jobs) == [False, True]
+    await end_all(jobs)
+
+
+@scenario()
+async def test_a_waiting_job_that_is_cancelled_leaves_the_queue(scheduler):
+    jobs = await started(scheduler, 1, 1, 1)
+    jobs[1].task.cancel()
+    await let_others_run()
+    assert scheduler.queued == 1
+    jobs[0].end()
+    await let_others_run()
+    assert states(jobs) == [False, False, True]
+    await end_all(jobs)
+
+
+@scenario(slots=5)
+async def test_those_behind_a_cancelled_job_that_now_fit_run(scheduler):
+    jobs = await started(scheduler, 6, 6, 1)
+    jobs[1].task.cancel()
+    await let_others_run()
+    assert states(jobs) == [True, False, True]
+    await end_all(jobs)
+
+
+@scenario()
+async def test_a_job_cancelled_before_it_begins_holds_nothing(scheduler):
+    job = Job(scheduler)
+    job.task.cancel()
+    await let_others_run()
+    assert scheduler.running == 0
+
+
+@scenario()
+async def test_a_job_cancelled_after_it_was_called_gives_its_turn_back(scheduler):
+    jobs = await started(scheduler, 1, 1, 1)
+    jobs[0].end()
+    # Its turn is given now, and it wakes up only after this.
+    await jobs[0].task
+    jobs[1].task.cancel()
+    await let_others_run()
+    assert states(jobs) == [False, False, True]
+    await end_all(jobs)
+
+
+@scenario()
+async def test_a_job_cancelled_while_the_slot_comes_free_lets_the_next_run(scheduler):
+    jobs = await started(scheduler, 1, 1, 1)
+    jobs[0].end()
+    jobs[1].task.cancel()
+    await let_others_run()
+    assert states(jobs) == [False, False, True]
+    assert jobs[0].task.exception() is None
+    await end_all(jobs)
+
+
+@scenario(slots=2)
+async def test_all_can_be_cancelled_at_once(scheduler):
+    jobs = await started(scheduler, 1, 1, 1, 1)
+    for job in jobs:
+        job.task.cancel()
+    ends = await asyncio.gather(*(job.task for job in jobs), return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError] * 4
+
+
+# More starts than ends, so that there is somebody to wait.
+ACTIONS = ["start", "start", "end", "cancel", "wait"]
+STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 3), st.integers(1, 10)), max_size=15)
+
+
+async def play(steps):
+    scheduler, jobs = Scheduler(1, 10, 4), []
+    for action, which, size in steps:
+        if action == "start":
+            jobs.append(Job(scheduler, size))
+            await asyncio.sleep(0)
+        elif action == "wait":
+            await asyncio.sleep(0)
+        elif jobs:
+            job = jobs[which % len(jobs)]
+            job.end() if action == "end" else job.task.cancel()
+        assert scheduler.running <= 1
+        assert scheduler.queued <= 4
+        assert scheduler.memory_free_bytes >= 0
+        assert sum(job.memory_bytes for job in jobs if job.running) <= 10
+    for job in jobs:
+        job.end()
+    ends = await asyncio.gather(*(job.task for job in jobs), return_exceptions=True)
+    assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError, QueueFullError}
+    assert nothing_is_held(scheduler, 10)
+
+
+# Not made smaller when they fail: a turn that is never called costs its full time, each time.
+@settings(derandomize=True, database=None, deadline=None, max_examples=300, phases=[Phase.generate])
+@given(STEPS)
+def test_whatever_happens_in_whatever_order_nothing_leaks(steps):
+    asyncio.run(limited(play(steps)))

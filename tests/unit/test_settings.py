@@ -1,0 +1,249 @@
+"""Settings: file, variables, what is refused, and what is filled in."""
+
+import re
+
+import msgspec
+import pytest
+
+from jail import host, settings
+from jail.limits import CEILINGS, MIB, Limits
+from jail.settings import Settings, SettingsError
+
+GIB = 1 << 30
+
+
+@pytest.fixture(autouse=True)
+def a_host(monkeypatch):
+    """A host of a known size, and no settings of whoever runs the tests."""
+    monkeypatch.setattr(host, "processors", lambda: 6)
+    monkeypatch.setattr(host, "memory_bytes", lambda: 16 * GIB)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/home/someone")
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / "jail.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def refusal(environment, config=None):
+    with pytest.raises(SettingsError) as caught:
+        settings.load(environment, config)
+    return str(caught.value)
+
+
+def test_without_a_file_or_variables_everything_is_its_default():
+    found = settings.load({})
+    assert found == Settings(slots=6, memory_bytes=12 * GIB, state="/home/someone/.local/state/jail")
+
+
+@pytest.mark.parametrize(("processors", "slots"), [(1, 2), (2, 2), (64, 64)])
+def test_there_is_a_slot_for_each_processor_and_never_one_alone(monkeypatch, processors, slots):
+    monkeypatch.setattr(host, "processors", lambda: processors)
+    assert settings.load({}).slots == slots
+
+
+def test_a_file_sets_what_it_names(file):
+    path = file('queue = 3\nallow_degraded = ["swap"]\n[defaults]\ncpus = 2\n')
+    found = settings.load({}, path)
+    assert (found.queue, found.allow_degraded) == (3, ("swap",))
+    assert found.defaults == Limits(cpus=2.0)
+    assert found.ceilings == CEILINGS
+
+
+@pytest.mark.parametrize("by_file", [True, False])
+def test_the_ceilings_that_are_not_set_are_those_of_an_operator_who_sets_none(file, by_file):
+    path = file("[ceilings]\npids = 70\n") if by_file else None
+    found = settings.load({} if by_file else {"JAIL_CEILINGS_PIDS": "70"}, path)
+    assert found.ceilings == msgspec.structs.replace(CEILINGS, pids=70)
+
+
+def test_the_file_can_be_named_by_a_variable(file):
+    assert settings.load({"JAIL_CONFIG": file("queue = 3")}).queue == 3
+
+
+def test_the_file_of_the_command_line_wins_over_the_variables(file, tmp_path):
+    assert settings.load({"JAIL_CONFIG": str(tmp_path / "absent")}, file("queue = 3")).queue == 3
+
+
+def test_a_variable_wins_over_the_file(file):
+    path = file("queue = 3\n[defaults]\npids = 5\nopen_files = 70\n")
+    found = settings.load({"JAIL_QUEUE": "4", "JAIL_DEFAULTS_PIDS": "6"}, path)
+    assert (found.queue, found.defaults.pids, found.defaults.open_files) == (4, 6, 70)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [
+        ("JAIL_ADDRESS", "[::1]:80", "[::1]:80"),
+        ("JAIL_KEYS_SHA256", f"{'0' * 64},{'f' * 64}", ("0" * 64, "f" * 64)),
+        ("JAIL_SLOTS", "3", 3),
+        ("JAIL_MEMORY_BYTES", str(GIB), GIB),
+        ("JAIL_QUEUE", "0", 0),
+        ("JAIL_BODY_BYTES", "1", 1),
+        ("JAIL_DRAIN_MS", "0", 0),
+        ("JAIL_POLICIES", "/p", "/p"),
+        ("JAIL_STATE", "/s", "/s"),
+        ("JAIL_ALLOW_DEGRADED", "landlock,swap", ("landlock", "swap")),
+    ],
+)
+def test_every_setting_has_a_variable(variable, text, value):
+    found = settings.load({variable: text})
+    assert getattr(found, variable.removeprefix("JAIL_").lower()) == value
+
+
+@pytest.mark.parametrize("table", ["defaults", "ceilings"])
+@pytest.mark.parametrize("field", Limits.__struct_fields__)
+def test_every_limit_has_a_variable(table, field):
+    value = getattr(Limits(), field)
+    found = settings.load({f"JAIL_{table}_{field}".upper(): str(value)})
+    assert getattr(getattr(found, table), field) == value
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["JAIL_QUEU", "JAIL_queue", "JAIL_DEFAULTS", "JAIL_DEFAULTS_CPU", "JAIL_CEILING_PIDS", "JAIL_"],
+)
+def test_an_unknown_variable_is_refused_by_its_name(name):
+    assert refusal({name: "1"}).startswith(f"{name} is not a setting")
+
+
+def test_a_variable_of_somebody_else_is_not_looked_at():
+    assert settings.load({"JAILHOUSE": "1", "_JAIL_IN_SCOPE": "1", "PATH": ""}).queue == 256
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("queu = 1", "queu"),
+        ("[defaults]\ncpu = 1", "cpu"),
+        ("queue = 1.5", "queue"),
+        ('slots = "many"', "slots"),
+        ("queue = [1]", "queue"),
+        ('allow_degraded = "swap"', "allow_degraded"),
+        ("defaults = 1", "defaults"),
+        ("= 1", "line 1"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_its_path_and_the_place(file, text, named):
+    path = file(text)
+    message = refusal({}, path)
+    assert message.startswith(path)
+    assert named in message
+
+
+def test_a_file_that_is_not_there_is_refused_by_its_path(tmp_path):
+    path = str(tmp_path / "absent")
+    assert refusal({"JAIL_CONFIG": path}).startswith(path)
+
+
+def test_a_file_that_is_not_utf_8_is_refused_by_its_path(tmp_path):
+    path = tmp_path / "jail.toml"
+    path.write_bytes(b'state = "\xff"')
+    assert refusal({}, str(path)).startswith(str(path))
+
+
+def test_a_table_that_is_a_number_is_refused_with_a_variable_beside_it_too(file):
+    path = file("defaults = 1")
+    assert "defaults" in refusal({"JAIL_DEFAULTS_PIDS": "5"}, path)
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("JAIL_QUEUE", "-1"),
+        ("JAIL_SLOTS", "-1"),
+        ("JAIL_MEMORY_BYTES", "-1"),
+        ("JAIL_BODY_BYTES", "-1"),
+        ("JAIL_DRAIN_MS", "-1"),
+        ("JAIL_QUEUE", "1.5"),
+        ("JAIL_QUEUE", ""),
+        ("JAIL_QUEUE", "many"),
+        ("JAIL_QUEUE", "0x10"),
+        ("JAIL_ALLOW_DEGRADED", "seccomp"),
+        ("JAIL_ALLOW_DEGRADED", "landlock,all"),
+    ],
+)
+def test_a_variable_out_of_range_is_refused_by_its_setting(variable, text):
+    assert variable.removeprefix("JAIL_").lower() in refusal({variable: text})
+
+
+@pytest.mark.parametrize("table", ["defaults", "ceilings"])
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [("pids", "1"), ("cpus", "nan"), ("cpu_ms", "-1")],
+)
+def test_a_limit_below_its_minimum_is_refused_by_its_setting(table, field, text):
+    assert f"{table}.{field}" in refusal({f"JAIL_{table}_{field}".upper(): text})
+
+
+def test_an_endless_ceiling_is_refused_by_its_setting():
+    assert "ceilings.cpus" in refusal({"JAIL_CEILINGS_CPUS": "inf"})
+
+
+def test_a_default_above_its_ceiling_is_refused_by_its_setting():
+    message = refusal({"JAIL_DEFAULTS_PIDS": "21", "JAIL_CEILINGS_PIDS": "20"})
+    assert "defaults.pids" in message
+    assert "20" in message
+
+
+def test_a_job_can_never_ask_for_more_memory_than_there_is():
+    found = settings.load({"JAIL_MEMORY_BYTES": str(GIB)})
+    assert found.ceilings.memory_bytes == GIB
+
+
+def test_a_lower_ceiling_of_memory_stays():
+    found = settings.load({"JAIL_CEILINGS_MEMORY_BYTES": str(GIB)})
+    assert found.ceilings.memory_bytes == GIB
+
+
+def test_a_small_host_can_start_with_the_defaults(monkeypatch):
+    monkeypatch.setattr(host, "memory_bytes", lambda: 512 * MIB)
+    found = settings.load({})
+    assert found.defaults.memory_bytes <= found.ceilings.memory_bytes == 384 * MIB
+
+
+def test_the_state_directory_follows_the_environment_that_is_read():
+    assert settings.load({"XDG_STATE_HOME": "/state"}).state == "/state/jail"
+
+
+def test_the_state_directory_follows_the_environment_of_the_process(monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert settings.load().state == "/state/jail"
+
+
+@pytest.mark.parametrize("variable", ["JAIL_ALLOW_DEGRADED", "JAIL_KEYS_SHA256"])
+def test_an_empty_variable_is_an_empty_list(variable):
+    found = settings.load({variable: ""})
+    assert getattr(found, variable.removeprefix("JAIL_").lower()) == ()
+
+
+@pytest.mark.parametrize("key", ["secret", "0" * 63, "g" * 64, "é" * 64], ids=range(4))
+def test_a_key_that_is_no_digest_is_refused(key):
+    assert "keys_sha256" in refusal({"JAIL_KEYS_SHA256": key})
+
+
+def mentions(text, name):
+    return re.search(rf"\b{name}\b", text)
+
+
+@pytest.mark.parametrize("name", Settings.__struct_fields__)
+def test_every_setting_is_documented_by_its_name(name):
+    assert mentions(Settings.__doc__, name)
+
+
+def test_every_setting_has_a_default():
+    assert all(
+        field.default is not msgspec.NODEFAULT or field.default_factory is not msgspec.NODEFAULT
+        for field in msgspec.structs.fields(Settings)
+    )
+
+
+@pytest.mark.parametrize("name", settings.DEGRADABLE)
+def test_every_weakness_that_can_be_accepted_is_told(name):
+    assert name in settings.load({"JAIL_ALLOW_DEGRADED": name}).allow_degraded

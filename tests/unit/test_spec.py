@@ -1,0 +1,535 @@
+"""The job specification: what is refused, by which name, and what a valid body becomes."""
+
+import base64
+import json
+import math
+import string
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jail import spec
+from jail.limits import CEILINGS, MIB, MINIMA, Limits, LimitsRequest
+from jail.spec import Content, FileContent, InputFile, JobSpec, Output, Request, SpecError
+
+RULES = spec.Rules(
+    defaults=Limits(), ceilings=CEILINGS, images=("host", "slim"), policies=("default", "strict")
+)
+PAGE = 4096
+FIELDS = Limits.__struct_fields__
+INTEGERS = [field for field in FIELDS if field != "cpus"]
+FEW = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+
+
+def body(**fields):
+    return json.dumps({"argv": ["true"], **fields}).encode()
+
+
+def parse(**fields):
+    return spec.parse(body(**fields), RULES)
+
+
+def refused(content):
+    with pytest.raises(SpecError) as caught:
+        spec.parse(content, RULES)
+    assert caught.value.detail
+    return caught.value.field
+
+
+def refused_request(**fields):
+    with pytest.raises(SpecError) as caught:
+        spec.validate(Request(**{"argv": ["true"], **fields}), RULES)
+    return caught.value.field
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"1",
+        b'"argv"',
+        b"\xff",
+        b'\xef\xbb\xbf{"argv":["a"]}',
+        b'{"argv":["a"]} trailing',
+        b'{"argv":["\xff"]}',
+        b'{"argv":["\\ud800"]}',
+        b'{"argv":["a"],"limits":{"cpus":NaN}}',
+        b'{"argv":["a"],"limits":{"cpus":Infinity}}',
+        b"[" * 100_000,
+        b'{"x":' * 100_000,
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused_as_a_whole(content):
+    assert refused(content) in ("", "x")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"agrv": ["true"]}, "agrv"),
+        ({"limit": {"cpu_ms": 1}}, "limit"),
+        ({"limits": {"cpu_s": 1}}, "limits.cpu_s"),
+        ({"limits": {"cpu_MS": 1}}, "limits.cpu_MS"),
+        ({"limits": {"memory": MIB}}, "limits.memory"),
+        ({"stdin": {"txt": ""}}, "stdin.txt"),
+        ({"stdin": {"text": "", "executable": True}}, "stdin.executable"),
+        ({"": 1}, ""),
+    ],
+)
+def test_an_unknown_field_is_refused_by_its_name(fields, field):
+    assert refused(body(**fields)) == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"argv": None}, "argv"),
+        ({"argv": []}, "argv"),
+        ({"argv": "true"}, "argv"),
+        ({"argv": ["true", 1]}, "argv[1]"),
+        ({"argv": ["a"] * 4097}, "argv"),
+        ({"image": 1}, "image"),
+        ({"policy": None}, "policy"),
+        ({"network": "full"}, "network"),
+        ({"network": None}, "network"),
+        ({"files": []}, "files"),
+        ({"stdin": None}, "stdin"),
+        ({"stdin": 1}, "stdin"),
+        ({"env": []}, "env"),
+        ({"outputs": "out"}, "outputs"),
+        ({"outputs": [1]}, "outputs[0]"),
+        ({"outputs": [str(n) for n in range(257)]}, "outputs"),
+        ({"limits": None}, "limits"),
+        ({"limits": 1}, "limits"),
+        ({"on_output_limit": "stop"}, "on_output_limit"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_by_its_field(fields, field):
+    assert refused(body(**fields)) == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"files": {"main.py": 1}}, "files"),
+        ({"files": {"main.py": {"exec": True}}}, "files"),
+        ({"env": {"NAME": 1}}, "env"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_in_a_mapping_is_refused_by_the_mapping(fields, field):
+    assert refused(body(**fields)).partition("[")[0] == field
+
+
+def test_a_body_without_argv_is_refused_by_that_name():
+    assert refused(b"{}") == "argv"
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize(
+    "value",
+    [0, -1, 10**19, 10**30, 10**400, "5", "", True, False, [], {}, math.nan, math.inf, 1e308],
+    ids=str,
+)
+def test_a_limit_out_of_range_or_of_another_kind_is_refused_by_its_name(field, value):
+    content = body(limits={field: value})
+    expected = "" if isinstance(value, float) and not math.isfinite(value) else f"limits.{field}"
+    assert refused(content) == expected
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_limit_of_more_digits_than_python_prints_is_refused_by_its_name(field):
+    assert refused(b'{"argv":["a"],"limits":{"%b":%b}}' % (field.encode(), b"9" * 5000)) == (
+        f"limits.{field}"
+    )
+
+
+@pytest.mark.parametrize("field", INTEGERS)
+@pytest.mark.parametrize("value", ["8192.5", "8192.0", "1e4", "-0.0"])
+def test_a_whole_limit_given_as_a_fraction_is_refused_by_its_name(field, value):
+    content = b'{"argv":["a"],"limits":{"%b":%b}}' % (field.encode(), value.encode())
+    assert refused(content) == f"limits.{field}"
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_limit_above_the_ceiling_is_refused_with_its_value_and_the_maximum(field):
+    maximum = getattr(CEILINGS, field)
+    with pytest.raises(SpecError) as caught:
+        parse(limits={field: maximum + 1})
+    assert caught.value.field == f"limits.{field}"
+    assert str(maximum + 1) in caught.value.detail
+    assert str(maximum) in caught.value.detail
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_limit_may_be_at_its_ceiling(field):
+    maximum = getattr(CEILINGS, field)
+    assert getattr(parse(limits={field: maximum}).limits, field) == maximum
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_limit_that_is_null_is_the_default(field):
+    assert parse(limits={field: None}).limits == RULES.defaults
+
+
+def test_a_limit_that_is_not_a_number_cannot_come_from_the_command_line_either():
+    assert refused_request(limits=LimitsRequest(cpus=math.nan)) == "limits.cpus"
+
+
+@pytest.mark.parametrize("field", ["image", "policy"])
+@pytest.mark.parametrize("value", ["", "none", "Default", "default\0", "../default", "\udc80"])
+def test_a_name_that_is_not_offered_is_refused_by_its_field(field, value):
+    assert refused_request(**{field: value}) == field
+
+
+BAD_PATHS = [
+    "",
+    "/",
+    "/etc/passwd",
+    ".",
+    "..",
+    "./a",
+    "a/.",
+    "../a",
+    "a/../b",
+    "a/..",
+    "a//b",
+    "a/",
+    "//a",
+    "a\0b",
+    "\0",
+    "\ud800",
+    "a\udc80",
+    "n" * 256,
+    "é" * 128,
+    "/".join(["n" * 200] * 21),
+    "/".join(["d"] * 33),
+]
+
+
+@pytest.mark.parametrize("path", BAD_PATHS, ids=ascii)
+def test_an_input_path_that_does_not_stay_in_the_box_is_refused_by_its_name(path):
+    assert refused_request(files={path: ""}) == f"files.{path}"
+
+
+@pytest.mark.parametrize("suffix", ["", "?"])
+@pytest.mark.parametrize("path", BAD_PATHS, ids=ascii)
+def test_an_output_path_that_does_not_stay_in_the_box_is_refused_by_its_place(path, suffix):
+    assert refused_request(outputs=["fine", path + suffix]) == "outputs[1]"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("a", "...", "..a", "a..", ".hidden", "a b", "é/ü", "-rf", "~", "$HOME", "a\nb", "a\\b", "*"),
+        *("n" * 255, "é" * 127, "/".join(["d"] * 32), "/".join(["n" * 200] * 20)),
+    ],
+    ids=ascii,
+)
+def test_a_path_that_names_something_beneath_the_box_is_taken_as_it_is(path):
+    assert spec.check_path("files", path) == path
+
+
+@pytest.mark.parametrize(
+    ("outputs", "field"),
+    [
+        (["a", "a"], "outputs[1]"),
+        (["a", "a?"], "outputs[1]"),
+        (["a?", "b", "a"], "outputs[2]"),
+    ],
+)
+def test_an_output_named_twice_is_refused_by_its_place(outputs, field):
+    assert refused(body(outputs=outputs)) == field
+
+
+@pytest.mark.parametrize(
+    ("files", "field"),
+    [
+        (["a", "a/b"], "files.a/b"),
+        (["a/b", "a"], "files.a/b"),
+        (["a/b/c/d", "a/b"], "files.a/b/c/d"),
+    ],
+)
+def test_a_name_that_is_a_file_and_a_directory_is_refused(files, field):
+    assert refused(body(files=dict.fromkeys(files, ""))) == field
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"text": "a", "base64": "YQ=="}, {"base64": "!"}, {"base64": "YQ"}, {"base64": "é"}],
+)
+@pytest.mark.parametrize("field", ["stdin", "files.main.py"])
+def test_content_that_is_not_exactly_one_of_text_and_base64_is_refused(field, content):
+    fields = {"stdin": content} if field == "stdin" else {"files": {"main.py": content}}
+    assert refused(body(**fields)) == field
+
+
+@pytest.mark.parametrize("field", ["stdin", "files.a"])
+def test_content_that_is_not_unicode_is_refused(field):
+    content = {"stdin": "\ud800"} if field == "stdin" else {"files": {"a": "\ud800"}}
+    assert refused_request(**content) == field
+
+
+def test_more_files_than_can_be_are_refused():
+    assert refused(body(files={str(n): "" for n in range(spec.FILES_MAX + 1)})) == "files"
+
+
+@pytest.mark.parametrize(
+    ("files", "fits"),
+    [
+        ({"a": PAGE, "b": PAGE}, True),
+        ({"a": 1, "b": 1}, True),
+        ({"a": 2 * PAGE, "b": 0}, True),
+        ({"a": PAGE + 1, "b": 1}, False),
+        ({"a": 2 * PAGE + 1}, False),
+    ],
+)
+def test_files_have_to_fit_into_the_disk_in_whole_pages(files, fits):
+    fields = {
+        "files": {name: "x" * size for name, size in files.items()},
+        "limits": {"disk_bytes": 2 * PAGE},
+    }
+    if fits:
+        assert len(parse(**fields).files) == len(files)
+    else:
+        assert refused(body(**fields)) == "files"
+
+
+@pytest.mark.parametrize(
+    ("files", "fits"),
+    [
+        (["a", "b", "c"], True),
+        (["a", "b", "c", "d"], False),
+        (["d/a", "d/b"], True),
+        (["d/e/a", "f"], False),
+        (["d/a", "e/b"], False),
+    ],
+)
+def test_files_their_directories_and_the_root_have_to_fit_into_the_inodes(files, fits):
+    fields = {"files": dict.fromkeys(files, ""), "limits": {"files": 4}}
+    if fits:
+        assert len(parse(**fields).files) == len(files)
+    else:
+        assert refused(body(**fields)) == "files"
+
+
+@pytest.mark.parametrize(
+    ("argv", "field"),
+    [
+        ([""], "argv[0]"),
+        (["a\0"], "argv[0]"),
+        (["a", "\0"], "argv[1]"),
+        (["a", "\udc80"], "argv[1]"),
+        (["a", "x" * (spec.STRING_BYTES_MAX + 1)], "argv[1]"),
+        (["a", "é" * (spec.STRING_BYTES_MAX // 2 + 1)], "argv[1]"),
+        (["a", *["x" * 100_000] * 11], "argv"),
+    ],
+    ids=range(7),
+)
+def test_arguments_that_execve_would_refuse_are_refused(argv, field):
+    assert refused_request(argv=argv) == field
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("", "x"),
+        ("=", "x"),
+        ("A=B", "x"),
+        ("A\0", "x"),
+        ("A", "x\0"),
+        ("A", "\ud800"),
+        ("\udc80", ""),
+        ("A", "x" * (spec.STRING_BYTES_MAX - 1)),
+    ],
+    ids=range(8),
+)
+def test_a_variable_that_execve_would_refuse_or_twist_is_refused_by_its_name(name, value):
+    assert refused_request(env={name: value}) == f"env.{name}"
+
+
+def test_arguments_and_environment_have_to_fit_into_a_quarter_of_the_stack():
+    stack_bytes = MINIMA.stack_bytes
+    room = stack_bytes // 4 - sum(len(f"{n}={v}") + 1 for n, v in spec.DEFAULT_ENV.items())
+    limits = LimitsRequest(stack_bytes=stack_bytes)
+    assert spec.validate(Request(argv=["x" * (room - 1)], limits=limits), RULES).argv
+    assert refused_request(argv=["x" * room], limits=limits) == "argv"
+
+
+def test_the_longest_argument_is_taken():
+    assert parse(argv=["true", "x" * spec.STRING_BYTES_MAX]).argv[1]
+
+
+def test_what_is_not_said_is_the_default():
+    assert parse() == JobSpec(
+        argv=("true",),
+        image="host",
+        policy="default",
+        files=(),
+        stdin=b"",
+        env=spec.DEFAULT_ENV,
+        outputs=(),
+        limits=RULES.defaults,
+        truncate=False,
+    )
+
+
+def test_a_whole_body_becomes_the_job_it_says():
+    found = parse(
+        argv=["sh", "-c", ""],
+        image="slim",
+        policy="strict",
+        network="none",
+        files={
+            "a.txt": "é",
+            "bin/b": {"base64": "AP8=", "executable": True},
+            "c": {"text": "c"},
+        },
+        stdin={"base64": "/w=="},
+        env={"LANG": "C", "X": ""},
+        outputs=["out", "maybe?", "odd??"],
+        limits={"cpu_ms": 5, "cpus": 2},
+        on_output_limit="truncate",
+    )
+    assert found == JobSpec(
+        argv=("sh", "-c", ""),
+        image="slim",
+        policy="strict",
+        files=(
+            InputFile("a.txt", "é".encode(), 0o644),
+            InputFile("bin/b", b"\0\xff", 0o755),
+            InputFile("c", b"c", 0o644),
+        ),
+        stdin=b"\xff",
+        env={**spec.DEFAULT_ENV, "LANG": "C", "X": ""},
+        outputs=(Output("out", False), Output("maybe", True), Output("odd?", True)),
+        limits=Limits(cpu_ms=5, cpus=2.0),
+        truncate=True,
+    )
+
+
+def test_a_jobs_environment_is_not_the_default_itself():
+    assert parse().env is not spec.DEFAULT_ENV
+
+
+def test_an_error_tells_its_field_and_its_detail():
+    error = SpecError("limits.pids", "too many")
+    assert (error.field, error.detail, str(error)) == ("limits.pids", "too many", "limits.pids: too many")
+
+
+# Among its letters are those by which msgspec marks a place.
+TEXT = st.text("a\0é\ud800`$. -", max_size=8)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=4,
+)
+PATHS = st.text("ab/.?\0é", max_size=8)
+CONTENTS = TEXT | st.fixed_dictionaries(
+    {}, optional={"text": SCALARS, "base64": st.text("AQ=!", max_size=8), "executable": SCALARS}
+)
+NEARLY = st.fixed_dictionaries(
+    {"argv": st.lists(TEXT, max_size=4) | VALUES},
+    optional={
+        "image": st.sampled_from(RULES.images) | VALUES,
+        "policy": st.sampled_from(RULES.policies) | VALUES,
+        "network": st.just("none") | VALUES,
+        "files": st.dictionaries(PATHS, CONTENTS | VALUES, max_size=4) | VALUES,
+        "stdin": CONTENTS | VALUES,
+        "env": st.dictionaries(TEXT, TEXT, max_size=4) | VALUES,
+        "outputs": st.lists(PATHS, max_size=4) | VALUES,
+        "limits": st.dictionaries(st.sampled_from(FIELDS) | TEXT, SCALARS, max_size=4) | VALUES,
+        "on_output_limit": st.sampled_from(["kill", "truncate"]) | VALUES,
+        "unknown": VALUES,
+    },
+)
+
+
+def is_job_or_refusal(content):
+    try:
+        return isinstance(spec.parse(content, RULES), JobSpec)
+    except SpecError as error:
+        return isinstance(error.field, str) and bool(error.detail)
+
+
+@FEW
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_job_or_refused(content):
+    assert is_job_or_refusal(content)
+
+
+@FEW
+@given(VALUES)
+def test_any_json_value_is_a_job_or_refused(value):
+    assert is_job_or_refusal(json.dumps(value).encode())
+
+
+@FEW
+@given(NEARLY)
+def test_any_value_in_any_field_is_a_job_or_refused(value):
+    assert is_job_or_refusal(json.dumps(value).encode())
+
+
+def encoded(content):
+    return {"base64": base64.b64encode(content).decode()}
+
+
+# A directory's name begins with "d", a file's with "f": so they never meet.
+NAMES = st.text(string.ascii_letters + ".-é", max_size=6)
+DIRECTORIES = st.lists(NAMES.map("d{}".format), max_size=3)
+FILES = st.builds(lambda above, name: "/".join([*above, f"f{name}"]), DIRECTORIES, NAMES)
+WORDS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=8)
+LIMITS = st.fixed_dictionaries(
+    {},
+    optional={
+        field: st.integers(getattr(RULES.defaults, field), getattr(CEILINGS, field)) for field in INTEGERS
+    }
+    | {"cpus": st.floats(MINIMA.cpus, CEILINGS.cpus)},
+)
+
+
+@FEW
+@given(
+    argv=st.lists(WORDS.filter(bool), min_size=1, max_size=4),
+    stdin=st.binary(max_size=20),
+    files=st.dictionaries(FILES, st.tuples(st.binary(max_size=20), st.booleans()), max_size=4),
+    env=st.dictionaries(WORDS.filter(lambda name: name and "=" not in name), WORDS, max_size=4),
+    outputs=st.dictionaries(FILES, st.booleans(), max_size=4),
+    limits=LIMITS,
+)
+def test_a_valid_body_becomes_the_job_it_says(argv, stdin, files, env, outputs, limits):
+    found = parse(
+        argv=argv,
+        stdin=encoded(stdin),
+        files={path: {**encoded(content), "executable": x} for path, (content, x) in files.items()},
+        env=env,
+        outputs=[path + "?" * optional for path, optional in outputs.items()],
+        limits=limits,
+    )
+    assert found.argv == tuple(argv)
+    assert found.stdin == stdin
+    assert found.env == {**spec.DEFAULT_ENV, **env}
+    assert {(f.path, f.content, f.mode) for f in found.files} == {
+        (path, content, 0o755 if x else 0o644) for path, (content, x) in files.items()
+    }
+    assert {(output.path, output.optional) for output in found.outputs} == set(outputs.items())
+    for field in FIELDS:
+        assert getattr(found.limits, field) == limits.get(field, getattr(RULES.defaults, field))
+
+
+def test_content_in_hand_is_checked_as_content_that_was_sent():
+    request = Request(
+        argv=["a"], stdin=Content(text="é"), files={"f": FileContent(base64="AA==", executable=True)}
+    )
+    found = spec.validate(request, RULES)
+    assert (found.stdin, found.files) == ("é".encode(), (InputFile("f", b"\0", 0o755),))
