@@ -28,7 +28,7 @@ def become_ready(user: str | None) -> None:
 
     Whether it could be is not checked here: whoever makes the first cgroup is told.
     """
-    _become_ready(user, [sys.executable, "-m", "jail", *sys.argv[1:]])
+    _become_ready(user, [sys.executable, "-P", "-m", "jail", *sys.argv[1:]])
 
 
 def _become_ready(user: str | None, again: list[str]) -> None:
@@ -135,5 +135,5 @@ def _enter_scope(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _become_ready(sys.argv[1], [sys.executable, "-m", "jail.delegation", *sys.argv[1:]])
+    _become_ready(sys.argv[1], [sys.executable, "-P", "-m", "jail.delegation", *sys.argv[1:]])
     os.execvp(sys.argv[2], sys.argv[2:])

@@ -213,7 +213,7 @@ class Service:
     def __init__(self, settings: dict[str, str]) -> None:
         """Start it and wait until it says that it is ready."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jail", "serve"],
+            [sys.executable, "-P", "-m", "jail", "serve"],
             env={**command_environment(), "JAIL_ADDRESS": "127.0.0.1:0", **settings},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

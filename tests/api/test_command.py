@@ -14,7 +14,7 @@ def jail_run(environment):
 
     def run(*arguments, stdin=b""):
         return subprocess.run(
-            [sys.executable, "-m", "jail", "run", *arguments],
+            [sys.executable, "-P", "-m", "jail", "run", *arguments],
             input=stdin, capture_output=True, env=environment, cwd="/", check=False,
         )  # fmt: skip
 

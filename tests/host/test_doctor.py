@@ -19,7 +19,7 @@ def doctor(environment):
 
     def run(*options, prepare=None, **settings):
         return subprocess.run(
-            [sys.executable, "-m", "jail", "doctor", *options],
+            [sys.executable, "-P", "-m", "jail", "doctor", *options],
             capture_output=True,
             text=True,
             timeout=120,
