@@ -115,11 +115,13 @@ class Sandboxes:
         """A sandbox of the image of that name, ready for a job. Raises SandboxError, OSError."""
         async with AsyncExitStack() as stack:
             supervisor = await self._running_supervisor()
-            slot, ids = await self._slots.get()
-            stack.callback(self._slots.put_nowait, (slot, ids))
-            name = str(slot)
-            group = self.hierarchy.make(name)
-            stack.push_async_callback(self._remove, name, group)
+            place = slot, ids = await self._slots.get()
+            try:
+                group = self.hierarchy.make(str(slot))
+            except OSError:
+                self._slots.put_nowait(place)
+                raise
+            stack.push_async_callback(self._give_back, place, group)
             ended = await supervisor.make(slot, group, self.images[image], ids, self._landlock_abi)
             stack.callback(supervisor.release, slot)
             return Sandbox(slot, group, supervisor, ended, stack.pop_all())
@@ -132,15 +134,19 @@ class Sandboxes:
             await lost.close()
         return self.supervisor
 
-    async def _remove(self, name: str, group: Cgroup) -> None:
-        """Remove a cgroup. A lost supervisor's sandboxes may still be dying: wait until they have."""
+    async def _give_back(self, place: tuple[int, tuple[int, int]], group: Cgroup) -> None:
+        """Remove a cgroup; then, and only then, its slot and ids can be someone else's. Raises OSError.
+
+        A lost supervisor's sandboxes may still be dying: wait until they have.
+        """
         try:
             group.remove()
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, self.hierarchy.destroy, name)
+            await loop.run_in_executor(None, self.hierarchy.destroy, str(place[0]))
+        self._slots.put_nowait(place)
 
 
 def _begin(state: Path, hierarchy: cgroup.Hierarchy) -> Instance:

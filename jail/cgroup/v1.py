@@ -11,7 +11,7 @@ import select
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from jail.cgroup import files
@@ -204,7 +204,8 @@ def _kill(process: int, directory: Path) -> None:
         return
     try:
         if str(process) in (directory / "cgroup.procs").read_text().split():
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
             poll.poll(files.END_SECONDS * 1000)
