@@ -270,6 +270,12 @@ class Service:
             raise
 
 
+@pytest.fixture(scope="session")
+def service_class() -> type[Service]:
+    """For a service of a module's own: it takes settings as JAIL_* variables, and is closed in the end."""
+    return Service
+
+
 def command_environment() -> dict[str, str]:
     """What `jail` needs of our environment, and none of its settings."""
     return {
