@@ -9,6 +9,7 @@ Three ways lead to a process that may make cgroups and has no privilege:
     python -m jail.delegation NAME COMMAND…     do what is needed of these, then run the command as NAME
 """
 
+import errno
 import os
 import pwd
 import shutil
@@ -92,7 +93,15 @@ def _delegate_v2(root: Path, name: str, uid: int, gid: int) -> None:
     given = ("cgroup.procs", "cgroup.threads", "cgroup.subtree_control")
     offered = (root / "cgroup.controllers").read_text().split()
     controllers = [found for found in (*v2.REQUIRED, *v2.OPTIONAL) if found in offered]
-    files.write(root / "cgroup.subtree_control", " ".join(f"+{found}" for found in controllers))
+    wanted = " ".join(f"+{found}" for found in controllers)
+    try:
+        files.write(root / "cgroup.subtree_control", wanted)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        # In a container the root that we see is an inner node: nothing may live in it.
+        v2.move_aside(root, root / "init")
+        files.write(root / "cgroup.subtree_control", wanted)
     _give(root / name, given, uid, gid)
     _give(root / name / v2.SERVICE, given, uid, gid)
     # While we may: from outside, only root can move a process in.

@@ -30,11 +30,18 @@ class Instance:
             # The ids of sandboxes walk in it, whatever our umask is; nobody needs to list it.
             self.directory.chmod(0o711)
             self._lock = lock(self.directory)
-        hierarchy.claim(self.name)
+        try:
+            hierarchy.claim(self.name)
+        except OSError:
+            self._remove()
+            raise
 
     def close(self) -> None:
         """Remove the directories. Raises OSError."""
         self._hierarchy.close()
+        self._remove()
+
+    def _remove(self) -> None:
         with held(self.directory.parent):
             shutil.rmtree(self.directory)
         os.close(self._lock)

@@ -121,14 +121,14 @@ class Run:
                 return await self._use(sandbox, stack)
         except SandboxError as error:
             failure = Failure(error.stage, error.error, error.index)
-            return Execution(facts=self._facts(failure=failure))
+        except OSError as error:
+            # This host is short of something: ours, and a retry may succeed.
+            failure = Failure("service", error.errno or 0, 0)
+        return Execution(facts=self._facts(failure=failure))
 
     async def _use(self, sandbox: Sandbox, stack: AsyncExitStack) -> Execution:
         limits = self._spec.limits
-        try:
-            sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
-        except OSError as error:
-            raise SandboxError("limits", error.errno) from error
+        sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
         stdout = Capture(limits.stdout_bytes, lambda: self._exceed("stdout_bytes"))
         stack.callback(stdout.close)
         stderr = Capture(limits.stderr_bytes, lambda: self._exceed("stderr_bytes"))

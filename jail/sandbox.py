@@ -2,7 +2,8 @@
 
 import asyncio
 import errno
-from contextlib import AsyncExitStack, ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from jail import cgroup, host
@@ -84,23 +85,25 @@ class Sandboxes:
         self._state = Path(state)
         self._count = count
         # Last in, first out: the supervisor touches no more of its table than is in use at once.
-        self._slots: asyncio.LifoQueue[tuple[int, tuple[int, int]]] = asyncio.LifoQueue()
+        self._slots: list[tuple[int, tuple[int, int]]] = []
 
     async def __aenter__(self) -> "Sandboxes":
         """Find what the host gives and start the supervisor."""
         with ExitStack() as undo:
             self.hierarchy = cgroup.find()
-            self._instance = _begin(self._state, self.hierarchy)
-            undo.callback(self._instance.close)
+            self._namespace = OuterNamespace()
+            undo.callback(self._namespace.close)
+            with _explained(self._state):
+                # Before the sweep: who had these ids is dead, and what it left ends in the sweep.
+                blocks = IdBlocks(self._state / "ids", self._namespace.slots, self._count)
+                undo.callback(blocks.close)
+                self._instance = Instance(self._state, self.hierarchy)
+                undo.callback(self._instance.close)
+            for slot, pair in enumerate(blocks.slots[:SLOTS_MAX]):
+                self._slots.append((slot, self._namespace.ids(pair)))
             directory = self._instance.directory
             (directory / MOUNT_PLACE).mkdir()
             self.images = {"host": build_host(directory, "host")}
-            self._namespace = OuterNamespace()
-            undo.callback(self._namespace.close)
-            blocks = IdBlocks(self._state / "ids", self._namespace.slots, self._count)
-            undo.callback(blocks.close)
-            for slot, pair in enumerate(blocks.slots[:SLOTS_MAX]):
-                self._slots.put_nowait((slot, self._namespace.ids(pair)))
             self._landlock_abi = host.landlock_abi()
             self.supervisor = Supervisor(self._namespace, directory)
             self._undo = undo.pop_all()
@@ -115,11 +118,14 @@ class Sandboxes:
         """A sandbox of the image of that name, ready for a job. Raises SandboxError, OSError."""
         async with AsyncExitStack() as stack:
             supervisor = await self._running_supervisor()
-            place = slot, ids = await self._slots.get()
+            # There are more than jobs at once; but one whose sandbox could not be removed never comes back.
+            if not self._slots:
+                raise SandboxError("slots")
+            place = slot, ids = self._slots.pop()
             try:
                 group = self.hierarchy.make(str(slot))
             except OSError:
-                self._slots.put_nowait(place)
+                self._slots.append(place)
                 raise
             stack.push_async_callback(self._give_back, place, group)
             ended = await supervisor.make(slot, group, self.images[image], ids, self._landlock_abi)
@@ -146,12 +152,14 @@ class Sandboxes:
                 raise
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(None, self.hierarchy.destroy, str(place[0]))
-        self._slots.put_nowait(place)
+        self._slots.append(place)
 
 
-def _begin(state: Path, hierarchy: cgroup.Hierarchy) -> Instance:
+@contextmanager
+def _explained(state: Path) -> Iterator[None]:
+    """Whatever is wrong with the state directory is the operator's to mend. Raises HostError."""
     try:
-        return Instance(state, hierarchy)
+        yield
     except OSError as error:
         raise HostError(
             f"{error.filename or state} cannot be used: {error.strerror}.",

@@ -136,18 +136,18 @@ class Supervisor:
         answer = self._expect(slot)
         self._send(bytes(ffi.buffer(message)) + text, descriptors)
         try:
-            report = await answer
+            # Shielded: what the supervisor tells must not be lost when we are cancelled.
+            report = await asyncio.shield(answer)
         except asyncio.CancelledError:
-            await self._abandon(slot)
+            await self._abandon(slot, answer)
             raise
         if report.ended is None:
             self.release(slot)
             raise _sandbox_error(report)
         return report.ended
 
-    async def _abandon(self, slot: int) -> None:
+    async def _abandon(self, slot: int, answer: asyncio.Future[Report]) -> None:
         """End a sandbox that is being made, and give it up once nothing of it lives."""
-        answer = self._expect(slot)
         self.kill(slot)
         with suppress(SandboxError):
             report = await answer
@@ -171,8 +171,17 @@ class Supervisor:
         """
         answer = self._expect(slot)
         self._send(_ask(lib.TYPE_OPEN, slot, path.encode() + b"\0"))
-        report = await answer
+        try:
+            # Shielded: the answer must not come when the slot is someone else's.
+            report = await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            with suppress(SandboxError):
+                _close((await answer).descriptor)
+            raise
         error = report.facts.failure.error
+        # None came along: this process may open no more.
+        if not error and report.descriptor < 0:
+            error = errno.EMFILE
         if error:
             raise OSError(error, os.strerror(error), path)
         return report.descriptor
@@ -233,7 +242,7 @@ class Supervisor:
         size = ffi.sizeof("struct report")
         while not self.lost.is_set():
             try:
-                packet, descriptors, _, _ = socket.recv_fds(self._socket, size, 1)
+                packet, descriptors, _, _ = socket.recv_fds(self._socket, size, 1, socket.MSG_CMSG_CLOEXEC)
             except BlockingIOError:
                 return
             except OSError:
@@ -251,8 +260,8 @@ class Supervisor:
             report.ended = self._expect(slot)
         if answer is not None and not answer.done():
             answer.set_result(report)
-        elif report.descriptor >= 0:
-            os.close(report.descriptor)
+        else:
+            _close(report.descriptor)
 
     def _exit_status(self) -> int:
         """The errno that it ended with, or 0 when that is not known."""
@@ -278,6 +287,11 @@ class Supervisor:
 def _spawn(control: int, namespace: int, directory: Path) -> subprocess.Popen:
     """Start the program: its socket as stdin, the namespace as stdout, and nothing of our environment."""
     return subprocess.Popen([program(), "supervise"], stdin=control, stdout=namespace, env={}, cwd=directory)
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)
 
 
 def _ask(kind: int, slot: int, path: bytes = b"") -> bytes:

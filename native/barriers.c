@@ -23,8 +23,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
 int close_all_but(int *keep, size_t count)
 {
 	unsigned int from = 0;

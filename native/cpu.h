@@ -1,10 +1,14 @@
-/* cpu.h - the CPU time of a cgroup, from its own counters. */
+/* cpu.h - the clock, and the CPU time of a cgroup from its own counters. */
 #ifndef JAIL_CPU_H
 #define JAIL_CPU_H
 
 #include "protocol.h"
 
 #define CPU_COUNTERS_MAX 3
+#define SECOND_NS 1000000000u
+
+/* CLOCK_MONOTONIC, nanoseconds. */
+uint64_t clock_now(void);
 
 /*
  * Read what the cgroup has used so far, all its processes together, dead ones too.

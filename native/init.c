@@ -8,23 +8,18 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 static _Noreturn void report_exit(const struct sandbox *sandbox, int status)
 {
 	struct news news = { .header.type = TYPE_EXITED, .exit_code = -1 };
-	struct timespec now;
 	struct rusage usage;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	news.clock_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	news.clock_ns = clock_now();
 	/* Of those that were waited for, by us or by the job: getrusage(2), in KiB. */
 	getrusage(RUSAGE_CHILDREN, &usage);
 	news.max_rss_bytes = (uint64_t)usage.ru_maxrss * 1024;

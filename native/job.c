@@ -14,7 +14,6 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { STDIO = 3, JOB_DESCRIPTORS = STDIO + 2 };
@@ -24,7 +23,7 @@ int tell(const struct sandbox *sandbox, struct news *news, int fd)
 	news->header.slot = sandbox->make->header.slot;
 	if (fd >= 0)
 		return message_send(sandbox->control, news, sizeof *news, &fd, 1);
-	/* The one call that a policy has to allow beside execve() and exit_group(): a failing execve() is told through it. */
+	/* What a policy has to allow beside execve() and exit_group(): a failing execve() is told by it. */
 	return write(sandbox->control, news, sizeof *news) < 0 ? errno : 0;
 }
 
@@ -106,11 +105,9 @@ int receive_job(struct sandbox *sandbox, int *index)
 	if (length != sizeof sandbox->start || count != JOB_DESCRIPTORS)
 		return EBADMSG;
 	memcpy(sandbox->stdio, fds, sizeof sandbox->stdio);
-	sandbox->filter_fd = fds[STDIO];
-	sandbox->plan_fd = fds[STDIO + 1];
-	error = map_bytes(sandbox->filter_fd, sandbox->start.filter_bytes, &sandbox->filter);
+	error = map_bytes(fds[STDIO], sandbox->start.filter_bytes, &sandbox->filter);
 	if (!error)
-		error = map_bytes(sandbox->plan_fd, sandbox->start.plan_bytes, &sandbox->plan);
+		error = map_bytes(fds[STDIO + 1], sandbox->start.plan_bytes, &sandbox->plan);
 	*index = 2;
 	return error ? error : read_plan(sandbox);
 }
@@ -310,14 +307,6 @@ int find_program(struct sandbox *sandbox, int *index)
 	}
 }
 
-static uint64_t clock_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
-
 /* The scheduler books a process's time when it is switched out or at a tick: yielding books ours now. */
 int report_baseline(struct sandbox *sandbox, int *index)
 {
@@ -329,7 +318,7 @@ int report_baseline(struct sandbox *sandbox, int *index)
 	error = cpu_read(sandbox->counters, sandbox->make->cpu_counters, &news.cpu);
 	if (error)
 		return error;
-	news.clock_ns = clock_ns();
+	news.clock_ns = clock_now();
 	return tell(sandbox, &news, -1);
 }
 

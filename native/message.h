@@ -106,14 +106,13 @@ struct header {
 /*
  * Make a sandbox, up to the point where it waits for a job.
  *
- * Descriptors: `joins` tasks files of cgroup v1, or with `born` one directory of cgroup
- * v2 and its cgroup.kill; then `cpu_counters` files (two of v1: cpuacct.usage_user and
- * cpuacct.usage_sys; one of v2: cpu.stat); then with `oom_event` an eventfd that counts
- * OOM notices of cgroup v1.
+ * Descriptors: `joins` tasks files of cgroup v1, or with `born` one directory of cgroup v2 and its
+ * cgroup.kill; then `cpu_counters` files (three of v1: cpuacct.usage, .usage_user and .usage_sys; one
+ * of v2: cpu.stat); then with `oom_event` an eventfd that counts OOM notices of cgroup v1.
  *
  * After the struct, as text, each ended by a NUL: an empty directory to mount the root on, relative
- * to the supervisor's working directory, then `overlays` pairs of a target beneath the root ("" is the root itself) and the
- * value of overlay's lowerdir= for it.
+ * to the supervisor's working directory, then `overlays` pairs of a target beneath the root ("" is
+ * the root itself) and the value of overlay's lowerdir= for it.
  */
 struct make {
 	struct header header;

@@ -144,8 +144,6 @@ static const char *const masked_directories[] = {
 	"proc/fs",   "proc/irq",    "proc/scsi", "proc/sysvipc", "proc/tty",
 };
 
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
 /* A kernel that was built without the file has nothing there to hide. */
 static int mask(const char *source, const char *target, const char *type, unsigned long flags)
 {

@@ -5,10 +5,11 @@
  * security argument: each row says why it stands there.
  *
  * Who runs it. The supervisor, "root" of the outer user namespace only, clones a process into new
- * user, pid, mount, network, ipc, uts, cgroup and (where the kernel has it) time namespaces. That
- * process is init, pid 1. It runs the first part of the table, up to `receive_job`, and is then a
- * ready sandbox: everything is in place, nothing has run. When a job comes, it goes on, forks, and
- * stays behind in init.c to reap; pid 2 walks the rest of the table and becomes the job.
+ * user, pid, mount, network, ipc, uts and (where the kernel has it) time namespaces; its cgroup
+ * namespace follows once it is in its cgroup. That process is init, pid 1. It runs the first part
+ * of the table, up to `receive_job`, and is then a ready sandbox: everything is in place, nothing
+ * has run. When a job comes, it goes on, forks, and stays behind in init.c to reap; pid 2 walks the
+ * rest of the table and becomes the job.
  *
  * Two ids are mapped: INIT_ID for init and JOB_ID for the job, each to an id of the host that no
  * other sandbox and no service has. All of init's authority is over its own user namespace.
@@ -26,9 +27,12 @@ struct step {
 };
 
 static const struct step steps[] = {
-	/* The supervisor's other sockets came along; held here they would hide its death from other sandboxes. */
+	/* The supervisor's other sockets came along: held here they would hide its death from others. */
 	{ STAGE_DESCRIPTORS, keep_own_descriptors },
-	/* Before the ids change: the kernel lets the service's user move only a process that has its uid. Its cgroup namespace is made right after, with this cgroup as its root. */
+	/*
+	 * Before the ids change: the kernel lets the service's user move only a process of its own. The
+	 * cgroup namespace is made right after, so that this cgroup is its root.
+	 */
 	{ STAGE_CGROUP, join_cgroup },
 	/* Until the maps are written we are nobody here and own nothing. */
 	{ STAGE_MAPS, become_root_of_sandbox },
@@ -40,7 +44,7 @@ static const struct step steps[] = {
 	{ STAGE_SESSION, start_session },
 	/* Before the first mount, or it would be seen outside. */
 	{ STAGE_PRIVATE, make_mounts_private },
-	/* The image, read-only, by overlay: a file in two sandboxes is two inodes, and locks do not leak. */
+	/* The image, by overlay: a file in two sandboxes is two inodes, and locks do not leak. */
 	{ STAGE_ROOT, mount_root },
 	/* The rest goes beneath the new root while the host's devices can still be seen. */
 	{ STAGE_PROC, mount_proc },
@@ -63,7 +67,7 @@ static const struct step steps[] = {
 	/* Init goes no further than this row: what follows is the job's own process. */
 	{ STAGE_FORK, fork_job },
 	{ STAGE_STDIO, put_stdio },
-	/* After stdio, whose originals go with the rest. Two stay until execve(), close-on-exec: see job.c. */
+	/* After stdio, whose originals go with the rest. What stays until execve() is close-on-exec. */
 	{ STAGE_CLOSE, close_descriptors },
 	/* Before the ids: lowering needs no privilege, but no later step may be caught by a limit unseen. */
 	{ STAGE_RLIMITS, set_rlimits },
@@ -89,7 +93,7 @@ _Noreturn void setup_run(struct sandbox *sandbox)
 	struct news news = { .header.type = TYPE_FAILED };
 	int index = 0, error = 0;
 
-	for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+	for (size_t i = 0; i < COUNT(steps); i++) {
 		index = 0;
 		error = steps[i].run(sandbox, &index);
 		if (!error)

@@ -8,6 +8,8 @@
 #include "cpu.h"
 #include "protocol.h"
 
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
 /*
  * What init has in hand. It is filled before the clone; `start` and its descriptors
  * arrive when the job does.
@@ -19,8 +21,6 @@ struct sandbox {
 	int counters[CPU_COUNTERS_MAX];
 	struct start start;
 	int stdio[3];
-	int filter_fd;
-	int plan_fd;
 	const char *plan;                   /* mapped, start.plan_bytes long */
 	const char *filter;                 /* mapped, start.filter_bytes long */
 	const char *files;                  /* where the plan's files begin */

@@ -32,19 +32,10 @@
 	(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |           \
 	 CLONE_NEWUTS)
 
-#define SECOND_NS 1000000000u
 /* The kernel books CPU time at ticks, 1 to 4 ms apart: looking more often shows nothing new. */
 #define CLOSEST_LOOK_NS 1000000u
 /* Near its limit a job that does nothing is looked at ever more seldom, down to this. */
 #define IDLE_LOOK_NS 8000000u
-
-uint64_t clock_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * SECOND_NS + (uint64_t)now.tv_nsec;
-}
 
 static void close_one(int *fd)
 {
@@ -148,8 +139,12 @@ static int clone_sandbox(struct slot *slot, const struct make *make, const int *
 	pid_t pid = clone_init(slot, make, fds[0]);
 	int error;
 
-	if (pid < 0)
-		return fail(slot, STAGE_CLONE, errno);
+	if (pid < 0) {
+		error = errno;
+		/* The kernel may have left a number there before it failed: it is nobody's, soon someone else's. */
+		slot->init = -1;
+		return fail(slot, STAGE_CLONE, error);
+	}
 	if (!pid)
 		become_init(slot, make, fds, init_end);
 	error = write_id_maps(pid, make->id_map);
@@ -204,7 +199,7 @@ void slot_kill(struct slot *slot, enum cause cause)
 		;
 	if (slot->report.cause == CAUSE_NONE && !slot->report.exited)
 		slot->report.cause = cause;
-	/* Init is pid 1 of the sandbox: with it the kernel kills all others. cgroup.kill comes first where it is, and needs no order. */
+	/* cgroup v2 has a call for it. Else init, pid 1 of the sandbox: with it the kernel kills all others. */
 	if (slot->kill >= 0 && write(slot->kill, "1", 1) == 1)
 		return;
 	if (slot->init >= 0)
@@ -250,9 +245,10 @@ int slot_check_limits(struct slot *slot)
 		return check_running(slot, clock_now());
 	if (slot->state != STATE_MAKING && slot->state != STATE_STARTING)
 		return 0;
+	/* First, since it takes in what init has said: a failure told there is the true one. */
+	slot_kill(slot, CAUSE_NONE);
 	if (slot->report.failure.stage == STAGE_NONE)
 		fail(slot, STAGE_TIME, ETIMEDOUT);
-	slot_kill(slot, CAUSE_NONE);
 	return 0;
 }
 
@@ -271,7 +267,7 @@ static int hear_started(struct slot *slot, const struct news *news)
 	slot->report.started = 1;
 	slot->baseline = news->cpu;
 	slot->started_ns = news->clock_ns;
-	/* Not at once: the news of its end may be next, and would be overtaken. */
+	/* A look now would show nothing. */
 	return set_timer(slot, later(slot->started_ns, CLOSEST_LOOK_NS));
 }
 

@@ -66,7 +66,4 @@ void slot_open(struct slot *slot, const char *path);
 /* Close what is left and be free. */
 void slot_release(struct slot *slot);
 
-/* CLOCK_MONOTONIC, nanoseconds. */
-uint64_t clock_now(void);
-
 #endif

@@ -4,7 +4,7 @@
  * One thread, one epoll set, no allocation. It is root of the outer user namespace and nothing
  * anywhere else; it reads no configuration and chooses no path: what to make arrives finished
  * from the service. It is started with its socket to the service as stdin and the outer user
- * namespace as stdout.
+ * namespace as stdout, in the service's private directory: paths of images are relative to it.
  *
  * Its end is the end of every sandbox. It ends when the service does, which it learns twice over:
  * by PDEATHSIG, and by the end of file on the socket.
@@ -20,7 +20,6 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mount.h>
@@ -32,7 +31,7 @@
 
 #include "slot.h"
 
-/* Where the socket to the service is kept: 0, 1 and 2 stay taken, so that no sandbox's descriptor lands there. */
+/* Where the socket to the service is kept. 0, 1 and 2 stay taken: no sandbox's descriptor lands there. */
 enum { SERVICE = 3, EVENTS = 64 };
 
 /* What an event is about; the slot's number stands beside it. */
@@ -76,7 +75,8 @@ static int send_report(struct supervisor *supervisor, struct slot *slot)
 		return 0;
 	error = message_send(SERVICE, &slot->report, sizeof slot->report, &slot->opened,
 			     slot->opened >= 0);
-	if (error == EAGAIN)
+	/* ETOOMANYREFS: the service has yet to receive descriptors that were sent before. */
+	if (error == EAGAIN || error == ENOBUFS || error == ENOMEM || error == ETOOMANYREFS)
 		return await_room(supervisor, true);
 	if (error)
 		return error;

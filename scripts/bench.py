@@ -311,6 +311,7 @@ def show(figures: Figures, moved: float, console: Console) -> None:
 
 def main() -> None:
     """Measure, print, and write the figures if asked to."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     about = "What a job costs on this host, beside the least that a fresh sandbox can cost."
     parser = argparse.ArgumentParser(prog="scripts/bench", description=about)
     parser.add_argument("floor", help="the program made of native/floor.c")

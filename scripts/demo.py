@@ -6,12 +6,14 @@ Exits 0 only if every job ended as it should.
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -111,8 +113,8 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_until_ready(service: subprocess.Popen, port: int) -> None:
-    """Come back once the service takes jobs; exit if it ends before."""
+def wait_until_ready(service: subprocess.Popen, port: int, log: TextIO) -> None:
+    """Come back once the service takes jobs; if it ends before, exit with what it said."""
     while service.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", port)
         try:
@@ -123,7 +125,8 @@ def wait_until_ready(service: subprocess.Popen, port: int) -> None:
             time.sleep(0.02)
         finally:
             connection.close()
-    sys.exit("The service did not start.")
+    log.seek(0)
+    sys.exit(f"The service did not start.\n{log.read()}")
 
 
 def post(port: int, body: dict[str, Any]) -> tuple[Answer, float]:
@@ -178,14 +181,15 @@ def main() -> int:
     """Start, show, stop."""
     port = free_port()
     environment = os.environ | {"JAIL_ADDRESS": f"127.0.0.1:{port}"}
-    with open("/dev/null", "w") as log:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryFile("w+") as log:
         service = subprocess.Popen(["jail", "serve"], env=environment, stderr=log)
-    try:
-        wait_until_ready(service, port)
-        return 0 if show(port, Console(width=max(110, Console().width))) else 1
-    finally:
-        service.terminate()
-        service.wait()
+        try:
+            wait_until_ready(service, port, log)
+            return 0 if show(port, Console(width=max(110, Console().width))) else 1
+        finally:
+            service.terminate()
+            service.wait()
 
 
 if __name__ == "__main__":

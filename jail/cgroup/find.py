@@ -63,7 +63,7 @@ def _find_v1(mounted: Mapping[str, Path]) -> Hierarchy:
     if absent:
         raise HostError(
             f"cgroup v1: this user has no writable {', '.join(absent)}.",
-            "Start `jail serve --user NAME` as root, which delegates them, or run scripts/install as root.",
+            "Start it as root with `jail serve --user NAME`, which delegates them.",
         )
     return v1.HierarchyV1(bases)
 

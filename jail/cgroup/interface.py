@@ -4,6 +4,11 @@ from typing import Protocol
 
 import msgspec
 
+PERIOD_US = 100_000
+"""The period of the bandwidth limit, the kernel's default in both versions."""
+
+_QUOTA_US_MIN = 1000
+
 
 class Limits(msgspec.Struct, frozen=True):
     """Hard limits: bytes of memory with swap off, processes, processors' worth of bandwidth."""
@@ -11,6 +16,11 @@ class Limits(msgspec.Struct, frozen=True):
     memory_bytes: int
     pids: int
     cpus: float
+
+    @property
+    def quota_us(self) -> int:
+        """The bandwidth as microseconds of CPU time in each period; the kernel takes no less than 1 ms."""
+        return max(_QUOTA_US_MIN, int(self.cpus * PERIOD_US))
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):

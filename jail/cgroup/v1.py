@@ -24,8 +24,6 @@ OPTIONAL = ("blkio",)
 
 _CPU_COUNTERS = ("cpuacct.usage", "cpuacct.usage_user", "cpuacct.usage_sys")
 
-PERIOD_US = 100_000
-
 
 class CgroupV1:
     """One sandbox's directories, by controller."""
@@ -54,15 +52,13 @@ class CgroupV1:
     def _watch_oom(self) -> int:
         """An eventfd that the kernel raises when the group runs out (cgroup-v1/memory.rst, 10)."""
         directory = self._directories["memory"]
-        control = os.open(directory / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
-        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        try:
-            files.write(directory / "cgroup.event_control", f"{event} {control}")
-        except OSError:
-            os.close(event)
-            raise
-        finally:
-            os.close(control)
+        with open(directory / "memory.oom_control", "rb") as control:
+            event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            try:
+                files.write(directory / "cgroup.event_control", f"{event} {control.fileno()}")
+            except OSError:
+                os.close(event)
+                raise
         return event
 
     def limit(self, limits: Limits) -> None:
@@ -75,7 +71,7 @@ class CgroupV1:
         # Socket buffers have a counter of their own here, and are not counted at all without a limit.
         files.write(memory / "memory.kmem.tcp.limit_in_bytes", limits.memory_bytes)
         files.write(self._directories["pids"] / "pids.max", limits.pids)
-        files.write(cpu / "cpu.cfs_quota_us", max(1000, int(limits.cpus * PERIOD_US)))
+        files.write(cpu / "cpu.cfs_quota_us", limits.quota_us)
 
     def count(self) -> Counters:
         """Read the counters. Raises OSError."""

@@ -10,7 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from jail.cgroup import files
-from jail.cgroup.interface import Counters, Limits
+from jail.cgroup.interface import PERIOD_US, Counters, Limits
 from jail.locks import held, lock, try_lock
 
 REQUIRED = ("memory", "pids", "cpu")
@@ -18,7 +18,6 @@ OPTIONAL = ("io",)
 
 SERVICE = "service"
 SANDBOXES = "sandboxes"
-PERIOD_US = 100_000
 
 
 class CgroupV2:
@@ -51,8 +50,7 @@ class CgroupV2:
         if (self._directory / "memory.swap.max").exists():
             files.write(self._directory / "memory.swap.max", 0)
         files.write(self._directory / "pids.max", limits.pids)
-        quota_us = max(1000, int(limits.cpus * PERIOD_US))
-        files.write(self._directory / "cpu.max", f"{quota_us} {PERIOD_US}")
+        files.write(self._directory / "cpu.max", f"{limits.quota_us} {PERIOD_US}")
 
     def count(self) -> Counters:
         """Read the counters. Raises OSError."""
@@ -160,16 +158,21 @@ def _enable(controllers: tuple[str, ...]) -> str:
     return " ".join(f"+{name}" for name in controllers)
 
 
+def move_aside(directory: Path, leaf: Path) -> None:
+    """Move every process of a cgroup into a leaf of it: then it can have other children. Raises OSError."""
+    leaf.mkdir(exist_ok=True)
+    for process in (directory / "cgroup.procs").read_text().split():
+        with suppress(ProcessLookupError):
+            files.write(leaf / "cgroup.procs", process)
+
+
 def settle(own: Path) -> HierarchyV2:
     """Arrange the delegated cgroup `own`, which this process is in: itself in a leaf, sandboxes beside it.
 
     Raises OSError.
     """
-    leaf, sandboxes = own / SERVICE, own / SANDBOXES
-    leaf.mkdir(exist_ok=True)
-    for process in (own / "cgroup.procs").read_text().split():
-        with suppress(ProcessLookupError):
-            files.write(leaf / "cgroup.procs", process)
+    sandboxes = own / SANDBOXES
+    move_aside(own, own / SERVICE)
     offered = (own / "cgroup.controllers").read_text().split()
     controllers = tuple(name for name in (*REQUIRED, *OPTIONAL) if name in offered)
     files.write(own / "cgroup.subtree_control", _enable(controllers))
