@@ -4,6 +4,7 @@
  * The plan is bytes from the service, mapped read-only. It is read inside the sandbox, by a
  * process that has authority over this sandbox alone, and every length in it is checked.
  */
+#include "plan.h"
 #include "setup.h"
 
 #include <errno.h>
@@ -37,13 +38,9 @@ static int map_bytes(int fd, uint64_t bytes, const char **place)
 	return 0;
 }
 
-/* Where the string at `place` ends, one past its NUL, or NULL if it does not end in the plan. */
-static const char *end_of_string(const struct sandbox *sandbox, const char *place)
+static const char *end_of_plan(const struct sandbox *sandbox)
 {
-	const char *end = sandbox->plan + sandbox->start.plan_bytes;
-	const char *nul = memchr(place, 0, (size_t)(end - place));
-
-	return nul ? nul + 1 : NULL;
+	return sandbox->plan + sandbox->start.plan_bytes;
 }
 
 /* An array of `count` strings of the plan, ended by NULL. */
@@ -56,9 +53,8 @@ static int list_strings(const struct sandbox *sandbox, const char **place, uint3
 	if (strings == MAP_FAILED)
 		return errno;
 	for (uint32_t i = 0; i < count; i++) {
-		strings[i] = (char *)*place;
-		*place = end_of_string(sandbox, *place);
-		if (!*place)
+		strings[i] = (char *)plan_string(place, end_of_plan(sandbox));
+		if (!strings[i])
 			return EBADMSG;
 	}
 	*list = strings;
@@ -74,9 +70,9 @@ static int read_plan(struct sandbox *sandbox)
 		error = list_strings(sandbox, &place, sandbox->start.variables, &sandbox->variables);
 	if (error)
 		return error;
-	sandbox->search = place;
-	sandbox->files = end_of_string(sandbox, place);
-	return sandbox->files && sandbox->start.arguments ? 0 : EBADMSG;
+	sandbox->search = plan_string(&place, end_of_plan(sandbox));
+	sandbox->files = place;
+	return sandbox->search && sandbox->start.arguments ? 0 : EBADMSG;
 }
 
 static int report_built(struct sandbox *sandbox)
@@ -163,43 +159,35 @@ static int write_all(int fd, const char *bytes, uint64_t count)
 	return 0;
 }
 
-static int write_file(int box, const struct file *file, const char *path, const char *bytes)
+static int write_file(int box, const struct planned_file *file)
 {
-	int error = make_parents(box, path), fd;
+	int error = make_parents(box, file->path), fd;
 
 	if (error)
 		return error;
-	fd = open_beneath(box, path, O_CREAT | O_EXCL | O_WRONLY, file->mode);
+	fd = open_beneath(box, file->path, O_CREAT | O_EXCL | O_WRONLY, file->about.mode);
 	if (fd < 0)
 		return errno;
-	error = write_all(fd, bytes, file->bytes);
+	error = write_all(fd, file->bytes, file->about.bytes);
 	close(fd);
-	return error ? error : give_to_job(box, path);
+	return error ? error : give_to_job(box, file->path);
 }
 
 static int write_each_file(struct sandbox *sandbox, int box, int *index)
 {
-	const char *place = sandbox->files, *end = sandbox->plan + sandbox->start.plan_bytes;
+	const char *place = sandbox->files;
+	struct planned_file file;
+	int error = 0;
 
-	for (uint32_t i = 0; i < sandbox->start.files; i++) {
-		struct file file;
-		const char *path, *bytes;
-		int error;
-
+	for (uint32_t i = 0; !error && i < sandbox->start.files; i++) {
 		*index = (int)i + 1;
-		if ((size_t)(end - place) < sizeof file)
-			return EBADMSG;
-		memcpy(&file, place, sizeof file);
-		path = place + sizeof file;
-		bytes = end_of_string(sandbox, path);
-		if (!bytes || bytes - path != file.path_bytes || (uint64_t)(end - bytes) < file.bytes)
-			return EBADMSG;
-		error = write_file(box, &file, path, bytes);
-		if (error)
-			return error;
-		place = bytes + file.bytes;
+		error = plan_file(&place, end_of_plan(sandbox), &file);
+		if (!error)
+			error = write_file(box, &file);
 	}
-	return place == end ? 0 : EBADMSG;
+	if (error)
+		return error;
+	return place == end_of_plan(sandbox) ? 0 : EBADMSG;
 }
 
 /* As root, and given to the job one by one: a change of ids, were it only setfsuid(), clears PDEATHSIG. */

@@ -29,6 +29,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "request.h"
 #include "slot.h"
 
 /* Where the socket to the service is kept. 0, 1 and 2 stay taken: no sandbox's descriptor lands there. */
@@ -96,25 +97,6 @@ static int send_waiting_reports(struct supervisor *supervisor)
 	return error;
 }
 
-static bool fits_make(const struct make *make, size_t length, size_t count)
-{
-	const char *text = (const char *)(make + 1);
-	size_t strings = 0;
-
-	if (length < sizeof *make || make->text_bytes != length - sizeof *make || !make->overlays)
-		return false;
-	if (make->born > 1 || make->oom_event > 1 || make->joins > DESCRIPTORS_MAX ||
-	    (make->cpu_counters != 1 && make->cpu_counters != CPU_COUNTERS_MAX))
-		return false;
-	if (count != make->joins + 2 * make->born + make->cpu_counters + make->oom_event)
-		return false;
-	for (uint32_t i = 0; i < make->text_bytes; i++)
-		strings += !text[i];
-	/* The directory, and a target and its layers for each overlay; the last byte ends the last. */
-	return strings == 1 + 2 * (size_t)make->overlays &&
-	       !text[make->text_bytes - 1] && memchr(make->id_map, 0, sizeof make->id_map);
-}
-
 static int on_make(struct supervisor *supervisor, struct slot *slot, const struct make *make,
 		   const int *fds)
 {
@@ -137,12 +119,6 @@ static int on_make(struct supervisor *supervisor, struct slot *slot, const struc
 	return error ? error : watch(supervisor, slot->oom, ABOUT_OOM, number);
 }
 
-static bool fits_start(const struct start *start, size_t length, size_t count)
-{
-	return length == sizeof *start && count == 5 &&
-	       memchr(start->scratch_options, 0, sizeof start->scratch_options);
-}
-
 /* A ready sandbox can die before its job reaches it: then its end is on the way to the service. */
 static int on_start(struct slot *slot, const struct start *start, const int *fds, size_t count)
 {
@@ -153,15 +129,6 @@ static int on_start(struct slot *slot, const struct start *start, const int *fds
 	for (size_t i = 0; i < count; i++)
 		close(fds[i]);
 	return 0;
-}
-
-static bool fits_ask(const struct ask *ask, size_t length)
-{
-	const char *path = (const char *)(ask + 1);
-
-	if (length < sizeof *ask || ask->path_bytes != length - sizeof *ask)
-		return false;
-	return !ask->path_bytes || (!path[ask->path_bytes - 1] && *path);
 }
 
 static int on_ask(struct supervisor *supervisor, struct slot *slot, const struct ask *ask)
@@ -186,32 +153,22 @@ static int on_ask(struct supervisor *supervisor, struct slot *slot, const struct
 	}
 }
 
-union request {
-	struct header header;
-	struct make make;
-	struct start start;
-	struct ask ask;
-	char bytes[MESSAGE_BYTES_MAX];
-};
-
 static int on_request(struct supervisor *supervisor, const union request *request, size_t length,
 		      const int *fds, size_t count)
 {
 	uint32_t type = request->header.type;
 	struct slot *slot;
 
-	if (length < sizeof request->header || request->header.slot >= SLOTS_MAX)
+	if (!request_fits(request, length, count))
 		return EPROTO;
 	slot = &supervisor->slots[request->header.slot];
 	if ((type == TYPE_MAKE) != (slot->state == STATE_FREE))
 		return EPROTO;
-	if (type == TYPE_MAKE && fits_make(&request->make, length, count))
+	if (type == TYPE_MAKE)
 		return on_make(supervisor, slot, &request->make, fds);
-	if (type == TYPE_START && fits_start(&request->start, length, count))
+	if (type == TYPE_START)
 		return on_start(slot, &request->start, fds, count);
-	if (type >= TYPE_KILL && type <= TYPE_RELEASE && !count && fits_ask(&request->ask, length))
-		return on_ask(supervisor, slot, &request->ask);
-	return EPROTO;
+	return on_ask(supervisor, slot, &request->ask);
 }
 
 static int hear_service(struct supervisor *supervisor)

@@ -1,0 +1,188 @@
+/*
+ * fuzz.c - feed the readers of bytes that come from elsewhere with mutated ones.
+ *
+ *   fuzz ROUNDS FILE...      each FILE is a seed; its first byte says which reader it is for
+ *
+ * Built with AddressSanitizer and UndefinedBehaviorSanitizer: a reader that looks past its bytes
+ * ends the run. The same sequence every time, so what is found once is found again. With clang,
+ * `-fsanitize=fuzzer -DLIBFUZZER` makes it a libFuzzer target of the same seeds.
+ */
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "plan.h"
+#include "request.h"
+
+enum { INPUT_BYTES_MAX = 8192, SEEDS_MAX = 256, STRINGS_MAX = 64 };
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length);
+
+/* Look at every byte that the reader says is text. */
+static size_t touch(const char *text)
+{
+	volatile size_t length = strlen(text);
+
+	return length;
+}
+
+/* Just those bytes on the heap, so that one too far is seen. */
+static void *copy(const uint8_t *bytes, size_t length)
+{
+	void *made = malloc(length ? length : 1);
+
+	if (!made)
+		abort();
+	return memcpy(made, bytes, length);
+}
+
+/* As mount_root() walks the text of a request that fits. */
+static void walk_make(const struct make *make)
+{
+	const char *text = (const char *)(make + 1);
+
+	for (size_t i = 0; i < 1 + 2 * (size_t)make->overlays; i++)
+		text += touch(text) + 1;
+	touch(make->id_map);
+}
+
+/* Returns whether it is a request, with whatever number of descriptors. */
+static int read_request(const uint8_t *bytes, size_t length)
+{
+	union request *request = copy(bytes, length);
+	int fits = 0;
+
+	for (size_t count = 0; count <= DESCRIPTORS_MAX; count++) {
+		if (!request_fits(request, length, count))
+			continue;
+		fits = 1;
+		if (request->header.type == TYPE_MAKE)
+			walk_make(&request->make);
+		else if (request->header.type == TYPE_START)
+			touch(request->start.scratch_options);
+		else if (request->ask.path_bytes)
+			touch((const char *)(&request->ask + 1));
+	}
+	free(request);
+	return fits;
+}
+
+/* Returns whether it has a string or a file. */
+static int read_plan(const uint8_t *bytes, size_t length)
+{
+	char *plan = copy(bytes, length);
+	const char *place = plan, *end = plan + length, *string;
+	struct planned_file file;
+	volatile unsigned char last = 0;
+	int found = 0;
+
+	for (; found < STRINGS_MAX && (string = plan_string(&place, end)); found++)
+		touch(string);
+	for (place = plan; !plan_file(&place, end, &file); found++) {
+		touch(file.path);
+		for (uint64_t i = 0; i < file.about.bytes; i++)
+			last ^= (unsigned char)file.bytes[i];
+	}
+	free(plan);
+	return found > 0;
+}
+
+static int read_input(const uint8_t *bytes, size_t length)
+{
+	if (!length)
+		return 0;
+	return *bytes == 'r' ? read_request(bytes + 1, length - 1) : read_plan(bytes + 1, length - 1);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)
+{
+	read_input(bytes, length);
+	return 0;
+}
+
+#ifndef LIBFUZZER
+struct seed {
+	uint8_t bytes[INPUT_BYTES_MAX];
+	size_t length;
+};
+
+/* xorshift64: George Marsaglia, Xorshift RNGs, Journal of Statistical Software 8 (14), 2003. */
+static uint64_t chance(void)
+{
+	static uint64_t state = 88172645463325252u;
+
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return state;
+}
+
+/* Flip a bit, set a byte or a word to something at an edge, cut, or repeat a piece. */
+static void mutate(struct seed *seed)
+{
+	static const uint32_t edges[] = { 0, 1, 4, 127, 255, 4096, 65535, INT32_MAX, UINT32_MAX };
+	size_t at = 1 + chance() % (seed->length > 1 ? seed->length - 1 : 1), piece;
+
+	if (at >= seed->length)
+		return;
+	switch (chance() % 5) {
+	case 0:
+		seed->bytes[at] ^= (uint8_t)(1u << chance() % 8);
+		break;
+	case 1:
+		seed->bytes[at] = (uint8_t)chance();
+		break;
+	case 2:
+		at &= ~(size_t)3;
+		if (at && at + 5 <= seed->length)
+			memcpy(&seed->bytes[at + 1], &edges[chance() % (sizeof edges / sizeof *edges)], 4);
+		break;
+	case 3:
+		seed->length = at;
+		break;
+	default:
+		piece = seed->length - at;
+		if (seed->length + piece <= INPUT_BYTES_MAX) {
+			memmove(&seed->bytes[at + piece], &seed->bytes[at], piece);
+			seed->length += piece;
+		}
+	}
+}
+
+static int load(const char *path, struct seed *seed)
+{
+	FILE *file = fopen(path, "rb");
+
+	if (!file)
+		return 1;
+	seed->length = fread(seed->bytes, 1, sizeof seed->bytes, file);
+	return fclose(file);
+}
+
+int main(int argc, char **argv)
+{
+	static struct seed seeds[SEEDS_MAX], tried;
+	int count = argc - 2;
+	long rounds;
+
+	if (count < 1 || count > SEEDS_MAX)
+		return 2;
+	for (int i = 0; i < count; i++) {
+		/* A seed that no reader takes has been left behind by a change of the layout. */
+		if (load(argv[i + 2], &seeds[i]) || !read_input(seeds[i].bytes, seeds[i].length)) {
+			fprintf(stderr, "%s: cannot be read; scripts/corpus.py makes the seeds anew\n", argv[i + 2]);
+			return 2;
+		}
+	}
+	rounds = strtol(argv[1], NULL, 10);
+	for (long round = 0; round < rounds; round++) {
+		tried = seeds[chance() % (size_t)count];
+		for (uint64_t changes = 1 + chance() % 8; changes; changes--)
+			mutate(&tried);
+		LLVMFuzzerTestOneInput(tried.bytes, tried.length);
+	}
+	printf("%ld mutations of %d seeds, nothing found\n", rounds, count);
+	return 0;
+}
+#endif

@@ -1,0 +1,57 @@
+"""Write the seeds of native/fuzz.c to a directory: scripts/corpus.py native/corpus.
+
+To be run when native/message.h changes. The first byte of a seed says which reader it is for.
+"""
+
+import sys
+from pathlib import Path
+
+from jail import plan
+from jail._protocol import ffi, lib
+from jail.limits import Limits
+from jail.spec import InputFile, JobSpec
+from jail.supervisor import pack_file
+
+TEXT = b"root\0\0host/root:host/empty\0usr\0/usr:host/empty\0"
+
+
+def request(kind: str, number: int, tail: bytes = b"", **fields: object) -> bytes:
+    """A packet of that struct and type, with what comes after it."""
+    message = ffi.new(f"struct {kind} *", fields)
+    message.header.type, message.header.slot = number, 7
+    return b"r" + bytes(ffi.buffer(message)) + tail
+
+
+def seeds() -> dict[str, bytes]:
+    """Every request, and a plan with its files, by the name of its seed."""
+    maps = b"0 201 1\n1000 202 1\n"
+    make = {"overlays": 2, "text_bytes": len(TEXT), "id_map": maps}
+    files = (InputFile("a/b.txt", b"hello", 0o644), InputFile("empty", b"", 0o755))
+    job = JobSpec(
+        argv=("python3", "main.py"),
+        image="host",
+        policy="default",
+        files=files,
+        stdin=b"",
+        env={"PATH": "/usr/bin:/bin", "HOME": "/box"},
+        outputs=(),
+        limits=Limits(),
+        truncate=False,
+    )
+    return {
+        "make-v1": request("make", lib.TYPE_MAKE, TEXT, joins=5, cpu_counters=3, oom_event=1, **make),
+        "make-v2": request("make", lib.TYPE_MAKE, TEXT, born=1, cpu_counters=1, **make),
+        "start": request("start", lib.TYPE_START, scratch_options=b"size=4096,nr_inodes=8"),
+        "kill": request("ask", lib.TYPE_KILL),
+        "open": request("ask", lib.TYPE_OPEN, b"out/a.txt\0", path_bytes=10),
+        "release": request("ask", lib.TYPE_RELEASE),
+        "plan": b"p" + plan.pack(job),
+        "files": b"p" + b"".join(pack_file(f.path.encode(), f.mode, f.content) for f in files),
+    }
+
+
+if __name__ == "__main__":
+    directory = Path(sys.argv[1])
+    directory.mkdir(exist_ok=True)
+    for name, content in seeds().items():
+        (directory / name).write_bytes(content)
