@@ -6,8 +6,9 @@ To be run when native/message.h changes. The first byte of a seed says which rea
 import sys
 from pathlib import Path
 
-from jail import plan
 from jail._protocol import ffi, lib
+
+from jail import plan
 from jail.limits import Limits
 from jail.spec import InputFile, JobSpec
 from jail.supervisor import pack_file
