@@ -1,4 +1,4 @@
-/* cpu.h - the clock, and the CPU time of a cgroup from its own counters. */
+/* cpu.h - the clock, when we run, and the CPU time of a cgroup from its own counters. */
 #ifndef JAIL_CPU_H
 #define JAIL_CPU_H
 
@@ -9,6 +9,13 @@
 
 /* CLOCK_MONOTONIC, nanoseconds. */
 uint64_t clock_now(void);
+
+/*
+ * Ask to be run soon after waking, in short slices: the job that this process is to end may keep
+ * every processor busy. Children do not inherit it. Linux 6.12 and later take sched_runtime for the
+ * slice of an ordinary process (sched_setattr(2)), older ones ignore it. Returns 0 or an errno value.
+ */
+int cpu_be_prompt(void);
 
 /*
  * Read what the cgroup has used so far, all its processes together, dead ones too.

@@ -93,6 +93,8 @@ static int shed(struct sandbox *sandbox, int deaths)
 	int error = close_all_but(keep, 2);
 
 	if (!error)
+		error = cpu_be_prompt();
+	if (!error)
 		error = drop_capabilities(sandbox, &index);
 	return error ? error : set_no_new_privs(sandbox, &index);
 }

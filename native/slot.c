@@ -32,10 +32,13 @@
 	(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |           \
 	 CLONE_NEWUTS)
 
-/* The kernel books CPU time at ticks, 1 to 4 ms apart: looking more often shows nothing new. */
 #define CLOSEST_LOOK_NS 1000000u
-/* Near its limit a job that does nothing is looked at ever more seldom, down to this. */
-#define IDLE_LOOK_NS 8000000u
+/*
+ * Near its limit a job that does nothing is looked at less often. The kernel books CPU time at
+ * ticks, at most 10 ms apart: only a counter that stands still for longer tells of such a job.
+ */
+#define IDLE_AFTER_NS 10000000u
+#define IDLE_LOOK_NS 4000000u
 
 static void close_one(int *fd)
 {
@@ -208,7 +211,7 @@ void slot_kill(struct slot *slot, enum cause cause)
 
 static int check_running(struct slot *slot, uint64_t now)
 {
-	uint64_t wall_end = later(slot->started_ns, slot->wall_limit_ns), used, look;
+	uint64_t wall_end = later(slot->started_ns, slot->wall_limit_ns), used, look, closest;
 	struct cpu_time cpu;
 	int error;
 
@@ -224,14 +227,13 @@ static int check_running(struct slot *slot, uint64_t now)
 		slot_kill(slot, CAUSE_CPU);
 		return 0;
 	}
-	if (used != slot->used_ns || slot->idle_ns < CLOSEST_LOOK_NS)
-		slot->idle_ns = CLOSEST_LOOK_NS;
-	else if (slot->idle_ns < IDLE_LOOK_NS)
-		slot->idle_ns *= 2;
+	if (used != slot->used_ns)
+		slot->moved_ns = now;
 	slot->used_ns = used;
+	closest = now - slot->moved_ns > IDLE_AFTER_NS ? IDLE_LOOK_NS : CLOSEST_LOOK_NS;
 	/* No sooner than when every processor it can use has been busy from now on. */
 	look = (slot->cpu_limit_ns - used) / slot->parallelism;
-	look = later(now, look > slot->idle_ns ? look : slot->idle_ns);
+	look = later(now, look > closest ? look : closest);
 	return set_timer(slot, look < wall_end ? look : wall_end);
 }
 

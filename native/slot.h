@@ -30,7 +30,7 @@ struct slot {
 	uint32_t counter_count;
 	uint64_t cpu_limit_ns, wall_limit_ns, parallelism;
 	uint64_t started_ns, ended_ns;
-	uint64_t used_ns, idle_ns; /* CPU time at the last look, and how long to wait if it stays */
+	uint64_t used_ns, moved_ns; /* CPU time at the last look, and when it was last seen to change */
 	struct cpu_time baseline;
 	struct report report;
 	bool unsent; /* the report waits for room in the service's socket */

@@ -341,6 +341,8 @@ static int prepare(struct supervisor *supervisor)
 		error = arrange_descriptors();
 	if (!error)
 		error = raise_open_files();
+	if (!error)
+		error = cpu_be_prompt();
 	/* After the change of ids and of namespace, which clears it. */
 	if (!error)
 		error = die_with_service();
