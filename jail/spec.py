@@ -63,6 +63,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     outputs: Annotated[list[str], Meta(max_length=OUTPUTS_MAX)] = []
     limits: LimitsRequest = LimitsRequest()
     on_output_limit: Literal["kill", "truncate"] = "kill"
+    explain: bool = False
 
 
 class InputFile(msgspec.Struct, frozen=True):
@@ -81,7 +82,10 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One valid job. `env` is whole: defaults and the caller's; `limits` are all set."""
+    """One valid job. `env` is whole: defaults and the caller's; `limits` are all set.
+
+    explain: the result lists the calls that the policy denied.
+    """
 
     argv: tuple[str, ...]
     image: str
@@ -92,6 +96,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Output, ...]
     limits: Limits
     truncate: bool
+    explain: bool = False
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +163,7 @@ def validate(request: Request, rules: Rules) -> JobSpec:
         outputs=_outputs(request.outputs),
         limits=resolved,
         truncate=request.on_output_limit == "truncate",
+        explain=request.explain,
     )
     _check_strings(spec)
     _check_room(spec)

@@ -77,6 +77,8 @@ static const struct step steps[] = {
 	{ STAGE_CAPABILITIES, drop_capabilities },
 	/* Landlock and seccomp ask for it from whoever has no capability. */
 	{ STAGE_NO_NEW_PRIVS, set_no_new_privs },
+	/* For good, and for all that it will fork and execute; the filter then refuses to ask otherwise. */
+	{ STAGE_SPECULATION, restrict_speculation },
 	/* Opens the directories it speaks of, so before the filter. */
 	{ STAGE_LANDLOCK, restrict_files },
 	/* With the job's ids and under Landlock: it finds what execve() will be allowed to run. */

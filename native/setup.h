@@ -19,6 +19,7 @@ struct sandbox {
 	const struct make *make;
 	int joins[DESCRIPTORS_MAX];         /* tasks files of v1 */
 	int counters[CPU_COUNTERS_MAX];
+	int box;                            /* what outputs will be read through */
 	struct start start;
 	int stdio[3];
 	const char *plan;                   /* mapped, start.plan_bytes long */
@@ -50,7 +51,7 @@ step_function make_read_only, size_scratch;
 step_function keep_own_descriptors, join_cgroup, become_root_of_sandbox, reset_signals;
 step_function die_with_parent, start_session, forbid_nesting, set_hostname, raise_loopback;
 step_function set_rlimits, change_ids, drop_capabilities, set_no_new_privs;
-step_function restrict_files, load_filter;
+step_function restrict_speculation, restrict_files, load_filter;
 
 /* job.c */
 step_function receive_job, write_files, put_stdio, close_descriptors, find_program, report_baseline;
