@@ -157,7 +157,8 @@ def test_an_explained_denial_is_answered_as_the_plain_one():
 
 
 @pytest.mark.parametrize(
-    ("call", "count"), [("socket", 3), ("unshare", 1), ("mount", 5), ("getpid", 0), ("mmap", 6), ("clone3", 2)]
+    ("call", "count"),
+    [("socket", 3), ("unshare", 1), ("mount", 5), ("getpid", 0), ("mmap", 6), ("clone3", 2)],
 )
 def test_a_denial_has_as_many_arguments_as_its_call(call, count):
     assert policies.argument_count(numbers.number(call)) == count
