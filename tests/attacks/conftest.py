@@ -6,6 +6,7 @@ unchanged; descriptors, threads and memory of service and supervisor are back wh
 """
 
 import os
+import re
 import statistics
 import subprocess
 import time
@@ -27,9 +28,63 @@ CANARY_FACTOR, CANARY_SLACK_MS = 5, 100
 MEMORY_SLACK_BYTES = 16 << 20
 
 
+_ROWS = re.compile(r"Attacks? ([0-9][0-9, andto]*)")
+
+
+def rows(docstring: str) -> set[int]:
+    """The rows that a test is about: "Attack 7.", "Attacks 3, 5 and 8.", "Attacks 15 to 17."."""
+    found = _ROWS.match(docstring)
+    words = re.findall(r"\d+|to", found[1]) if found else []
+    numbers: set[int] = set()
+    for before, word in zip(["", *words], words, strict=False):
+        if word != "to":
+            first = max(numbers) + 1 if before == "to" else int(word)
+            numbers.update(range(first, int(word) + 1))
+    return numbers
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Note which rows each test is about. The siege comes last: it uses what the others sent."""
+    items.sort(key=lambda item: item.path.name == "test_siege.py")
+    for item in items:
+        if item.path.parent == HERE:
+            item.user_properties.append(("rows", rows(item.obj.__doc__ or "")))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell how many attacks were tried, which were not and why, and what the oracle found left over."""
+    about = {
+        outcome: [
+            report
+            for report in terminalreporter.stats.get(outcome, [])
+            if hasattr(report, "user_properties")
+            and any(name == "rows" for name, _ in report.user_properties)
+        ]
+        for outcome in ("passed", "failed", "error", "skipped")
+    }
+    tried = set().union(*(_rows_of(report) for name in ("passed", "failed") for report in about[name]))
+    skipped = {row: report.longrepr[2] for report in about["skipped"] for row in _rows_of(report) - tried}
+    left = [report.nodeid for report in about["error"] if report.when == "teardown"]
+    if not tried and not skipped:
+        return
+    terminalreporter.section("attacks")
+    terminalreporter.line(f"{len(tried)} tried, {len(skipped)} skipped, {len(left)} with leftovers")
+    for told in (dict(report.user_properties).get("siege") for report in about["passed"] + about["failed"]):
+        if told:
+            terminalreporter.line(f"siege: {told}")
+    for row, reason in sorted(skipped.items()):
+        terminalreporter.line(f"  {row}: {reason}")
+    for nodeid in left:
+        terminalreporter.line(f"  left something: {nodeid}")
+
+
+def _rows_of(report: Any) -> set[int]:
+    return next(found for name, found in report.user_properties if name == "rows")
+
+
 def compile_c(source: Path, target: Path, *options: str) -> bytes:
-    """A static program, so that it runs in every image."""
-    subprocess.run(["gcc", "-O1", "-static", "-pthread", *options, "-o", target, source], check=True)
+    """A program for the image `host`, which has this host's libraries."""
+    subprocess.run(["gcc", "-O1", "-s", "-pthread", *options, "-o", target, source], check=True)
     return target.read_bytes()
 
 
@@ -52,9 +107,15 @@ class Target:
 
     def __init__(self, service: Any, client: httpx.Client, processes: Any) -> None:
         self.service, self.client, self._processes = service, client, processes
+        self.bodies: list[dict[str, Any]] = []
 
     def attack(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Post a job and return its result; a refusal is a failure of the test."""
+        """Post a job and return its result; a refusal is a failure of the test. It is kept for the siege."""
+        self.bodies.append(body)
+        return self.run(body)
+
+    def run(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Post a job and return its result."""
         answer = self.client.post("/v1/run", json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -62,7 +123,7 @@ class Target:
     def canary_ms(self) -> float:
         """How long a harmless job takes to be answered."""
         began = time.perf_counter()
-        assert self.attack({"argv": ["echo", "canary"]})["stdout"]["text"] == "canary\n"
+        assert self.run({"argv": ["echo", "canary"]})["stdout"]["text"] == "canary\n"
         return (time.perf_counter() - began) * 1000
 
     def footprint(self) -> dict[str, Any]:
