@@ -42,8 +42,6 @@ static const struct step steps[] = {
 	{ STAGE_PARENT, die_with_parent },
 	/* No terminal and no keys of the service's session. */
 	{ STAGE_SESSION, start_session },
-	/* Before the first mount, or it would be seen outside. */
-	{ STAGE_PRIVATE, make_mounts_private },
 	/* The image, by overlay: a file in two sandboxes is two inodes, and locks do not leak. */
 	{ STAGE_ROOT, mount_root },
 	/* The rest goes beneath the new root while the host's devices can still be seen. */

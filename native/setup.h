@@ -22,6 +22,7 @@ struct sandbox {
 	int box;                            /* what outputs will be read through */
 	struct start start;
 	int stdio[3];
+	int came_last;                      /* of the descriptors that came with the job: the plan */
 	const char *plan;                   /* mapped, start.plan_bytes long */
 	const char *filter;                 /* mapped, start.filter_bytes long */
 	const char *files;                  /* where the plan's files begin */
@@ -44,7 +45,7 @@ _Noreturn void setup_run(struct sandbox *sandbox);
 typedef int step_function(struct sandbox *sandbox, int *index);
 
 /* root.c */
-step_function make_mounts_private, mount_root, mount_proc, mount_dev, mount_scratch, enter_root;
+step_function mount_root, mount_proc, mount_dev, mount_scratch, enter_root;
 step_function make_read_only, size_scratch;
 
 /* barriers.c */

@@ -33,8 +33,7 @@
 #include "request.h"
 #include "slot.h"
 
-/* Where the socket to the service is kept. 0, 1 and 2 stay taken: no sandbox's descriptor lands there. */
-enum { SERVICE = 3, EVENTS = 64 };
+enum { EVENTS = 64 };
 
 /* What an event is about; the slot's number stands beside it. */
 enum about { ABOUT_SERVICE, ABOUT_CONTROL, ABOUT_INIT, ABOUT_TIMER, ABOUT_OOM, ABOUT_CALLS };
