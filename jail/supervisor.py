@@ -310,8 +310,14 @@ class Supervisor:
 
 
 def _spawn(control: int, namespace: int, directory: Path) -> subprocess.Popen:
-    """Start the program: its socket as stdin, the namespace as stdout, and nothing of our environment."""
-    return subprocess.Popen([program(), "supervise"], stdin=control, stdout=namespace, env={}, cwd=directory)
+    """Start the program: its socket as stdin, the namespace as stdout, and nothing of our environment.
+
+    Its arguments are those of init as well, which every job may read: they tell no path.
+    """
+    arguments = [program().name, "supervise"]
+    return subprocess.Popen(
+        arguments, executable=program(), stdin=control, stdout=namespace, env={}, cwd=directory
+    )
 
 
 def _close(descriptor: int) -> None:
