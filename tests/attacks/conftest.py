@@ -226,6 +226,8 @@ def _eventually(condition: Callable[[], bool]) -> bool:
 @pytest.fixture(autouse=True)
 def oracle(target: Target, usual_ms: float, canary_file: Path, cgroups_of: Any) -> Iterator[None]:
     """The common oracle, after every attack."""
+    # The client's connection, which is closed when it is idle for long, is there before as it is after.
+    target.canary_ms()
     before, memory = target.footprint(), target.memory_bytes()
     yield
     assert _eventually(lambda: target.footprint()["sandboxes"] == 0), "a process of a job is left"
