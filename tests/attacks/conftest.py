@@ -137,6 +137,17 @@ class Target:
             "sandboxes": len(self._processes.descendants(pids[1])),
         }
 
+    def rests(self) -> bool:
+        """Whether nothing is under way: the last sandbox may not have been released yet.
+
+        Service and supervisor have one thread each, which is runnable for as long as there is work. The
+        request, which starts no job, is for the client's connection: it is closed when it is idle for long.
+        """
+        assert self.client.get("/healthz").status_code == 200
+        pids = (self.service.pid, self.service.supervisor)
+        sleep = all(self._processes.status(pid)["State"].startswith("S") for pid in pids)
+        return sleep and not self._processes.descendants(self.service.supervisor)
+
     def memory_bytes(self) -> list[int]:
         """What service and supervisor hold."""
         pids = (self.service.pid, self.service.supervisor)
@@ -202,6 +213,30 @@ def probe(target: Target, built: Callable[..., dict[str, Any]]) -> Callable[...,
     return run
 
 
+PYTHON_PRELUDE = """
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def answer(call, *arguments, **named):
+    try: return call(*arguments, **named)
+    except OSError as error: return errno.errorcode[error.errno]
+"""
+
+
+@pytest.fixture
+def python(attack: Callable[..., dict[str, Any]]) -> Callable[..., str]:
+    """What a Python script prints; it has to end well.
+
+    At hand in it are `libc`, and answer(call, …): its result, or the name of its errno.
+    """
+
+    def run(script: str, **fields: Any) -> str:
+        result = attack(argv=["python3", "-ISc", PYTHON_PRELUDE + script], **fields)
+        assert result["status"] == "ok", result
+        return result["stdout"]["text"]
+
+    return run
+
+
 def _number(call: str | int) -> int:
     return call if isinstance(call, int) else numbers.number(call)
 
@@ -226,8 +261,7 @@ def _eventually(condition: Callable[[], bool]) -> bool:
 @pytest.fixture(autouse=True)
 def oracle(target: Target, usual_ms: float, canary_file: Path, cgroups_of: Any) -> Iterator[None]:
     """The common oracle, after every attack."""
-    # The client's connection, which is closed when it is idle for long, is there before as it is after.
-    target.canary_ms()
+    assert _eventually(target.rests)
     before, memory = target.footprint(), target.memory_bytes()
     yield
     assert _eventually(lambda: target.footprint()["sandboxes"] == 0), "a process of a job is left"
