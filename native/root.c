@@ -134,11 +134,11 @@ int mount_root(struct sandbox *sandbox, int *index)
  * behind an empty tmpfs.
  */
 static const char *const masked_files[] = {
-	"proc/cmdline",	  "proc/config.gz", "proc/diskstats",	  "proc/interrupts",
-	"proc/iomem",	  "proc/ioports",   "proc/kallsyms",	  "proc/kcore",
-	"proc/key-users", "proc/keys",	    "proc/latency_stats", "proc/modules",
-	"proc/partitions", "proc/sched_debug", "proc/softirqs",	  "proc/sysrq-trigger",
-	"proc/timer_list",
+	"proc/bootconfig", "proc/cmdline", "proc/config.gz", "proc/diskstats",
+	"proc/interrupts", "proc/iomem", "proc/ioports", "proc/kallsyms",
+	"proc/kcore", "proc/key-users", "proc/keys", "proc/latency_stats",
+	"proc/modules", "proc/partitions", "proc/sched_debug", "proc/softirqs",
+	"proc/sysrq-trigger", "proc/timer_list",
 };
 
 static const char *const masked_directories[] = {
