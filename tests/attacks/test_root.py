@@ -4,8 +4,9 @@ import ctypes
 import os
 import shutil
 import socket
+import tempfile
 import threading
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -41,12 +42,13 @@ class OwnImage:
 
 
 @pytest.fixture(scope="module")
-def own_image(service_class, tmp_path_factory):
-    state = tmp_path_factory.mktemp("state")
-    for path in (state, *state.parents[:2]):
-        path.chmod(0o711)
-    running = service_class({"JAIL_SLOTS": "1", "JAIL_STATE": str(state)})
-    with closing(running), httpx.Client(base_url=running.url, timeout=60) as client:
+def own_image(service_class):
+    with ExitStack() as undo:
+        # Sandboxes have to reach it, and pytest's own directories are closed to them.
+        state = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="jail-state-")))
+        state.chmod(0o711)
+        running = undo.enter_context(closing(service_class({"JAIL_SLOTS": "1", "JAIL_STATE": str(state)})))
+        client = undo.enter_context(httpx.Client(base_url=running.url, timeout=60))
         yield OwnImage(state, client)
 
 
