@@ -13,6 +13,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,9 @@ from rich.table import Table
 CHECKOUT = Path(__file__).parents[1]
 PARTS = ("jail", "native", "policies", "tests", "meson.build", "pyproject.toml", "README.md", "SECURITY.md")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?::\S+)", re.MULTILINE)
+SKIPPED = re.compile(r"^SKIPPED \[\d+\] \S+: (.*)$", re.MULTILINE)
+PASSED = re.compile(r"\d+ passed")
+TIMEOUT_SECONDS = 120
 
 
 class Mutation(NamedTuple):
@@ -40,12 +44,31 @@ class Mutation(NamedTuple):
     tests: list[str]
 
 
+class Tried(NamedTuple):
+    """The tests that failed; why all were skipped, if they were."""
+
+    failed: list[str]
+    skipped: str
+
+
 class Outcome(NamedTuple):
-    """`caught`: the tests that failed. `seconds`: for building and testing."""
+    """What became of an edit. `seconds`: for building and testing."""
 
     mutation: Mutation
-    caught: list[str]
+    tried: Tried
     seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """In colour. An edit that this host cannot show is not unnoticed."""
+        if self.tried.failed:
+            return "[green]caught[/]"
+        return "[yellow]cannot be shown here[/]" if self.tried.skipped else "[bold red]UNNOTICED[/]"
+
+    @property
+    def unnoticed(self) -> bool:
+        """Whether every test passed."""
+        return not self.tried.failed and not self.tried.skipped
 
 
 def mutations() -> list[Mutation]:
@@ -83,21 +106,32 @@ class Copy:
             if path.is_file():
                 shutil.copy(path, self.place / "jail")
 
-    def failures(self, tests: list[str]) -> list[str]:
-        """Run the tests and name those that failed."""
+    def attempt(self, tests: list[str]) -> Tried:
+        """Run the tests. One that does not come back has noticed."""
         environment = {**os.environ, "PYTHONPATH": str(self.place), "PYTHONDONTWRITEBYTECODE": "1"}
-        options = ["-q", "--tb=no", "--import-mode=importlib", "-p", "no:cacheprovider"]
-        found = subprocess.run(
-            [sys.executable, "-P", "-m", "pytest", *options, *tests],
+        options = ["-q", "-rfEs", "--tb=no", "--import-mode=importlib", "-p", "no:cacheprovider"]
+        command = [sys.executable, "-P", "-m", "pytest", *options, *tests]
+        running = subprocess.Popen(
+            command,
             cwd=self.checkout,
             env=environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
+            # With whatever it started, so that it can be ended as a whole.
+            process_group=0,
         )
+        try:
+            told, _ = running.communicate(timeout=TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.communicate()
+            return Tried([f"{test} (hangs)" for test in tests], "")
         # 2 to 5: interrupted, broken, misused, or nothing to run. Only 0 and 1 say something of the barrier.
-        if found.returncode not in (0, 1):
-            raise RuntimeError(found.stdout[-2000:] + found.stderr[-2000:])
-        return FAILED.findall(found.stdout)
+        if running.returncode not in (0, 1):
+            raise RuntimeError(told[-4000:])
+        reason = SKIPPED.search(told) if not PASSED.search(told) else None
+        return Tried(FAILED.findall(told), reason[1] if reason else "")
 
     @staticmethod
     def _run(*command: str) -> None:
@@ -114,7 +148,7 @@ def attempt(copy: Copy, mutation: Mutation) -> Outcome:
     path.write_text(text.replace(mutation.old, mutation.new))
     try:
         copy.install()
-        return Outcome(mutation, copy.failures(mutation.tests), time.monotonic() - began)
+        return Outcome(mutation, copy.attempt(mutation.tests), time.monotonic() - began)
     finally:
         path.write_text(text)
 
@@ -122,9 +156,9 @@ def attempt(copy: Copy, mutation: Mutation) -> Outcome:
 def check_healthy(copy: Copy, chosen: list[Mutation]) -> None:
     """What fails without any edit notices nothing."""
     tests = sorted({test for mutation in chosen for test in mutation.tests})
-    failures = copy.failures(tests)
-    if failures:
-        raise SystemExit(f"these fail without any edit: {', '.join(failures)}")
+    failed = copy.attempt(tests).failed
+    if failed:
+        raise SystemExit(f"these fail without any edit: {', '.join(failed)}")
 
 
 def run(chosen: list[Mutation], console: Console) -> Iterator[Outcome]:
@@ -138,8 +172,7 @@ def run(chosen: list[Mutation], console: Console) -> Iterator[Outcome]:
         for number, mutation in enumerate(chosen, 1):
             with console.status(f"{number} of {len(chosen)}: {mutation.name}"):
                 outcome = attempt(copy, mutation)
-            verdict = "[green]caught[/]" if outcome.caught else "[bold red]UNNOTICED[/]"
-            console.print(f"{verdict} {mutation.name} [dim]{outcome.seconds:.1f} s[/]")
+            console.print(f"{outcome.verdict} {mutation.name} [dim]{outcome.seconds:.1f} s[/]")
             yield outcome
 
 
@@ -147,10 +180,12 @@ def show(outcomes: list[Outcome], console: Console) -> None:
     """Which tests caught what."""
     table = Table("barrier switched off", "in", "caught by")
     for outcome in outcomes:
-        names = [test.split("::", 1)[1] for test in outcome.caught]
-        table.add_row(outcome.mutation.name, outcome.mutation.file, "\n".join(names) or "[red]nothing[/]")
+        failed, skipped = outcome.tried
+        names = sorted({test.split("::", 1)[1].split("[", 1)[0] for test in failed})
+        told = "\n".join(names) or f"{outcome.verdict} {skipped}"
+        table.add_row(outcome.mutation.name, outcome.mutation.file, told)
     console.print(table)
-    unnoticed = sum(not outcome.caught for outcome in outcomes)
+    unnoticed = sum(outcome.unnoticed for outcome in outcomes)
     console.print(f"{len(outcomes)} barriers switched off, {unnoticed} unnoticed")
 
 
@@ -167,7 +202,7 @@ def main() -> None:
     console = Console(highlight=False)
     outcomes = list(run(chosen, console))
     show(outcomes, console)
-    raise SystemExit(any(not outcome.caught for outcome in outcomes))
+    raise SystemExit(any(outcome.unnoticed for outcome in outcomes))
 
 
 if __name__ == "__main__":
