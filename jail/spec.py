@@ -8,6 +8,7 @@ caller may ask for less, never for more, and never for "unlimited".
 """
 
 import binascii
+import json
 import re
 from base64 import b64decode
 from collections.abc import Collection, Mapping
@@ -134,13 +135,27 @@ def _type_error(error: msgspec.ValidationError) -> SpecError:
 
 
 def decode(body: bytes) -> Request:
-    """Read a JSON body into a Request; raises SpecError for bad JSON, fields and types."""
+    """Read a JSON body into a Request; raises SpecError for bad JSON, fields, types and repeated names."""
     try:
-        return msgspec.json.decode(body, type=Request)
+        request = msgspec.json.decode(body, type=Request)
     except msgspec.ValidationError as error:
         raise _type_error(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SpecError("", f"the body is not JSON in UTF-8: {error}") from None
+    # An object becomes a tuple of pairs, a number is left as it stands: some are too long for int().
+    _check_unique("", json.loads(body, object_pairs_hook=tuple, parse_int=str, parse_float=str))
+    return request
+
+
+def _check_unique(prefix: str, pairs: tuple[tuple[str, object], ...]) -> None:
+    """Refuse a name that stands twice: msgspec takes the last, who checked the body before us maybe not."""
+    seen: set[str] = set()
+    for name, value in pairs:
+        if name in seen:
+            raise SpecError(f"{prefix}{name}", "stands twice in the body")
+        seen.add(name)
+        if isinstance(value, tuple):
+            _check_unique(f"{prefix}{name}.", value)
 
 
 def parse(body: bytes, rules: Rules) -> JobSpec:
