@@ -5,6 +5,7 @@ namespace and files are gone; a canary job is answered as fast as ever; a canary
 unchanged; descriptors, threads and memory of service and supervisor are back where they were.
 """
 
+import json
 import os
 import re
 import statistics
@@ -12,7 +13,8 @@ import subprocess
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -182,7 +184,13 @@ def target(processes: Any, service_class: Any, secret: str) -> Iterator[Target]:
 @pytest.fixture(scope="session")
 def usual_ms(target: Target) -> float:
     """How long a canary takes when nothing is wrong."""
-    return statistics.median(target.canary_ms() for _ in range(15))
+    found = statistics.median(target.canary_ms() for _ in range(15))
+    # The first oracle looks next: what the last canary had is given back soon after its answer.
+    looks = [target.footprint()]
+    while len(looks) < 100:
+        time.sleep(0.001)
+        looks = [*looks, seen] if (seen := target.footprint()) == looks[-1] else [seen]
+    return found
 
 
 @pytest.fixture
@@ -191,6 +199,33 @@ def attack(target: Target) -> Callable[..., dict[str, Any]]:
 
     def run(body: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
         return target.attack({**(body or {}), **fields})
+
+    return run
+
+
+@pytest.fixture
+def running(target: Target, processes: Any) -> Callable[..., AbstractContextManager[list[int]]]:
+    """A job that goes on meanwhile: `with running(body, "sleep") as pids:`. It ends with the context.
+
+    One of its processes comes to execute what is named. `pids`: of its sandbox, init first. `service`:
+    another than the target's.
+    """
+
+    def begun(supervisor: int, before: set[int], name: str) -> list[int]:
+        found = [pid for pid in processes.descendants(supervisor) if pid not in before]
+        return found if name in map(processes.name, found) else []
+
+    @contextmanager
+    def run(body: dict[str, Any], name: str, service: Any = None) -> Iterator[list[int]]:
+        service = service or target.service
+        supervisor = service.supervisor
+        before = set(processes.descendants(supervisor))
+        with closing(HTTPConnection(service.url.removeprefix("http://"))) as client:
+            client.request("POST", "/v1/run", json.dumps(body), {"Content-Type": "application/json"})
+            assert _eventually(lambda: begun(supervisor, before, name)), "the job has not begun"
+            pids = begun(supervisor, before, name)
+            yield pids
+        processes.wait_for_end(pids)
 
     return run
 
