@@ -508,8 +508,8 @@ def test_init_dies_with_the_supervisor_before_it_looks_at_its_socket(
 ):
     """Attack 113. PDEATHSIG by itself.
 
-    Init has a hundredth of a processor and 20,000 inodes to make, which takes it many times longer
-    than it has here, and before that is done it does not read its socket.
+    The service is stopped, so that it sweeps nothing. Init has a hundredth of a processor and 20,000
+    inodes to make, which takes it many times longer than it has here; until then it reads no socket.
     """
     service = serve(JAIL_SLOTS="1")
     body = {
@@ -519,8 +519,12 @@ def test_init_dies_with_the_supervisor_before_it_looks_at_its_socket(
     }
     with closing(send(service, body)):
         eventually(lambda: sum(map(throttled, cgroups_of(service.pid))) >= 2)
-        # Init alone: its job's process comes after the files.
-        assert kill_family(service.supervisor, 2) == 1
+        service.signal(signal.SIGSTOP)
+        try:
+            # Init alone: its job's process comes after the files.
+            assert kill_family(service.supervisor, 2) == 1
+        finally:
+            service.signal(signal.SIGCONT)
     eventually(lambda: cgroups_of(service.pid) == [])
     canary(service)
 
