@@ -286,7 +286,6 @@ def test_a_resource_limit_of_its_own_is_no_limit_of_jail(python):
     script = "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 2))\nwhile True: pass"
     result = python(script, limits={"cpu_ms": 5000, "wall_ms": 20_000})
     assert (result["status"], result["signal"], result["limit"]) == ("signaled", signal.SIGXCPU, None)
-    assert result["usage"]["cpu_ms"] >= 900
 
 
 @pytest.mark.parametrize("depth", [1, 20])
@@ -366,14 +365,20 @@ def test_there_is_no_cgroup_to_move_to(sh):
     assert "/proc/self/cgroup" in result["stderr"]["text"]
 
 
-def test_no_process_of_a_job_leaves_its_cgroup(running, built, cgroups_of, target):
+def test_no_process_of_a_job_leaves_its_cgroup(running, processes, cgroups_of, target):
     """Attack 111. In sessions of their own and orphaned, all are in the one cgroup of the sandbox."""
     script = "(setsid sleep 999 &); setsid sleep 999 & (sleep 999 &); exec sleep 1000"
+
+    def sleepers(init):
+        found = [pid for pid in processes.descendants(init) if processes.name(pid) == "sleep"]
+        return found if len(found) == 4 else []
+
     with running({"argv": ["sh", "-c", script]}, "sleep") as pids:
-        own = {Path(f"/proc/{pid}/cgroup").read_text() for pid in pids}
+        family = [pids[0], *eventually(lambda: sleepers(pids[0]))]
+        own = {Path(f"/proc/{pid}/cgroup").read_text() for pid in family}
         held = {pid for place in cgroups_of(target.service.pid) for pid in members(place)}
     assert len(own) == 1
-    assert set(pids) <= held
+    assert set(family) == held
 
 
 def members(place):
