@@ -165,6 +165,22 @@ def test_whomever_the_kernel_kills_for_memory_it_is_the_jobs_limit(sh, bomb, mib
     assert (result["status"], result["limit"]) == ("memory_limit", "memory_bytes"), result
 
 
+def test_a_sandbox_whose_init_is_killed_from_outside_is_nobodys_fault(target, processes):
+    """Attack 103. As by the host's own OOM killer: all of it dies, and the program is not blamed."""
+    supervisor = target.service.supervisor
+
+    def sleeping():
+        found = processes.descendants(supervisor)
+        return found if "sleep" in map(processes.name, found) else []
+
+    with closing(send(target.service, SLEEPER)) as client:
+        family = eventually(sleeping)
+        os.kill(family[0], signal.SIGKILL)
+        processes.wait_for_end(family)
+        result = json.load(client.getresponse())
+    assert (result["status"], result["exit_code"], result["signal"]) == ("sandbox_error", None, None)
+
+
 def test_the_job_cannot_make_init_the_likelier_victim(sh):
     """Attack 103."""
     result = sh(
@@ -357,8 +373,9 @@ def test_what_cannot_be_executed_is_told_and_can_be_survived(attack, name):
 
 
 def test_there_is_no_cgroup_to_move_to(sh):
-    """Attack 111."""
-    names = "-name cgroup.procs -o -name cgroup.threads -o -name tasks -o -name cgroup.kill"
+    """Attack 111. Nor one to freeze: attack 108."""
+    files = ("cgroup.procs", "cgroup.threads", "tasks", "cgroup.kill", "cgroup.freeze", "freezer.state")
+    names = " -o ".join(f"-name {name}" for name in files)
     find = f"find / -path /usr -prune -o -type f \\( {names} \\) -print 2>/dev/null"
     result = sh(f"{find}; echo 0 > /proc/self/cgroup; true")
     assert result["stdout"]["text"] == ""
