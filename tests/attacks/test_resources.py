@@ -64,20 +64,20 @@ def told(attack):
 def holding(target, processes):
     """Within its context jobs live that hold what they took; it gives how much each did."""
 
-    def counts():
-        names = [processes.name(pid) for pid in processes.descendants(target.service.supervisor)]
+    def counts(service):
+        names = [processes.name(pid) for pid in processes.descendants(service.supervisor)]
         return sorted(int(name.split()[1]) for name in names if name.startswith("full "))
 
     @contextmanager
-    def run(*bodies):
-        place = urllib.parse.urlsplit(target.service.url).netloc
+    def run(*bodies, service=target.service):
+        place = urllib.parse.urlsplit(service.url).netloc
         with ExitStack() as ends:
             for body in bodies:
                 # The end of the connection is the end of the job.
                 connection = ends.enter_context(closing(http.client.HTTPConnection(place)))
                 connection.request("POST", "/v1/run", json.dumps(body), {"Content-Type": "application/json"})
             end = time.monotonic() + DEADLINE_SECONDS
-            while len(found := counts()) < len(bodies):
+            while len(found := counts(service)) < len(bodies):
                 assert time.monotonic() < end, "a job did not come to hold what it wanted"
             yield found
 
@@ -290,6 +290,20 @@ def test_file_notification_is_limited_and_the_service_still_has_it(holding, targ
         "kept = []; print(fill(watch))\n"
     )
     assert told(watches) == "(1024, 'ENOSPC')\n"
+
+
+def test_many_jobs_at_once_leave_half_of_file_notification_to_the_service(holding, serve):
+    """Attack 77. What they have counts for the service's user as well, whose maximum is 128 by default."""
+    maximum = int(Path("/proc/sys/user/max_inotify_instances").read_text())
+    slots = maximum // 16 + 1
+    if slots > 16:
+        pytest.skip("the host lets a user have more of inotify than sixteen jobs can")
+    body = python("hold(fill(libc.inotify_init)[0])", limits={"memory_bytes": 64 * MIB})
+    with holding(*[body] * slots, service=serve(JAIL_SLOTS=f"{slots}")) as counts:
+        assert sum(counts) == maximum // 2
+        descriptor = LIBC.inotify_init()
+        assert descriptor >= 0
+        os.close(descriptor)
 
 
 def test_fanotify_is_refused_by_the_filter(probe):
