@@ -1,6 +1,7 @@
-/* Attack 67: bombs KIND: multiply for ever, by fork, vfork and exec, or threads. The first one tells the first refusal. */
+/* Attack 67: bombs KIND: multiply for ever, by fork, vfork and exec, or threads. Each tells its first refusal. */
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,7 +19,7 @@ static int attempt(void)
 		return pthread_create(&thread, NULL, multiply, NULL);
 	pid = strcmp(kind, "vfork") ? fork() : vfork();
 	if (pid == 0 && !strcmp(kind, "vfork")) {
-		execl("/proc/self/exe", "bombs", kind, "quiet", NULL);
+		execl("/proc/self/exe", "bombs", kind, NULL);
 		_exit(1);
 	}
 	return pid < 0 ? errno : 0;
@@ -26,20 +27,20 @@ static int attempt(void)
 
 static void *multiply(void *unused)
 {
-	for (;;)
-		attempt();
+	static atomic_flag told = ATOMIC_FLAG_INIT;
+
+	for (;;) {
+		int error = attempt();
+
+		if (error && !atomic_flag_test_and_set(&told))
+			dprintf(1, "%d\n", error);
+	}
 	return unused;
 }
 
 int main(int argc, char **argv)
 {
-	pid_t first = getpid();
-	int error;
-
+	(void)argc;
 	kind = argv[1];
-	while (!(error = attempt()))
-		;
-	if (argc == 2 && getpid() == first)
-		dprintf(1, "%d\n", error);
 	multiply(NULL);
 }
