@@ -249,15 +249,16 @@ def big_files(total_bytes):
 
 def test_reading_more_than_the_memory_limit_is_no_offence(attack):
     """Attack 74. The peak has the page cache in it, as its source says; the maximum RSS has not."""
-    limit = 16 * MIB
+    # Not a small limit: what is being read ahead cannot be given up, and the kernel then kills after all.
+    limit = 64 * MIB
     result = attack(
-        argv=["cat", *big_files(3 * limit)],
+        argv=["cat", *big_files(2 * limit)],
         limits={"memory_bytes": limit, "stdout_bytes": 1},
         on_output_limit="truncate",
     )
     usage = result["usage"]
     assert result["status"] == "ok"
-    assert result["stdout"]["bytes"] >= 3 * limit
+    assert result["stdout"]["bytes"] >= 2 * limit
     assert usage["memory_source"] in ("memory.peak", "memory.max_usage_in_bytes")
     assert usage["max_rss_bytes"] < 8 * MIB < usage["memory_peak_bytes"] <= limit
 
