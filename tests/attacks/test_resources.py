@@ -286,6 +286,36 @@ def test_swap_is_no_way_round_the_memory_limit(target, holding, cgroups_of):
     assert limits or swapless or "swap" in degraded
 
 
+LOCKS = """
+import struct
+def lock(region):
+    if region % 100 == 0:
+        os.dup2(os.open(f'f{region}', os.O_RDWR | os.O_CREAT), 200 + region // 100)
+    what = struct.pack('hhqqi4x', fcntl.F_WRLCK, os.SEEK_SET, 2 * (region % 100), 1, 0)
+    fcntl.fcntl(200 + region // 100, COMMAND, what)
+region = iter(range(100_000))
+print(fill(lambda: lock(next(region))))
+"""
+
+
+@pytest.mark.parametrize("command", ["F_SETLK", "F_SETLKW", "F_OFD_SETLK", "F_OFD_SETLKW"])
+def test_record_locks_are_limited(told, command):
+    """Attack 76. No cgroup is charged for their memory: the supervisor counts them (native/listener.c)."""
+    script = LOCKS.replace("COMMAND", f"fcntl.{command}")
+    limits = {"open_files": 2048, "cpu_ms": 20_000, "wall_ms": 60_000}
+    assert told(script, limits=limits) == "(65536, 'ENOLCK')\n"
+
+
+def test_locks_of_open_files_are_limited_by_their_number(told):
+    """Attack 76. flock(2): one for each open file, however often it is asked for."""
+    script = (
+        "files = []\n"
+        "def lock(): files.append(os.open(f'{len(files)}', os.O_CREAT)); fcntl.flock(files[-1], fcntl.LOCK_EX)\n"
+        "print(fill(lock)[1])"
+    )
+    assert told(script) == "EMFILE\n"
+
+
 def test_file_notification_is_limited_and_the_service_still_has_it(holding, target, told):
     """Attack 77. By the job's user namespace, far below what its open files would allow."""
     limits = {"open_files": 1024}
