@@ -310,7 +310,9 @@ def test_locks_of_open_files_are_limited_by_their_number(told):
     """Attack 76. flock(2): one for each open file, however often it is asked for."""
     script = (
         "files = []\n"
-        "def lock(): files.append(os.open(f'{len(files)}', os.O_CREAT)); fcntl.flock(files[-1], fcntl.LOCK_EX)\n"
+        "def lock():\n"
+        "    files.append(os.open(f'{len(files)}', os.O_CREAT))\n"
+        "    fcntl.flock(files[-1], fcntl.LOCK_EX)\n"
         "print(fill(lock)[1])"
     )
     assert told(script) == "EMFILE\n"
