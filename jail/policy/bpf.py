@@ -12,7 +12,8 @@ INSTRUCTION = struct.Struct("=HBBI")
 INSTRUCTIONS_MAX = 4096
 
 # struct seccomp_data: int nr, u32 arch, u64 instruction_pointer, u64 args[6].
-DATA = struct.Struct("=IIQ6Q")
+ARGUMENTS = 6
+DATA = struct.Struct(f"=IIQ{ARGUMENTS}Q")
 NR_OFFSET = 0
 ARCH_OFFSET = 4
 

@@ -84,13 +84,15 @@ def number(call: str) -> int | None:
 
 def known() -> frozenset[int]:
     """List the numbers of all calls that this architecture has, as far as we know."""
-    older = (nr for nr in range(min(RECENT.values())) if _is_assigned(nr))
+    older = (nr for nr in range(min(RECENT.values())) if name(nr))
     return frozenset(older) | frozenset(RECENT.values())
 
 
-def _is_assigned(nr: int) -> bool:
+def name(nr: int) -> str | None:
+    """Look up the call that has number `nr` here; None where no call we know has it."""
+    if nr >= min(RECENT.values()):
+        return next((call for call, number in RECENT.items() if number == nr), None)
     try:
-        libseccomp().resolve_syscall(libseccomp().Arch.NATIVE, nr)
+        return libseccomp().resolve_syscall(libseccomp().Arch.NATIVE, nr).decode()
     except ValueError:
-        return False
-    return True
+        return None
