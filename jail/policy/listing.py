@@ -1,7 +1,8 @@
 """Policies in words: what each call is answered, what decides about one, how two policies differ.
 
 The unit is an Entry, one line: a call, and that it is allowed always, if some conditions hold,
-or refused with an errno of its own. A call with several rules has several entries.
+or refused with an errno of its own. How values are spread over rules and parts makes no difference: rules
+that differ in the values of one argument alone are one entry.
 """
 
 import errno
@@ -50,9 +51,39 @@ class Difference(msgspec.Struct, frozen=True):
 def entries(policy: Policy) -> list[Entry]:
     """Everything that a policy says of calls it names, by call."""
     found = [Entry(call) for call in policy.allow]
-    found += (Entry(rule.call, rule.conditions) for rule in policy.rules)
+    for call in {rule.call for rule in policy.rules}:
+        found += _merged([Entry(call, rule.conditions) for rule in policy.rules if rule.call == call])
     found += (Entry(call, errno=error_name(code)) for call, code in policy.answers.items())
     return sorted(found, key=lambda entry: (entry.call, words(entry)))
+
+
+def _merged(found: list[Entry]) -> list[Entry]:
+    done: list[Entry] = []
+    while found:
+        entry = found.pop(0)
+        for other in found:
+            if conditions := _union(entry.conditions, other.conditions):
+                found.remove(other)
+                found.append(Entry(entry.call, conditions))
+                break
+        else:
+            done.append(entry)
+    return done
+
+
+def _union(one: tuple[Condition, ...], other: tuple[Condition, ...]) -> tuple[Condition, ...] | None:
+    """The conditions of both, if they compare the same bits and differ in one argument's values at most."""
+    if _compared(one) != _compared(other):
+        return None
+    pairs = list(zip(one, other, strict=True))
+    if sum(set(a.values) != set(b.values) for a, b in pairs) > 1:
+        return None
+    return tuple(a if set(a.values) == set(b.values) else _both(a, b) for a, b in pairs)
+
+
+def _both(one: Condition, other: Condition) -> Condition:
+    values = dict(zip(one.values + other.values, one.names + other.names, strict=True))
+    return Condition(one.argument, one.mask, tuple(values), tuple(values.values()))
 
 
 def words(entry: Entry) -> str:

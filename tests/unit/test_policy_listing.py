@@ -35,14 +35,32 @@ ONE = when("socket", arg0="{ B = 2, A = 1 }", arg1="{ mask = 0xf, S = 3 }")
 
 
 def test_there_is_a_line_for_every_call_and_rule_in_alphabetical_order(policy):
-    found = policy('allow = ["write", "read"]\n[answer]\nENOSYS = ["clone3"]' + ONE + ONE.replace("3", "4"))
+    found = policy(
+        'allow = ["write", "read"]\n[answer]\nENOSYS = ["clone3"]' + ONE + when("socket", arg2="{ C = 3 }")
+    )
 
     assert lines(found) == [
         "clone3 ENOSYS",
         "read always",
         "socket if arg0 is one of A=0x1, B=0x2 and arg1 & 0xf is S=0x3",
-        "socket if arg0 is one of A=0x1, B=0x2 and arg1 & 0xf is S=0x4",
+        "socket if arg2 is C=0x3",
         "write always",
+    ]
+
+
+def test_rules_that_differ_in_one_argument_alone_are_one_line(policy):
+    found = [
+        when("socket", arg0="{ A = 1 }", arg1="{ S = 3 }"),
+        when("socket", arg0="{ B = 2 }", arg1="{ D = 4 }"),
+        when("socket", arg0="{ A = 1 }", arg1="{ D = 4 }"),
+        when("socket", arg0="{ A = 1 }", arg1="{ S = 3 }"),
+        when("socket", arg0="{ A = 1 }", arg1="{ mask = 0xf, X = 5 }"),
+    ]
+
+    assert lines(policy("".join(found))) == [
+        "socket if arg0 is A=0x1 and arg1 & 0xf is X=0x5",
+        "socket if arg0 is A=0x1 and arg1 is one of S=0x3, D=0x4",
+        "socket if arg0 is B=0x2 and arg1 is D=0x4",
     ]
 
 
