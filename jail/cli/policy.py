@@ -1,4 +1,4 @@
-"""`jail policy`: what the policies of this host allow, and what two of them differ in."""
+"""`jail policy`: what the policies of this host allow, what two differ in, and new ones from profiles."""
 
 import sys
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from rich.text import Text
 from jail import policy as policies
 from jail import settings
 from jail.cli.failures import explained
-from jail.policy import Policy, Verdict, bpf, listing, numbers
+from jail.policy import Policy, Verdict, bpf, importer, listing, numbers
 from jail.policy.listing import Entry
 
 # Status 1 is an answer of `test` and `diff`; what could not be looked at is a wrong command line's.
@@ -28,7 +28,7 @@ _DIRECTORY = click.option(
 
 @click.group()
 def policy() -> None:
-    """Show, try and compare system call policies."""
+    """Show, try, compare and import system call policies."""
 
 
 @policy.command("ls")
@@ -179,6 +179,40 @@ def _print_difference(found: listing.Difference) -> None:
     console = Console(highlight=False, soft_wrap=True)
     for sign, call, text, style in rows:
         console.print(Text(f"{sign} {call:{width}}  {text}", style))
+
+
+@policy.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--name", help="Of the policy; by default that of the output, else of FILE.")
+@click.option("--output", type=click.Path(dir_okay=False), help="A new file NAME.toml; stdout by default.")
+def import_profile(file: Any, name: str | None, output: str | None) -> None:
+    """Make a policy of a seccomp profile in Docker's or the OCI's JSON format.
+
+    What cannot be expressed is dropped, so that the policy allows no more than the profile. Each
+    difference is told on stderr.
+    """
+    name = name or Path(output or file.name).stem
+    if output and Path(output).name != f"{name}.toml":
+        raise click.UsageError(f"policy {name} has to be in a file {name}.toml")
+    with explained():
+        imported = importer.convert(importer.read(file.read(importer.CONTENT_BYTES_MAX + 1)), name)
+    for note in imported.notes:
+        click.echo(note, err=True)
+    allowed, known = policies.surface(imported.policy)
+    click.echo(f"{name}: {allowed} of {known} calls are allowed.", err=True)
+    if output:
+        _write_new(Path(output), imported.text)
+    else:
+        click.echo(imported.text, nl=False)
+
+
+def _write_new(path: Path, text: str) -> None:
+    """Create a file; one that is there may be a policy in use."""
+    try:
+        with path.open("x") as file:
+            file.write(text)
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror}") from None
 
 
 def _place(directory: str | None) -> Path:
