@@ -7,7 +7,8 @@
 What cannot be expressed is left out, so that a policy never allows more than its profile did: an
 allowance that cannot be expressed is dropped, and a call is refused altogether if the profile refuses
 it for some arguments. Sources: config-linux.md of opencontainers/runtime-spec, "Seccomp"; Docker adds
-`includes`, `excludes`, `archMap`, and `name` in place of `names`.
+`includes`, `excludes`, `archMap`, and `name` in place of `names`; Podman `errno` and `defaultErrno`, the
+errno's name, which wins over the number.
 """
 
 import errno
@@ -32,6 +33,7 @@ CONTENT_BYTES_MAX = 4 << 20
 _RULES_MAX = bpf.INSTRUCTIONS_MAX
 _CALL = re.compile("[a-z0-9_]{1,64}")
 _ALL_BITS = 0xFFFFFFFF
+_ERRNOS = {name: code for name, code in vars(errno).items() if name.startswith("E")}
 _GO_NAMES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 _ALLOW = "SCMP_ACT_ALLOW"
@@ -104,6 +106,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     names: list[str] | None = None
     name: str | None = None
     errno_ret: int | None = None
+    errno_name: str | None = msgspec.field(default=None, name="errno")
     args: list[_Argument] | None = None
     comment: str | None = None
     includes: _Where | None = None
@@ -120,6 +123,7 @@ class Profile(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
     default_action: _Action
     default_errno_ret: int | None = None
+    default_errno: str | None = None
     arch_map: list[_Architecture] | None = None
     architectures: list[str] | None = None
     flags: list[str] | None = None
@@ -171,6 +175,7 @@ def read(content: bytes) -> Profile:
         told = str(error).encode("unicode_escape").decode()
         raise PolicyError(f"no seccomp profile: {told}") from None
     _check_default(profile.default_action)
+    _check_errno("$.defaultErrno", profile.default_errno_ret, profile.default_errno)
     for index, entry in enumerate(profile.syscalls or ()):
         _check_entry(f"$.syscalls[{index}]", entry)
     return profile
@@ -195,8 +200,21 @@ def _check_entry(place: str, entry: _Entry) -> None:
         for key, value in (("value", argument.value), ("valueTwo", argument.value_two)):
             if not 0 <= value < 1 << 64:
                 raise PolicyError(f"{place}.args[{at}].{key}: {value} is no unsigned 64-bit number")
-    if entry.errno_ret is not None and not 0 <= entry.errno_ret < 4096:
-        raise PolicyError(f"{place}.errnoRet: {entry.errno_ret} is no errno")
+    _check_errno(f"{place}.errno", entry.errno_ret, entry.errno_name)
+
+
+def _check_errno(place: str, code: int | None, name: str | None) -> None:
+    if code is not None and not 0 <= code < 4096:
+        raise PolicyError(f"{place}Ret: {code} is no errno")
+    if name and name not in _ERRNOS:
+        raise PolicyError(f"{place}: no error number has the name {name!r}")
+
+
+def _errno(code: int | None, name: str | None) -> int:
+    """The errno that an entry gives: that of its name, its number, or by default EPERM."""
+    if name:
+        return _ERRNOS[name]
+    return errno.EPERM if code is None else code
 
 
 def convert(profile: Profile, name: str) -> Imported:
@@ -228,10 +246,10 @@ def _entry_for(calls: list[str]) -> str:
 
 
 def _note_whole(gathered: _Gathered, profile: Profile) -> None:
-    action, code = profile.default_action, profile.default_errno_ret
+    action, code = profile.default_action, _errno(profile.default_errno_ret, profile.default_errno)
     if action != _ERRNO:
         gathered.notes.append(f"defaultAction: {action}: calls that are not named answer EPERM")
-    elif code not in (None, errno.EPERM):
+    elif code != errno.EPERM:
         gathered.notes.append(f"defaultErrnoRet: {code}: calls that are not named answer EPERM")
     if profile.architectures or profile.arch_map:
         gathered.notes.append("architectures: a call by another architecture's entry always kills")
@@ -284,7 +302,7 @@ def _inapplicable(entry: _Entry) -> str | None:
 
 
 def _refuse(gathered: _Gathered, place: str, entry: _Entry, calls: list[str]) -> None:
-    code = entry.errno_ret if entry.errno_ret is not None else errno.EPERM
+    code = _errno(entry.errno_ret, entry.errno_name)
     if entry.action != _ERRNO:
         gathered.note(place, calls, f"{entry.action} becomes EPERM")
         code = errno.EPERM

@@ -141,6 +141,14 @@ def test_another_default_errno_is_told():
     assert convert(profile(defaultErrnoRet=38)).notes == (told,)
 
 
+def test_an_errno_by_name_wins_over_its_number():
+    refusal = {"names": ["tee"], "action": ERRNO, "errno": "EINVAL", "errnoRet": 1}
+    imported = convert(profile(refusal, defaultErrno="ENOSYS", defaultErrnoRet=1))
+
+    assert ask(imported, "tee") == policies.Action(Verdict.ERRNO, errno.EINVAL)
+    assert imported.notes == ("defaultErrnoRet: 38: calls that are not named answer EPERM",)
+
+
 # --- never more than the profile
 
 
@@ -278,6 +286,9 @@ def test_a_name_of_no_call_is_told_and_changes_nothing(name):
         (profile(allow("read", includes={"minKernel": 4.8})), r"\$\.syscalls\[1\]\.includes\.minKernel"),
         (profile(allow("read", errnoRet=-1)), r"\$\.syscalls\[1\]\.errnoRet"),
         (profile(allow("read", errnoRet=4096)), r"\$\.syscalls\[1\]\.errnoRet"),
+        (profile(allow("read", errno="EWHAT")), r"\$\.syscalls\[1\]\.errno: .* 'EWHAT'"),
+        (profile(defaultErrno="EWHAT"), r"\$\.defaultErrno: .* 'EWHAT'"),
+        (profile(defaultErrnoRet=-1), r"\$\.defaultErrnoRet: -1"),
         (profile(allow("read", args={})), r"\$\.syscalls\[1\]\.args"),
         (profile(allow("read", args=[arg(6, EQ, 0)])), r"\$\.syscalls\[1\]\.args\[0\]\.index"),
         (profile(allow("read", args=[arg(0, "EQ", 0)])), r"\$\.syscalls\[1\]\.args\[0\]\.op"),
