@@ -1,12 +1,15 @@
 """Importing seccomp profiles: what is kept, what is dropped and told, and what is refused at which place."""
 
 import errno
+import itertools
 import json
 import platform
 import time
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jail import policy as policies
 from jail.cli import main
@@ -256,6 +259,54 @@ def test_a_name_of_no_call_is_told_and_changes_nothing(name):
 
     assert imported.policy.allow == set(START["names"])
     assert imported.notes == (f"syscalls[1]: {name!r}: dropped, no system call has this name",)
+
+
+ARGUMENTS = st.builds(
+    arg,
+    st.integers(0, 2),
+    st.sampled_from([EQ, MASKED_EQ, MASKED_EQ, "SCMP_CMP_NE", "SCMP_CMP_LE", "SCMP_CMP_GT"]),
+    st.sampled_from([0, 1, 2, 3, 0xFFFFFFFF, 1 << 32, (1 << 64) - 1]),
+    st.sampled_from([0, 1, 2, 1 << 32]),
+)
+ENTRIES = st.builds(
+    lambda name, action, args: {"names": [name], "action": action, "args": args},
+    st.sampled_from(["socket", "lseek"]),
+    st.sampled_from([ALLOW, ALLOW, ALLOW, ERRNO]),
+    st.lists(ARGUMENTS, max_size=2),
+)
+COMPARE = {
+    EQ: lambda value, one, _: value == one,
+    MASKED_EQ: lambda value, one, two: value & one == two,
+    "SCMP_CMP_NE": lambda value, one, _: value != one,
+    "SCMP_CMP_LE": lambda value, one, _: value <= one,
+    "SCMP_CMP_GT": lambda value, one, _: value > one,
+}
+VALUES = [0, 1, 2, 3, 1 << 32, (1 << 32) + 1, (1 << 64) - 1]
+CALLS = [(call, *args) for call in ("socket", "lseek") for args in itertools.product(VALUES, repeat=3)]
+
+
+def allowed_by(entries, call, *values):
+    """Whether the profile's text allows a call, read by whoever lets a refusal win."""
+    actions = {
+        entry["action"]
+        for entry in entries
+        if entry["names"] == [call]
+        and all(COMPARE[a["op"]](values[a["index"]], a["value"], a["valueTwo"]) for a in entry["args"])
+    }
+    return actions == {ALLOW}
+
+
+@given(st.lists(ENTRIES, min_size=1, max_size=4))
+@settings(max_examples=100, deadline=None, database=None, derandomize=True)
+def test_a_policy_never_allows_what_its_profile_does_not(entries):
+    imported = convert(profile(*entries))
+    program = policies.compile_policy(imported.policy)
+
+    for call, *values in CALLS:
+        # The kernel reads socket's arguments as ints, and lseek's second one whole.
+        read = [value & 0xFFFFFFFF for value in values] if call == "socket" else values
+        if policies.simulate(program, numbers.number(call), values) == ALLOWED:
+            assert allowed_by(entries, call, *read), (call, values, imported.text)
 
 
 # --- refused
