@@ -166,7 +166,7 @@ def decision(policy: Policy, nr: int, args: Sequence[int]) -> str:
     for call, code in policy.answers.items():
         if numbers.number(call) == nr:
             return f"answer.{error_name(code)}"
-    if nr & bpf.X32_BIT and nr > 0:
+    if nr & bpf.X32_BIT and nr > 0 and bpf.native_arch() == bpf.AUDIT_ARCHES["x86_64"]:
         return "the x32 entry is another architecture's"
     return "the policy does not name it" if numbers.name(nr) else "no known call has this number"
 

@@ -1,5 +1,6 @@
 """Policies in words: each line, what decides, and what two policies differ in."""
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from jail import policy as policies
 from jail.policy import listing, numbers
 
 POLICIES = Path(__file__).parents[2] / "policies"
+X32 = pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86_64 has an x32 entry")
 HEAD = 'name = "{name}"\ndescription = "d"\n'
 
 
@@ -84,7 +86,7 @@ def test_listing_ends_with_what_is_not_named(policy):
         ("ptrace", (), "the policy does not name it"),
         (10_000, (), "no known call has this number"),
         (-1, (), "no known call has this number"),
-        (0x40000001, (), "the x32 entry is another architecture's"),
+        pytest.param(0x40000001, (), "the x32 entry is another architecture's", marks=X32),
     ],
 )
 def test_what_decides_is_named(policy, call, args, told):
