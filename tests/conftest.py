@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, closing
+from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,12 @@ class Processes:
     @staticmethod
     def descriptors(pid: int | str) -> list[str]:
         """What the descriptors of one of our own processes are; "self" is this one."""
-        return sorted(os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink())
+        found = []
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            # One that is closed meanwhile is none, as is that of this listing.
+            with suppress(FileNotFoundError):
+                found.append(os.readlink(path))
+        return sorted(found)
 
     @staticmethod
     def wait_for_end(pids: list[int]) -> None:

@@ -93,7 +93,7 @@ def _listing(entries: Sequence[Entry]) -> Table:
 
 
 def _style(entry: Entry) -> str:
-    if entry.errno:
+    if entry.errno and entry.maximum is None:
         return "red"
     return "yellow" if entry.conditions else "green"
 
@@ -128,12 +128,12 @@ def test(name: str, call: str, args: tuple[str, ...], as_json: bool, directory: 
         _print_json(answer)
     else:
         _print_answer(answer)
-    raise SystemExit(0 if verdict is Verdict.ALLOW else 1)
+    raise SystemExit(0 if verdict in (Verdict.ALLOW, Verdict.USER_NOTIF) else 1)
 
 
 def _call(found: Policy, call: str, args: Sequence[str]) -> tuple[int, list[int]]:
-    if len(args) > bpf.ARGUMENTS:
-        raise click.UsageError(f"a call has at most {bpf.ARGUMENTS} arguments")
+    if len(args) > len(bpf.ARGUMENT_OFFSETS):
+        raise click.UsageError(f"a call has at most {len(bpf.ARGUMENT_OFFSETS)} arguments")
     try:
         nr = listing.find_call(call)
         return nr, [listing.find_value(found, nr, at, text) for at, text in enumerate(args)]
@@ -141,7 +141,12 @@ def _call(found: Policy, call: str, args: Sequence[str]) -> tuple[int, list[int]
         raise click.UsageError(str(error)) from None
 
 
-_SPOKEN = {"allow": ("allowed", "green"), "errno": ("refused with", "red"), "kill_process": ("killed", "red")}
+_SPOKEN = {
+    "allow": ("allowed", "green"),
+    "user_notif": ("allowed so many times", "yellow"),
+    "errno": ("refused with", "red"),
+    "kill_process": ("killed", "red"),
+}
 
 
 def _print_answer(answer: dict[str, Any]) -> None:

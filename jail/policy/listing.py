@@ -13,7 +13,7 @@ import msgspec
 
 from jail.policy import bpf, numbers
 from jail.policy.numbers import PolicyError
-from jail.policy.text import Condition, Policy, Rule
+from jail.policy.text import Condition, Counted, Policy, Rule
 
 REST = (
     ("(any other call)", "EPERM"),
@@ -26,17 +26,21 @@ _ALL_BITS = 0xFFFFFFFF
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """Allowed if all conditions hold, always if there are none; or refused, where errno is a name."""
+    """Allowed if all conditions hold, always if there are none; or refused, where errno is a name.
+
+    With a maximum: allowed always, but so often if all conditions hold, and refused from then on.
+    """
 
     call: str
     conditions: tuple[Condition, ...] = ()
     errno: str | None = None
+    maximum: int | None = None
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """What the second policy allows beyond the first, the reverse, and calls that both refuse differently.
+    """What the second policy allows beyond the first, the reverse, and calls that are answered otherwise.
 
-    changed holds the call, and its errno by the first and by the second.
+    changed holds calls that both refuse, or both allow with any arguments: the call, and how in each.
     """
 
     added: tuple[Entry, ...]
@@ -53,8 +57,13 @@ def entries(policy: Policy) -> list[Entry]:
     found = [Entry(call) for call in policy.allow]
     for call in {rule.call for rule in policy.rules}:
         found += _merged([Entry(call, rule.conditions) for rule in policy.rules if rule.call == call])
+    found += map(_counted, policy.counted)
     found += (Entry(call, errno=error_name(code)) for call, code in policy.answers.items())
     return sorted(found, key=lambda entry: (entry.call, words(entry)))
+
+
+def _counted(rule: Counted) -> Entry:
+    return Entry(rule.call, rule.conditions, error_name(rule.error), rule.maximum)
 
 
 def _merged(found: list[Entry]) -> list[Entry]:
@@ -88,9 +97,10 @@ def _both(one: Condition, other: Condition) -> Condition:
 
 def words(entry: Entry) -> str:
     """An entry without its call, in words."""
-    if entry.errno:
-        return entry.errno
-    return "if " + " and ".join(map(_condition, entry.conditions)) if entry.conditions else "always"
+    met = "if " + " and ".join(map(_condition, entry.conditions)) if entry.conditions else "always"
+    if entry.maximum is not None:
+        return f"always, but at most {entry.maximum} times {met}, then {entry.errno}"
+    return entry.errno or met
 
 
 def plain(policy: Policy) -> str:
@@ -149,7 +159,7 @@ def _named_values(policy: Policy, nr: int, argument: int) -> list[tuple[tuple[bo
     """Every value with its name, and whether it is one of this call and of this argument; those last."""
     return sorted(
         ((numbers.number(rule.call) == nr, condition.argument == argument), value, name)
-        for rule in policy.rules
+        for rule in (*policy.rules, *policy.counted)
         for condition in rule.conditions
         for value, name in zip(condition.values, condition.names, strict=True)
     )
@@ -161,6 +171,9 @@ def decision(policy: Policy, nr: int, args: Sequence[int]) -> str:
     if rules:
         holding = (rule.source for rule in rules if _holds(rule, args))
         return next(holding, None) or f"none holds of {', '.join(rule.source for rule in rules)}"
+    for rule in policy.counted:
+        if numbers.number(rule.call) == nr:
+            return f"{rule.source}{', counted' if _holds(rule, args) else ''}"
     if any(numbers.number(call) == nr for call in policy.allow):
         return "allow"
     for call, code in policy.answers.items():
@@ -177,25 +190,41 @@ def error_name(code: int) -> str:
 
 
 def _holds(rule: Rule, args: Sequence[int]) -> bool:
-    padded = [*args, *[0] * (bpf.ARGUMENTS - len(args))]
+    padded = [*args, *[0] * (len(bpf.ARGUMENT_OFFSETS) - len(args))]
     return all(padded[c.argument] & c.mask in c.values for c in rule.conditions)
 
 
 def difference(first: Policy, second: Policy) -> Difference:
     """Compare what two policies allow, value by value."""
     one, other = _atoms(first), _atoms(second)
-    refused, refused_now = _refusals(first), _refusals(second)
-    both = sorted((refused.keys() | refused_now.keys()) - one.keys() - other.keys())
-    answers = ((call, refused.get(call, "EPERM"), refused_now.get(call, "EPERM")) for call in both)
+    manners = [(call, _manner(first, call), _manner(second, call)) for call in sorted(_named(first, second))]
     return Difference(
-        added=tuple(_beyond(one, other)),
-        removed=tuple(_beyond(other, one)),
-        changed=tuple(answer for answer in answers if answer[1] != answer[2]),
+        added=tuple(_told(second, entry) for entry in _beyond(one, other)),
+        removed=tuple(_told(first, entry) for entry in _beyond(other, one)),
+        changed=tuple(
+            (call, before, after)
+            for call, before, after in manners
+            if before and after and before != after and (call in one) == (call in other)
+        ),
     )
 
 
-def _refusals(policy: Policy) -> dict[str, str]:
-    return {call: error_name(code) for call, code in policy.answers.items()}
+def _told(policy: Policy, entry: Entry) -> Entry:
+    """The entry of what is allowed with any arguments tells as well if it is counted."""
+    counted = (rule for rule in policy.counted if rule.call == entry.call)
+    return next(map(_counted, counted), entry)
+
+
+def _named(first: Policy, second: Policy) -> set[str]:
+    return {entry.call for policy in (first, second) for entry in entries(policy)}
+
+
+def _manner(policy: Policy, call: str) -> str | None:
+    """How a call is refused, or allowed with any arguments; None if it depends on them."""
+    if call not in policy.allowed and call not in policy.answers:
+        return "EPERM"
+    found = [words(entry) for entry in entries(policy) if entry.call == call]
+    return None if any(rule.call == call for rule in policy.rules) else found[0]
 
 
 _Atom = tuple[Condition, ...]
@@ -204,6 +233,7 @@ _Atom = tuple[Condition, ...]
 
 def _atoms(policy: Policy) -> dict[str, list[_Atom]]:
     found: dict[str, list[_Atom]] = {call: [()] for call in policy.allow}
+    found |= {rule.call: [()] for rule in policy.counted}
     for rule in policy.rules:
         found.setdefault(rule.call, []).extend(itertools.product(*map(_single, rule.conditions)))
     return found

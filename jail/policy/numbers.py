@@ -93,6 +93,12 @@ def name(nr: int) -> str | None:
     if nr >= min(RECENT.values()):
         return next((call for call, number in RECENT.items() if number == nr), None)
     try:
-        return libseccomp().resolve_syscall(libseccomp().Arch.NATIVE, nr).decode()
+        found = libseccomp().resolve_syscall(libseccomp().Arch.NATIVE, nr)
     except ValueError:
         return None
+    return found.decode() if isinstance(found, bytes) else str(found)
+
+
+def call_name(nr: int) -> str:
+    """Tell the name of call `nr`, or its number in words where it has none that we know."""
+    return name(nr) or f"call {nr}"

@@ -37,6 +37,7 @@ LAYERS = (
     ),
     ("jail.delegation", "jail.instance", "jail.outputs", "jail.supervisor"),
     ("jail.plan", "jail.sandbox"),
+    ("jail.filters",),
     ("jail.run",),
     ("jail.engine",),
     ("jail.doctor", "jail.http"),

@@ -17,7 +17,7 @@ from jail.policy import Verdict, bpf, importer, numbers
 
 ALLOW, ERRNO = "SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO"
 EQ, MASKED_EQ = "SCMP_CMP_EQ", "SCMP_CMP_MASKED_EQ"
-START = {"names": ["execve", "exit_group", "write"], "action": ALLOW}
+START = {"names": ["execve", "exit_group", "sendmsg", "write"], "action": ALLOW}
 HERE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 ALLOWED, REFUSED = (
     policies.Action(verdict, code) for verdict, code in ((Verdict.ALLOW, 0), (Verdict.ERRNO, 1))
@@ -56,6 +56,7 @@ DOCKER = {
             "names": [
                 "execve",
                 "exit_group",
+                "sendmsg",
                 "read",
                 "write",
                 "mmap",
@@ -88,7 +89,7 @@ def test_a_docker_profile_becomes_a_policy():
     policy = convert(DOCKER).policy
 
     assert policy.allow == {
-        "execve", "exit_group", "read", "write", "mmap", "openat", "close", "getpid", "gettid",
+        "execve", "exit_group", "sendmsg", "read", "write", "mmap", "openat", "close", "getpid", "gettid",
     }  # fmt: skip
     assert policy.answers == {"clone3": errno.ENOSYS}
     assert [(rule.call, rule.conditions[0].mask, rule.conditions[0].values) for rule in policy.rules] == [
@@ -395,8 +396,13 @@ def test_the_longest_list_of_names_is_read_in_time():
     assert time.monotonic() - start < 20
 
 
-@pytest.mark.parametrize("left", START["names"])
-@pytest.mark.parametrize("is_conditional", [False, True])
+@pytest.mark.parametrize(
+    ("left", "is_conditional"),
+    [
+        *((name, False) for name in START["names"]),
+        *((name, True) for name in ("execve", "exit_group", "write")),
+    ],
+)
 def test_a_profile_without_what_starts_a_job_is_refused_with_the_cure(left, is_conditional):
     start = allow(*(name for name in START["names"] if name != left))
     some = [allow(left, args=[arg(0, MASKED_EQ, 1)])] if is_conditional else []
@@ -441,7 +447,7 @@ def test_the_output_is_a_policy_of_its_directory(run, tmp_path):
     assert status == 0, told
     assert policies.load("box", tmp_path) == convert(DOCKER, "box").policy
     assert "syscalls[2]: socket: dropped" in told
-    assert "box: 11 of " in told
+    assert "box: 12 of " in told
 
 
 def test_without_an_output_the_policy_is_printed_under_the_name_of_the_file(run):
