@@ -6,8 +6,6 @@ Some are seen from outside, at init or in the job's /proc; the others by what th
 import os
 import subprocess
 import sys
-import threading
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,40 +15,18 @@ from jail import host
 LAYERS_MAX = 16  # Documentation/userspace-api/landlock.rst: LANDLOCK_MAX_NUM_LAYERS
 
 
-@pytest.fixture
-def running(target, processes):
-    """Within it a job sleeps; gives the process id of its init."""
-
-    @contextmanager
-    def run():
-        job = threading.Thread(
-            target=target.run, args=({"argv": ["sleep", "60"], "limits": {"wall_ms": 5000}},)
-        )
-        job.start()
-        try:
-            yield wait_for_init(target.service.supervisor, processes)
-        finally:
-            job.join()
-
-    return run
-
-
-def wait_for_init(supervisor, processes):
-    while True:
-        for init in processes.children(supervisor):
-            if any(processes.name(job) == "sleep" for job in processes.children(init)):
-                return init
+SLEEPER = {"argv": ["sleep", "60"]}
 
 
 def test_init_is_undumpable(running):
     """Attack 6. Its files in /proc belong to root then, and not to its own user: proc(5), /proc/PID."""
-    with running() as init:
+    with running(SLEEPER, "sleep") as (init, _):
         assert os.stat(f"/proc/{init}/status").st_uid == 0
 
 
 def test_init_has_given_up_its_authority(running, processes):
     """Attacks 6 and 37. Under no filter itself, it has nothing that a flaw in it would lend to a job."""
-    with running() as init:
+    with running(SLEEPER, "sleep") as (init, _):
         status = processes.status(init)
     sets = {status[f"Cap{name}"] for name in ("Inh", "Prm", "Eff", "Bnd", "Amb")}
     assert (sets, status["NoNewPrivs"]) == ({"0" * 16}, "1")
@@ -58,7 +34,7 @@ def test_init_has_given_up_its_authority(running, processes):
 
 def test_a_sandbox_has_a_session_keyring_of_its_own(running, processes):
     """Attack 123. The kernel counts it for init's user, of whom there is no other."""
-    with running() as init:
+    with running(SLEEPER, "sleep") as (init, _):
         uid = processes.status(init)["Uid"].split()[0]
         users = dict(line.split(":", 1) for line in Path("/proc/key-users").read_text().splitlines())
     counts = {int(user): line.split()[2] for user, line in users.items()}

@@ -24,7 +24,7 @@ WALL_MS = 1000
 
 def shortened(body):
     limits = body.get("limits", {})
-    return {**body, "limits": {**limits, "wall_ms": min(limits.get("wall_ms", WALL_MS), WALL_MS)}}
+    return {**body, "limits": {**limits, "wall_ms": min(limits.get("wall_ms") or WALL_MS, WALL_MS)}}
 
 
 @pytest.fixture

@@ -16,17 +16,6 @@ SOCKET, UNSHARE, IO_URING_SETUP, BPF = 41, 272, 425, 321
 VSOCK = 40
 ENOUGH = {"cpu_ms": 20_000, "wall_ms": 60_000}
 
-LOCKS = """
-import fcntl, struct
-def lock(file, region):
-    what = struct.pack('hhqqi4x', fcntl.F_WRLCK, os.SEEK_SET, 2 * region, 1, 0)
-    try:
-        fcntl.fcntl(file, COMMAND, what)
-    except OSError as error:
-        return error.errno
-    return 0
-"""
-
 
 @pytest.fixture
 def calls(jail):
@@ -105,22 +94,6 @@ def test_a_denial_that_is_waited_for_does_not_outlive_its_job(calls, jail):
     for _ in range(20):
         calls(script, explain=True)
     assert jail.cgroups == []
-
-
-@pytest.mark.parametrize("command", ["F_SETLK", "F_SETLKW", "F_OFD_SETLK"])
-def test_record_locks_work_until_there_are_too_many(calls, command):
-    script = (
-        LOCKS.replace("COMMAND", f"fcntl.{command}")
-        + """
-found = []
-for number in range(700):
-    file = os.open(f"f{number}", os.O_RDWR | os.O_CREAT)
-    found += [lock(file, region) for region in range(100)]
-print(found.index(errno.ENOLCK), set(found[:found.index(errno.ENOLCK)]), 0 in found[65536:])
-"""
-    )
-    result = calls(script, limits={**ENOUGH, "open_files": 1024})
-    assert result["stdout"]["text"] == "65536 {0} False\n"
 
 
 def test_other_commands_of_fcntl_are_not_counted(calls):

@@ -223,7 +223,7 @@ def test_limits_are_what_was_asked_or_the_defaults_or_refused_by_name(offered, a
 
 WORD = 1 << 32
 KNOWN = numbers.known()
-NEEDED = ["execve", "write", "exit_group"]
+NEEDED = ["execve", "write", "exit_group", "sendmsg"]
 # Of this architecture; of others; of none.
 # The last two are of other architectures.
 CALLS = ["read", "socket", "clone", "ioctl", "prctl", "futex", "getpid", "openat2", "clone3", "mseal"]
