@@ -84,25 +84,21 @@ def number(call: str) -> int | None:
 
 def known() -> frozenset[int]:
     """List the numbers of all calls that this architecture has, as far as we know."""
-    older = (nr for nr in range(min(RECENT.values())) if _is_assigned(nr))
+    older = (nr for nr in range(min(RECENT.values())) if name(nr))
     return frozenset(older) | frozenset(RECENT.values())
 
 
-def _is_assigned(nr: int) -> bool:
+def name(nr: int) -> str | None:
+    """Look up the call that has number `nr` here; None where no call we know has it."""
+    if nr >= min(RECENT.values()):
+        return next((call for call, number in RECENT.items() if number == nr), None)
     try:
-        libseccomp().resolve_syscall(libseccomp().Arch.NATIVE, nr)
+        found = libseccomp().resolve_syscall(libseccomp().Arch.NATIVE, nr)
     except ValueError:
-        return False
-    return True
+        return None
+    return found.decode() if isinstance(found, bytes) else str(found)
 
 
 def call_name(nr: int) -> str:
     """Tell the name of call `nr`, or its number in words where it has none that we know."""
-    recent = {number: name for name, number in RECENT.items()}
-    if nr in recent:
-        return recent[nr]
-    try:
-        found = libseccomp().resolve_syscall(libseccomp().Arch.NATIVE, nr)
-    except ValueError:
-        return f"call {nr}"
-    return found.decode() if isinstance(found, bytes) else str(found)
+    return name(nr) or f"call {nr}"

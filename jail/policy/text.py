@@ -43,11 +43,12 @@ _Values = dict[str, _Word]
 
 
 class Condition(msgspec.Struct, frozen=True):
-    """One argument (0 to 5), the bits of it that count, and the values they may have."""
+    """One argument (0 to 5), the bits of it that count, the values they may have, and those values' names."""
 
     argument: int
     mask: int
     values: tuple[int, ...]
+    names: tuple[str, ...]
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -254,4 +255,4 @@ def _condition(source: str, argument: int, table: dict[str, int]) -> Condition:
             raise PolicyError(
                 f"{source}: arg{argument}.{name}: {value:#x} has bits outside the mask {mask:#x}"
             )
-    return Condition(argument, mask, tuple(values.values()))
+    return Condition(argument, mask, tuple(values.values()), tuple(values))

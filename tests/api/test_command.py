@@ -1,4 +1,4 @@
-"""`jail run`: one job from the command line."""
+"""`jail run`: one job from the command line, and under a policy made by `jail policy import`."""
 
 import base64
 import json
@@ -7,15 +7,17 @@ import sys
 
 import pytest
 
+from jail import policy as policies
+
 
 @pytest.fixture
 def jail_run(environment):
     """Run `jail run` with these arguments; its finished process."""
 
-    def run(*arguments, stdin=b""):
+    def run(*arguments, stdin=b"", **settings):
         return subprocess.run(
             [sys.executable, "-P", "-m", "jail", "run", *arguments],
-            input=stdin, capture_output=True, env=environment, cwd="/", check=False,
+            input=stdin, capture_output=True, env={**environment, **settings}, cwd="/", check=False,
         )  # fmt: skip
 
     return run
@@ -77,3 +79,29 @@ def test_every_limit_is_an_option(jail_run, client):
         done = jail_run(option, str(about["maximum"] * 2), "--", "true")
         assert done.returncode == 2, (option, done.stderr)
         assert f"limits.{name}".encode() in done.stderr
+
+
+def test_a_job_runs_under_a_policy_that_was_imported(jail_run, environment, tmp_path):
+    allowed = policies.load("default").allowed - {"mmap", "mkdir", "mkdirat"}
+    mmap_without_huge_pages = {"index": 3, "value": 0x40000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
+    profile = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [
+            {"names": sorted(allowed - {"chmod", "fchmodat"}), "action": "SCMP_ACT_ALLOW"},
+            {"names": ["mmap"], "action": "SCMP_ACT_ALLOW", "args": [mmap_without_huge_pages]},
+            {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errno": "EXDEV"},
+        ],
+    }
+    source, target = tmp_path / "profile.json", tmp_path / "mine.toml"
+    source.write_text(json.dumps(profile))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "jail", "policy", "import", source, "--output", target],
+        capture_output=True, env=environment, cwd="/", check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+
+    script = "mkdir x; touch y; chmod 7 y"
+    done = jail_run("--policy", "mine", "--", "sh", "-c", script, JAIL_POLICIES=str(tmp_path))
+
+    assert b"Invalid cross-device link" in done.stderr
+    assert b"changing permissions of 'y': Operation not permitted" in done.stderr

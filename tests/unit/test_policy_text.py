@@ -41,8 +41,8 @@ def test_parts_and_policy_are_joined(load):
         policies.Rule(
             "socket",
             (
-                policies.Condition(0, 0xFFFFFFFF, (1,)),
-                policies.Condition(1, 0xF, (1, 2)),
+                policies.Condition(0, 0xFFFFFFFF, (1,), ("AF_UNIX",)),
+                policies.Condition(1, 0xF, (1, 2), ("A", "B")),
             ),
             "parts/b.toml: when[0] (socket)",
         ),
