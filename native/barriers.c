@@ -88,7 +88,10 @@ int become_root_of_sandbox(struct sandbox *sandbox, int *index)
 	if (getgroups(0, NULL) != 0)
 		return EPERM;
 	umask(022);
-	/* Another uid already keeps the job out of our memory; this keeps everyone out. */
+	/*
+	 * Another uid already keeps the job out of our memory; this keeps everyone out. The change of ids does
+	 * as much, but not where fs.suid_dumpable is 1.
+	 */
 	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) ? errno : 0;
 }
 

@@ -105,6 +105,17 @@ def test_proc_and_dev_are_read_only(python):
     assert told.split() == ["EROFS"] * 4 + ["EEXIST"]
 
 
+def test_what_root_alone_may_read_in_proc_is_masked_all_the_same(python):
+    """Attack 23. The null device lies on it, where the kernel has it."""
+    told = python(
+        "import stat\n"
+        "for name in ('kcore', 'sysrq-trigger', 'timer_list', 'kallsyms', 'keys', 'iomem'):\n"
+        "    path = f'/proc/{name}'\n"
+        "    if os.path.exists(path) and os.stat(path).st_rdev != os.makedev(1, 3): print(name)"
+    )
+    assert told == ""
+
+
 def test_every_resource_limit_is_in_force(attack):
     """Attacks 29, 78 and 80 to 82. As the kernel tells them, soft and hard."""
     limits = {
