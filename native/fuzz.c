@@ -7,13 +7,19 @@
  * ends the run. The same sequence every time, so what is found once is found again. With clang,
  * `-fsanitize=fuzzer -DLIBFUZZER` makes it a libFuzzer target of the same seeds.
  */
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "plan.h"
 #include "request.h"
+#include "slot.h"
 
 enum { INPUT_BYTES_MAX = 8192, SEEDS_MAX = 256, STRINGS_MAX = 64 };
 
@@ -88,11 +94,42 @@ static int read_plan(const uint8_t *bytes, size_t length)
 	return found > 0;
 }
 
+/*
+ * As the supervisor hears init: the first byte is the state of a slot, the rest one packet. Returns whether
+ * it was taken in.
+ */
+static int read_news(const uint8_t *bytes, size_t length)
+{
+	static struct slot slot;
+	int pair[2], error = EBADMSG;
+
+	if (!length || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+		return 0;
+	slot_clear(&slot);
+	slot.state = (enum state)(*bytes % (STATE_ENDED + 1));
+	slot.control = pair[0];
+	slot.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
+	if (length > 1 && send(pair[1], bytes + 1, length - 1, 0) > 0)
+		error = slot_hear(&slot);
+	if (slot.state > STATE_ENDED || slot.report.denial_count > DENIALS_MAX)
+		abort();
+	close(pair[1]);
+	slot_release(&slot);
+	return !error;
+}
+
 static int read_input(const uint8_t *bytes, size_t length)
 {
 	if (!length)
 		return 0;
-	return *bytes == 'r' ? read_request(bytes + 1, length - 1) : read_plan(bytes + 1, length - 1);
+	switch (*bytes) {
+	case 'r':
+		return read_request(bytes + 1, length - 1);
+	case 'n':
+		return read_news(bytes + 1, length - 1);
+	default:
+		return read_plan(bytes + 1, length - 1);
+	}
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t length)

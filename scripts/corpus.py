@@ -23,6 +23,17 @@ def request(kind: str, number: int, tail: bytes = b"", **fields: object) -> byte
     return b"r" + bytes(ffi.buffer(message)) + tail
 
 
+# The places of enum state, in native/slot.h.
+MAKING, STARTING, RUNNING = 1, 3, 4
+
+
+def news(state: int, number: int, **fields: object) -> bytes:
+    """What init says, heard in that state of its slot."""
+    message = ffi.new("struct news *", fields)
+    message.header.type, message.header.slot = number, 7
+    return b"n" + bytes([state]) + bytes(ffi.buffer(message))
+
+
 def seeds() -> dict[str, bytes]:
     """Every request, and a plan with its files, by the name of its seed."""
     maps = b"0 201 1\n1000 202 1\n"
@@ -49,6 +60,9 @@ def seeds() -> dict[str, bytes]:
         "kill": request("ask", lib.TYPE_KILL),
         "open": request("ask", lib.TYPE_OPEN, b"out/a.txt\0", path_bytes=10),
         "release": request("ask", lib.TYPE_RELEASE),
+        "started": news(STARTING, lib.TYPE_STARTED, clock_ns=10**9, cpu={"total_ns": 5, "user_ns": 3}),
+        "exited": news(RUNNING, lib.TYPE_EXITED, exit_code=-1, signal=9, max_rss_bytes=1 << 20),
+        "failed": news(MAKING, lib.TYPE_FAILED, failure={"stage": lib.STAGE_ROOT, "error": 2, "index": 1}),
         "plan": b"p" + plan.pack(job),
         "files": b"p" + b"".join(pack_file(f.path.encode(), f.mode, f.content) for f in files),
     }
