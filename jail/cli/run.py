@@ -40,6 +40,7 @@ def _limit_options(command: Any) -> Any:
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Set a variable.")
 @click.option("--stdin", "stdin", type=click.File("rb"), help="A file for stdin; - is our own.")
 @click.option("--policy", default="default", show_default=True)
+@click.option("--explain", is_flag=True, help="Tell which system calls the policy denied.")
 @click.option("--image", default="host", show_default=True)
 @_limit_options
 @click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
@@ -50,6 +51,7 @@ def run(
     env: tuple[str, ...],
     stdin: Any,
     policy: str,
+    explain: bool,
     image: str,
     argv: tuple[str, ...],
     **limits: float | None,
@@ -69,6 +71,7 @@ def run(
             files={name: _content(Path(path)) for name, path in (_pair(f, "--file") for f in files)},
             stdin=_encoded(stdin.read()) if stdin else "",
             outputs=list(outputs),
+            explain=explain,
             limits=LimitsRequest(**{name.removeprefix("limit_"): n for name, n in limits.items()}),
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -136,6 +139,10 @@ def _summary(result: Result) -> Table:
             "used",
             f"{result.usage.cpu_ms:.1f} ms CPU, {result.usage.wall_ms:.1f} ms, {peak:.1f} MiB",
         )
+    for denial in result.denials or ():
+        table.add_row("denied", f"{denial.syscall}({', '.join(denial.args)}) {denial.count} times")
+    if result.denials_omitted:
+        table.add_row("", f"and {result.denials_omitted} more that are not listed")
     return table
 
 

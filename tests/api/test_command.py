@@ -105,3 +105,9 @@ def test_a_job_runs_under_a_policy_that_was_imported(jail_run, environment, tmp_
 
     assert b"Invalid cross-device link" in done.stderr
     assert b"changing permissions of 'y': Operation not permitted" in done.stderr
+
+
+def test_a_run_that_is_explained_names_what_was_denied(jail_run):
+    told = jail_run("--explain", "--", "python3", "-c", "import socket; socket.socket(40)")
+    assert b"denied" in told.stderr
+    assert b"socket(0x28, 0x80001, 0x0) 1 times" in told.stderr

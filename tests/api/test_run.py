@@ -8,7 +8,7 @@ import pytest
 
 RESULT = {
     "id", "status", "exit_code", "signal", "limit", "detail", "stdout", "stderr", "outputs",
-    "output_errors", "usage", "timing", "sandbox",
+    "output_errors", "denials", "denials_omitted", "usage", "timing", "sandbox",
 }  # fmt: skip
 USAGE = {
     "cpu_ms", "user_ms", "system_ms", "wall_ms", "memory_peak_bytes", "memory_source", "max_rss_bytes",
