@@ -3,7 +3,7 @@
  *
  *   jail-supervisor namespace   hold a new user namespace until stdin ends; a byte on stdout says
  *                               that it is there. The service maps ids into it and keeps it open.
- *   jail-supervisor supervise   serve: see supervisor.c
+ *   jail-supervisor keep        start supervisors, each a fork of it: see keeper.c and supervisor.c
  */
 #include <errno.h>
 #include <sched.h>
@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "supervisor.h"
+#include "keeper.h"
 
 static int hold_namespace(void)
 {
@@ -28,8 +28,8 @@ int main(int argc, char **argv)
 
 	if (argc == 2 && !strcmp(argv[1], "namespace"))
 		error = hold_namespace();
-	else if (argc == 2 && !strcmp(argv[1], "supervise"))
-		error = supervise();
+	else if (argc == 2 && !strcmp(argv[1], "keep"))
+		error = keep();
 	if (error)
 		fprintf(stderr, "jail-supervisor: %s: %s\n", argc == 2 ? argv[1] : "usage", strerror(error));
 	/* The errno value is the exit status: the service words it for the operator. */

@@ -2,11 +2,13 @@
 #ifndef JAIL_SUPERVISOR_H
 #define JAIL_SUPERVISOR_H
 
+#include <sys/types.h>
+
 /*
  * Serve the service, whose socket is stdin, in the user namespace that is stdout, until it closes its
- * end. Returns 0, or an errno value: then set-up failed or the service broke the protocol. No
+ * end, and for as long as `keeper`, the parent, lives. Returns 0, or an errno value: then set-up failed or the service broke the protocol. No
  * sandbox lives on after the return.
  */
-int supervise(void);
+int supervise(pid_t keeper);
 
 #endif

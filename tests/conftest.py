@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, closing
+from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -70,8 +70,13 @@ class Processes:
 
     @staticmethod
     def descriptors(pid: int | str) -> list[str]:
-        """What the descriptors of one of our own processes are; "self" is this one."""
-        return sorted(os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink())
+        """What the descriptors of one of our own processes are, if it is dumpable; "self" is this one."""
+        found = []
+        for path in Path(f"/proc/{pid}/fd").iterdir():
+            # It closes some while we look, as we do that of the directory.
+            with suppress(FileNotFoundError):
+                found.append(os.readlink(path))
+        return sorted(found)
 
     @staticmethod
     def wait_for_end(pids: list[int]) -> None:
@@ -239,9 +244,15 @@ class Service:
         return self.process.pid
 
     @property
+    def keeper(self) -> int:
+        """The process id of its keeper."""
+        (pid,) = Processes.children(self.pid)
+        return pid
+
+    @property
     def supervisor(self) -> int:
         """The process id of its supervisor."""
-        (pid,) = Processes.children(self.pid)
+        (pid,) = Processes.children(self.keeper)
         return pid
 
     @property
