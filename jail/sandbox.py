@@ -78,8 +78,8 @@ class Sandbox:
 class Sandboxes:
     """Makes sandboxes on this host; an async context manager that raises HostError on entry.
 
-    Attributes, once entered: `hierarchy`, of cgroups; `images` by name; `keeper`, of supervisors;
-    `supervisor`, the running one.
+    Attributes, once entered: `hierarchy`, of cgroups; `images` by name; `landlock_abi`, 0 for none;
+    `keeper`, of supervisors; `supervisor`, the running one.
     """
 
     def __init__(self, state: str, count: int) -> None:
@@ -106,7 +106,7 @@ class Sandboxes:
             directory = self._instance.directory
             (directory / MOUNT_PLACE).mkdir()
             self.images = {"host": build_host(directory, "host")}
-            self._landlock_abi = host.landlock_abi()
+            self.landlock_abi = host.landlock_abi()
             self.keeper = Keeper(self._namespace, directory)
             undo.callback(self.keeper.close)
             self.supervisor = Supervisor(self.keeper)
@@ -132,7 +132,7 @@ class Sandboxes:
                 self._slots.append(place)
                 raise
             stack.push_async_callback(self._give_back, place, group)
-            ended = await supervisor.make(slot, group, self.images[image], ids, self._landlock_abi)
+            ended = await supervisor.make(slot, group, self.images[image], ids, self.landlock_abi)
             stack.callback(supervisor.release, slot)
             return Sandbox(slot, group, supervisor, ended, stack.pop_all())
 

@@ -47,25 +47,26 @@ def respond(error: ProblemError) -> Response:
     return Response(msgspec.json.encode(problem), error.status, error.headers, media_type=MEDIA_TYPE)
 
 
-def _on_problem(_request: Request, error: ProblemError) -> Response:
+# Coroutines, since Starlette hands plain functions to a thread.
+async def _on_problem(_request: Request, error: ProblemError) -> Response:
     return respond(error)
 
 
-def _on_spec(_request: Request, error: SpecError) -> Response:
+async def _on_spec(_request: Request, error: SpecError) -> Response:
     return respond(ProblemError(422, error.detail, error.field or "body"))
 
 
-def _on_full(_request: Request, error: QueueFullError) -> Response:
+async def _on_full(_request: Request, error: QueueFullError) -> Response:
     detail = "The host is full: every slot is taken and the queue has no room."
     return respond(ProblemError(503, detail, headers={"Retry-After": str(error.retry_after_s)}))
 
 
-def _on_routing(request: Request, error: HTTPException) -> Response:
+async def _on_routing(request: Request, error: HTTPException) -> Response:
     detail = f"{request.method} {request.url.path}: {error.detail}"
     return respond(ProblemError(error.status_code, detail, headers=dict(error.headers or {})))
 
 
-def _on_defect(request: Request, error: Exception) -> Response:
+async def _on_defect(request: Request, error: Exception) -> Response:
     """A bug of ours. The caller learns where it happened; the log, how."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     stage = f"{frame.name} ({type(error).__name__})"

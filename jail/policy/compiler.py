@@ -24,13 +24,14 @@ REQUIRED = frozenset({"execve", "exit_group", "write"})
 """What init's child does once it has loaded the filter: execute the program, or tell that it cannot."""
 
 
-def compile_policy(policy: Policy) -> bytes:
+def compile_policy(policy: Policy, required: frozenset[str] = REQUIRED) -> bytes:
     """Make the filter for this machine: an array of struct sock_filter, in native byte order.
 
-    An instruction is 8 bytes. Raises PolicyError if the policy does not allow REQUIRED, libseccomp
-    refuses a rule, or the program is longer than the kernel takes.
+    An instruction is 8 bytes. `required`: what whoever loads it cannot do without; by default it is a
+    job. Raises PolicyError if the policy does not allow that, libseccomp refuses a rule, or the program
+    is longer than the kernel takes.
     """
-    missing = sorted(REQUIRED - policy.allow)
+    missing = sorted(required - policy.allow)
     if missing:
         raise PolicyError(f"{policy.name}: allow has to name {', '.join(missing)}, or no job can start")
     try:

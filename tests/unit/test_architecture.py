@@ -37,7 +37,7 @@ LAYERS = (
     ),
     ("jail.delegation", "jail.instance", "jail.keeper", "jail.outputs"),
     ("jail.supervisor",),
-    ("jail.plan", "jail.sandbox"),
+    ("jail.plan", "jail.sandbox", "jail.shed"),
     ("jail.run",),
     ("jail.engine",),
     ("jail.doctor", "jail.http"),
@@ -67,8 +67,8 @@ DOORS = {
 }
 """Who may import a third party: these modules, and those in these packages."""
 
-ENVIRONMENT = ("jail.delegation", "jail.settings")
-"""Settings read it. Delegation hands it on to the process that it becomes."""
+ENVIRONMENT = ("jail.delegation", "jail.settings", "jail.shed")
+"""Settings read it. Delegation hands it on to the process that it becomes, and shed empties it."""
 
 NOT_CONSTANT = {
     # structlog's own: it holds no more than what it was configured with.
