@@ -167,7 +167,13 @@ def _restrict_files(abi: int, rules: dict[Path, int]) -> None:
 
 
 def _allow_beneath(ruleset: int, path: Path, rights: int) -> None:
-    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        # What is not there needs no rule: containers hide parts of /sys.
+        return
+    except OSError as error:
+        raise HostError(f"{path} cannot be opened: {error.strerror}.", "Let this user reach it.") from None
     try:
         # struct landlock_path_beneath_attr is packed.
         rule = struct.pack("=Qi", rights, descriptor)

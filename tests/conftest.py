@@ -215,10 +215,10 @@ def jail() -> Iterator[Jail]:
 class Service:
     """A `jail serve` of the test's own. `url`, where it listens; `log`, its lines as they come."""
 
-    def __init__(self, settings: dict[str, str]) -> None:
-        """Start it and wait until it says that it is ready."""
+    def __init__(self, settings: dict[str, str], command: tuple[str, ...] = ("-m", "jail", "serve")) -> None:
+        """Start it and wait until it says that it is ready; `command` follows Python's name."""
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "jail", "serve"],
+            [sys.executable, "-P", *command],
             env={**command_environment(), "JAIL_ADDRESS": "127.0.0.1:0", **settings},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
