@@ -82,7 +82,7 @@ def test_every_thread_has_no_new_privs_and_one_filter(service):
         assert (fields["NoNewPrivs"], fields["Seccomp"], fields["Seccomp_filters"]) == ("1", "2", "1")
 
 
-@pytest.mark.parametrize("name", ["environ", "mem", "maps", "auxv", "stack", "syscall"])
+@pytest.mark.parametrize("name", ["environ", "mem", "maps", "auxv", "syscall"])
 @pytest.mark.parametrize("process", ["pid", "keeper"])
 def test_another_process_of_the_same_user_cannot_look_into_it(service, process, name):
     with pytest.raises(PermissionError):
@@ -278,14 +278,15 @@ def test_no_key_and_nothing_of_the_environment_is_ever_logged(service_class, eve
         "from jail.cli import main; main(['serve'], prog_name='jail')"
     )
     service = service_class(settings, ("-c", broken))
-    with closing(service), httpx.Client(base_url=service.url) as client:
+    with closing(service):
         for scheme in ("Bearer", "Basic"):
             for key in (KEY, WRONG_KEY):
                 headers = {"Authorization": f"{scheme} {key}", "X-Other": SECRET}
-                answer = client.post("/v1/run", json={"argv": ["true"], "env": {"KEY": key}}, headers=headers)
+                body = {"argv": ["true"], "env": {"KEY": key}}
+                # Each on a connection of its own: after a defect the server closes it.
+                answer = httpx.post(f"{service.url}/v1/run", json=body, headers=headers)
                 assert answer.status_code == (500 if (scheme, key) == ("Bearer", KEY) else 401)
-        with httpx.Client(base_url=service.url) as garbled:
-            garbled.get("/metrics", headers={"Authorization": b"Bearer \xff" + KEY.encode()})
+        httpx.get(f"{service.url}/metrics", headers={"Authorization": b"Bearer \xff" + KEY.encode()})
         eventually(lambda: any('"defect"' in line for line in service.log))
     log = "".join(service.log)
     assert "IndexError" in log
