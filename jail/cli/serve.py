@@ -69,6 +69,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
         super().__init__(config)
         self._engine = engine
+        self._keeper_lost = False
 
     def handle_exit(self, sig: int, frame: object) -> None:
         # Not uvicorn's own, which raises the signal again when it has served: that would end us
@@ -82,17 +83,20 @@ class _Server(uvicorn.Server):
         lost = self._engine.sandboxes.keeper.lost
         watch = asyncio.create_task(self._stop_without_keeper(lost))
         await self.serve(sockets=[listener])
-        if watch.done():
+        watch.cancel()
+        if self._keeper_lost:
             raise HostError(
                 "The keeper was lost: without it this process can start no supervisor.",
                 "Start the service again, as a service manager does (Restart=on-failure).",
             )
-        watch.cancel()
 
     async def _stop_without_keeper(self, lost: asyncio.Event) -> None:
         await lost.wait()
-        structlog.get_logger().error("keeper lost")
-        self.handle_exit(signal.SIGTERM, None)
+        # Whoever stops a service may end all its processes at once: then nothing is wrong.
+        if not self.should_exit:
+            structlog.get_logger().error("keeper lost")
+            self._keeper_lost = True
+            self.handle_exit(signal.SIGTERM, None)
 
 
 async def _serve(found: Settings, listener: socket.socket) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import resource
 import signal
 
 import httpx
@@ -47,6 +48,24 @@ def test_why_a_supervisor_ended_is_told(jail, executing):
         return run
 
     assert jail.do(scene()).failure == Failure("supervisor", errno.EPROTO, 0)
+
+
+def test_why_there_can_be_no_supervisor_is_told_and_the_next_job_has_one(jail):
+    sandboxes = jail.engine.sandboxes
+    limits = resource.prlimit(sandboxes.keeper.pid, resource.RLIMIT_NPROC)
+
+    async def scene():
+        resource.prlimit(sandboxes.keeper.pid, resource.RLIMIT_NPROC, (0, limits[1]))
+        os.kill(jail.supervisor, signal.SIGKILL)
+        await sandboxes.supervisor.lost.wait()
+        run = jail.submit({"argv": ["true"]})
+        await run.task
+        resource.prlimit(sandboxes.keeper.pid, resource.RLIMIT_NPROC, limits)
+        return run.failure, await jail.answer(jail.submit({"argv": ["true"]}))
+
+    failure, following = jail.do(scene())
+    assert failure == Failure("supervisor", errno.EAGAIN, 0)
+    assert following["status"] == "ok"
 
 
 def test_without_its_keeper_an_engine_answers_sandbox_error(executing, state, processes):
