@@ -16,7 +16,7 @@ import struct
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -102,7 +102,7 @@ def shed(state: Path, hierarchy: Hierarchy, landlock: bool = True) -> None:
     # Landlock and seccomp ask for it from whoever has no capability.
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     if landlock:
-        _restrict_files(host.landlock_abi(), dict(_rules(state, hierarchy)))
+        _restrict_files(host.landlock_abi(), _rules(state, hierarchy))
     # Last, so that it need not allow the above.
     _load_filter(program, _SECCOMP_FILTER_FLAG_TSYNC)
 
@@ -148,7 +148,7 @@ def _code() -> set[Path]:
     return {path for path in (*map(Path, paths), Path(jail.__file__).parent) if path.is_dir()}
 
 
-def _restrict_files(abi: int, rules: dict[Path, int]) -> None:
+def _restrict_files(abi: int, rules: Iterable[tuple[Path, int]]) -> None:
     """landlock(7): everything that this ABI knows is denied, but for `rules`."""
     if not abi:
         raise HostError("The kernel has no Landlock.", 'To do without: allow_degraded = ["landlock"].')
@@ -159,7 +159,7 @@ def _restrict_files(abi: int, rules: dict[Path, int]) -> None:
     attributes = attributes[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     ruleset = _call(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     try:
-        for path, rights in rules.items():
+        for path, rights in rules:
             _allow_beneath(ruleset, path, rights & handled)
         _call(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
     finally:

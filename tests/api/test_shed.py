@@ -206,7 +206,33 @@ def test_with_a_thread_that_would_keep_everything_nothing_is_shed(environment, s
 
 def test_a_kernel_without_landlock_is_refused():
     with pytest.raises(HostError, match="no Landlock"):
-        shed._restrict_files(0, {})
+        shed._restrict_files(0, [])
+
+
+@pytest.mark.parametrize("step", ["_LANDLOCK_RESTRICT_SELF", "_SECCOMP_SET_MODE_FILTER", "_PR_SET_DUMPABLE"])
+def test_a_service_that_cannot_shed_does_not_start_and_says_why(service_class, state, step):
+    # A number that the kernel does not know.
+    script = f"from jail import shed; shed.{step} = 9999\nfrom jail.cli import main; main(['serve'])"
+    with pytest.raises(RuntimeError, match="cannot shed what it does not need") as refused:
+        service_class({"JAIL_STATE": str(state)}, ("-c", script))
+    assert '"ready"' not in str(refused.value)
+    assert "Traceback" not in str(refused.value)
+    instances = state / "instances"
+    assert not instances.exists() or not list(instances.iterdir())
+
+
+def test_without_landlock_the_rest_is_shed_all_the_same(environment, state):
+    script = TRIAL.replace("claimed=())", "claimed=()), landlock=False")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, str(state)],
+        input="open('/etc/passwd').close()\nos.fork() or os._exit(9)",
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        check=True,
+    )
+    assert json.loads(done.stdout) == [0, errno.EPERM]
 
 
 def test_the_environment_is_forgotten_where_the_kernel_shows_it_too(environment):
