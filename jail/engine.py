@@ -4,13 +4,11 @@
 """
 
 import asyncio
-import os
 from contextlib import ExitStack
-from pathlib import Path
 
-from jail import host, plan, policy, rlimits
+from jail import filters, host, rlimits
 from jail.errors import HostError, SandboxError
-from jail.run import Filter, Means, Run
+from jail.run import Means, Run
 from jail.sandbox import Sandboxes
 from jail.scheduler import Scheduler
 from jail.settings import Settings
@@ -38,13 +36,13 @@ class Engine:
         rlimits.raise_open_files(self.settings.slots)
         degraded = accepted_weaknesses(self.settings)
         with ExitStack() as undo:
-            filters = _compile_filters(self.settings.policies, undo)
+            compiled = filters.compile_all(self.settings.policies, undo)
             await self.sandboxes.__aenter__()
             self._undo = undo.pop_all()
         self.means = Means(
             scheduler=self.scheduler,
             sandboxes=self.sandboxes,
-            filters=filters,
+            filters=compiled,
             hard_limits=rlimits.hard_limits(),
             degraded=degraded,
         )
@@ -128,15 +126,3 @@ def accepted_weaknesses(settings: Settings) -> tuple[str, ...]:
             cure = f"{error.cure} To do without: allow_degraded = [{name!r}]."
             raise HostError(error.cause, cure)
     return tuple(found)
-
-
-def _compile_filters(directory: str, undo: ExitStack) -> dict[str, Filter]:
-    """Every policy as its filter. Raises PolicyError."""
-    place = Path(directory) if directory else policy.shipped_directory()
-    filters = {}
-    for name in policy.names(place):
-        program = policy.compile_policy(policy.load(name, place))
-        descriptor = plan.sealed(name, program)
-        undo.callback(os.close, descriptor)
-        filters[name] = Filter(descriptor, len(program))
-    return filters

@@ -50,9 +50,7 @@ class Keeper:
         self._running: dict[int, Kept] = {}
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = subprocess.Popen(
-                [program(), "keep"], stdin=theirs, stdout=namespace.descriptor, env={}, cwd=directory
-            )
+            self._process = _spawn(theirs, namespace.descriptor, directory)
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._read)
 
@@ -110,3 +108,14 @@ class Keeper:
         self._asked.clear()
         self._running.clear()
         self.lost.set()
+
+
+def _spawn(control: socket.socket, namespace: int, directory: Path) -> subprocess.Popen:
+    """Start the program: its socket as stdin, the namespace as stdout, and nothing of our environment.
+
+    Its arguments are those of init as well, which every job may read: they tell no path.
+    """
+    arguments = [program().name, "keep"]
+    return subprocess.Popen(
+        arguments, executable=program(), stdin=control, stdout=namespace, env={}, cwd=directory
+    )

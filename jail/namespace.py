@@ -5,6 +5,9 @@ for; it lives on as a descriptor. Every supervisor enters it: so a new one needs
 
 Inside, id 0 is this user, and 1 to the length of the range are the ids of the range. Every sandbox
 has two of them, which nobody else has: see jail.ids.
+
+What the kernel counts for each user namespace it counts for those above, too, and at last for this
+user. Of that, all sandboxes together can have half: the rest stays for the user's other programs.
 """
 
 import os
@@ -80,6 +83,18 @@ def _explain(error: int) -> HostError:
     )
 
 
+def _half_of(kind: str) -> str:
+    """Half of what this user may have: of inotify "instances" or "watches"."""
+    # The first is of the namespace that we are in, the second of the host.
+    paths = (Path(f"/proc/sys/user/max_inotify_{kind}"), Path(f"/proc/sys/fs/inotify/max_user_{kind}"))
+    return str(min((int(path.read_text()) for path in paths if path.exists()), default=0) // 2)
+
+
+def holder_command() -> list[str]:
+    """The command that makes such a namespace and holds it until its stdin ends."""
+    return [str(program()), "namespace", _half_of("instances"), _half_of("watches")]
+
+
 class OuterNamespace:
     """The outer user namespace, held open.
 
@@ -91,7 +106,7 @@ class OuterNamespace:
         uids, gids = _read_range("/etc/subuid"), _read_range("/etc/subgid")
         self.slots = min(uids[1], gids[1]) // IDS_PER_SLOT
         holder = subprocess.Popen(
-            [program(), "namespace"],
+            holder_command(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -34,6 +34,14 @@ class OutputError(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Denial(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that the policy denied `count` times, with these arguments, each in hexadecimal."""
+
+    syscall: str
+    args: tuple[str, ...]
+    count: int
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What the job used. See jail.cgroup.Counters. None: this host does not count it.
 
@@ -73,7 +81,11 @@ class SandboxInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to POST /v1/run."""
+    """The answer to POST /v1/run.
+
+    denials: None unless the job asked for them. denials_omitted: how many more calls were denied and
+    are not listed.
+    """
 
     id: str
     status: Status
@@ -85,6 +97,8 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     stderr: Stream
     outputs: Mapping[str, OutputFile]
     output_errors: tuple[OutputError, ...]
+    denials: tuple[Denial, ...] | None
+    denials_omitted: int
     usage: Usage | None
     timing: Timing
     sandbox: SandboxInfo

@@ -15,28 +15,22 @@ from typing import Literal
 
 import msgspec
 
-from jail import cgroup, plan, rlimits
+from jail import cgroup, filters, plan, rlimits
 from jail.capture import Capture, Captured
 from jail.cgroup import Counters
 from jail.errors import SandboxError
+from jail.filters import Filter
 from jail.outcome import Ended, Facts, Failure, Verdict, decide
 from jail.outputs import Collected
 from jail.outputs import collect as collect_outputs
-from jail.result import Result, SandboxInfo, Timing, Usage, milliseconds, stream
+from jail.result import Denial, Result, SandboxInfo, Timing, Usage, milliseconds, stream
 from jail.sandbox import Sandbox, Sandboxes
 from jail.scheduler import Scheduler
 from jail.spec import JobSpec
-from jail.supervisor import Report, Start
+from jail.supervisor import Report
 
 _NOTHING = Captured(b"", 0)
 _CAUSES = {"cpu": Ended.CPU, "wall": Ended.WALL, "memory": Ended.MEMORY}
-
-
-class Filter(msgspec.Struct, frozen=True):
-    """A compiled policy: sealed bytes behind a descriptor, `length` of them."""
-
-    descriptor: int
-    length: int
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +51,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
     stdout: Captured = _NOTHING
     stderr: Captured = _NOTHING
     outputs: Collected = ({}, ())
+    denials: tuple[Denial, ...] | None = None
+    denials_omitted: int = 0
 
 
 class Run:
@@ -146,6 +142,8 @@ class Run:
             stdout=captured[0],
             stderr=captured[1],
             outputs=await collect_outputs(self._spec.outputs, sandbox.open, limits.output_bytes),
+            denials=filters.denials(report) if self._spec.explain else None,
+            denials_omitted=report.facts.denials_omitted,
         )
 
     def _start(self, sandbox: Sandbox, streams: tuple[Capture, Capture]) -> None:
@@ -157,8 +155,8 @@ class Run:
             opened.append(plan.sealed("stdin", spec.stdin))
             opened.append(plan.sealed("plan", packed))
             stdio = (opened[0], *(capture.writing for capture in streams))
-            start = Start(stdio, loaded.descriptor, opened[1])
-            _fill(start.message, spec, loaded.length, len(packed))
+            start = loaded.start(stdio, opened[1], spec.explain)
+            _fill(start.message, spec, len(packed))
             start.message.rlimits = rlimits.for_job(spec.limits, means.hard_limits)
             sandbox.start(start)
         finally:
@@ -214,6 +212,8 @@ class Run:
             stderr=stream(execution.stderr),
             outputs=found,
             output_errors=errors,
+            denials=execution.denials,
+            denials_omitted=execution.denials_omitted,
             usage=execution.usage,
             timing=self._timing(),
             sandbox=SandboxInfo(
@@ -228,12 +228,12 @@ class Run:
         return Timing(queued_ms=queued, setup_ms=setup, run_ms=run, collect_ms=collect)
 
 
-def _fill(message, spec: JobSpec, filter_bytes: int, plan_bytes: int) -> None:
+def _fill(message, spec: JobSpec, plan_bytes: int) -> None:
     limits = spec.limits
     message.cpu_ns, message.wall_ns = limits.cpu_ms * 10**6, limits.wall_ms * 10**6
     # Threads count as pids, and init is one of them.
     message.parallelism = max(1, min(os.cpu_count() or 1, limits.pids - 1))
-    message.filter_bytes, message.plan_bytes = filter_bytes, plan_bytes
+    message.plan_bytes = plan_bytes
     message.arguments, message.variables = len(spec.argv), len(spec.env)
     message.files = len(spec.files)
     message.scratch_options = b"size=%d,nr_inodes=%d" % (limits.disk_bytes, limits.files)

@@ -109,7 +109,7 @@ def shed(state: Path, hierarchy: Hierarchy, landlock: bool = True) -> None:
 
 def _program() -> bytes:
     directory = policy.shipped_directory() / POLICY
-    return policy.compile_policy(policy.load(POLICY, directory), required=frozenset())
+    return policy.compile_policy(policy.load(POLICY, directory), required={})
 
 
 def _wait_until_alone() -> None:

@@ -8,6 +8,7 @@ caller may ask for less, never for more, and never for "unlimited".
 """
 
 import binascii
+import json
 import re
 from base64 import b64decode
 from collections.abc import Collection, Mapping
@@ -63,6 +64,7 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     outputs: Annotated[list[str], Meta(max_length=OUTPUTS_MAX)] = []
     limits: LimitsRequest = LimitsRequest()
     on_output_limit: Literal["kill", "truncate"] = "kill"
+    explain: bool = False
 
 
 class InputFile(msgspec.Struct, frozen=True):
@@ -81,7 +83,10 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One valid job. `env` is whole: defaults and the caller's; `limits` are all set."""
+    """One valid job. `env` is whole: defaults and the caller's; `limits` are all set.
+
+    explain: the result lists the calls that the policy denied.
+    """
 
     argv: tuple[str, ...]
     image: str
@@ -92,6 +97,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Output, ...]
     limits: Limits
     truncate: bool
+    explain: bool = False
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,13 +135,27 @@ def _type_error(error: msgspec.ValidationError) -> SpecError:
 
 
 def decode(body: bytes) -> Request:
-    """Read a JSON body into a Request; raises SpecError for bad JSON, fields and types."""
+    """Read a JSON body into a Request; raises SpecError for bad JSON, fields, types and repeated names."""
     try:
-        return msgspec.json.decode(body, type=Request)
+        request = msgspec.json.decode(body, type=Request)
     except msgspec.ValidationError as error:
         raise _type_error(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SpecError("", f"the body is not JSON in UTF-8: {error}") from None
+    # An object becomes a tuple of pairs, a number is left as it stands: some are too long for int().
+    _check_unique("", json.loads(body, object_pairs_hook=tuple, parse_int=str, parse_float=str))
+    return request
+
+
+def _check_unique(prefix: str, pairs: tuple[tuple[str, object], ...]) -> None:
+    """Refuse a name that stands twice: msgspec takes the last, who checked the body before us maybe not."""
+    seen: set[str] = set()
+    for name, value in pairs:
+        if name in seen:
+            raise SpecError(f"{prefix}{name}", "stands twice in the body")
+        seen.add(name)
+        if isinstance(value, tuple):
+            _check_unique(f"{prefix}{name}.", value)
 
 
 def parse(body: bytes, rules: Rules) -> JobSpec:
@@ -158,6 +178,7 @@ def validate(request: Request, rules: Rules) -> JobSpec:
         outputs=_outputs(request.outputs),
         limits=resolved,
         truncate=request.on_output_limit == "truncate",
+        explain=request.explain,
     )
     _check_strings(spec)
     _check_room(spec)

@@ -21,6 +21,7 @@ from jail.keeper import Keeper
 from jail.outcome import Failure
 
 SLOTS_MAX = lib.SLOTS_MAX
+COUNTED_MAX = lib.COUNTED_MAX
 INIT_ID = lib.INIT_ID
 JOB_ID = lib.JOB_ID
 
@@ -50,6 +51,8 @@ class Report:
 
     def __init__(self, packet: bytes, descriptors: Sequence[int]) -> None:
         """Take one packet apart."""
+        # Denials that there are none of are not sent.
+        packet = packet.ljust(ffi.sizeof("struct report"), b"\0")
         self.facts = ffi.from_buffer("struct report *", packet)[0]
         self.ended: asyncio.Future[Report] | None = None
         self.descriptor = descriptors[0] if descriptors else -1
@@ -68,16 +71,38 @@ class Report:
         """One of CAUSES' words."""
         return CAUSES[self.facts.cause]
 
+    @property
+    def denials(self) -> list[tuple[int, tuple[int, ...], int]]:
+        """Of a job that is explained: number, six arguments and count of each call that was denied."""
+        told = self.facts.denials[0 : self.facts.denial_count]
+        return [(denial.call, tuple(denial.arguments), denial.count) for denial in told]
+
 
 class Start:
-    """A struct start and what goes with it. `plan` and `filter` are descriptors of sealed bytes."""
+    """A struct start and what goes with it. All are descriptors, the last three of sealed bytes.
 
-    def __init__(self, stdio: Sequence[int], policy: int, plan: int) -> None:
+    `answers`, of pack_answers(): the filter hands over the calls that it denies.
+    """
+
+    def __init__(self, stdio: Sequence[int], policy: int, plan: int, answers: int | None) -> None:
         """Take the descriptors; fill `message` before it is sent."""
         self.message = ffi.new("struct start *")
         self.message.header.type = lib.TYPE_START
         self.message.setup_ns = SETUP_SECONDS * 10**9
-        self.descriptors = (*stdio, policy, plan)
+        self.message.explains = answers is not None
+        self.descriptors = (*stdio, policy, plan, *(() if answers is None else (answers,)))
+
+    def count(self, counted: Sequence[tuple[int, int, int]]) -> None:
+        """Have calls counted: number, maximum, and errno from then on. At most COUNTED_MAX of them."""
+        self.message.counted_calls = len(counted)
+        self.message.listens = bool(counted) or self.message.explains
+        for place, (call, maximum, error) in enumerate(counted):
+            self.message.counted[place] = {"call": call, "maximum": maximum, "error": error}
+
+
+def pack_answers(answers: Sequence[tuple[int, int]]) -> bytes:
+    """By a call's number, the errno that it gets when denied and how many arguments it has."""
+    return bytes(ffi.buffer(ffi.new("struct answer[]", list(answers))))
 
 
 def pack_file(path: bytes, mode: int, content: bytes) -> bytes:

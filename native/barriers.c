@@ -8,12 +8,14 @@
 #include <linux/filter.h>
 #include <linux/keyctl.h>
 #include <linux/landlock.h>
+#include <linux/magic.h>
 #include <linux/seccomp.h>
 #include <linux/securebits.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -21,6 +23,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 int close_all_but(int *keep, size_t count)
@@ -155,6 +158,14 @@ static const struct {
 	{ "/proc/sys/user/max_fanotify_marks", "0" },
 };
 
+/* An image may have put something else where we write: what is written must reach the kernel. */
+static bool is_of_proc(int fd)
+{
+	struct statfs about;
+
+	return fstatfs(fd, &about) == 0 && about.f_type == PROC_SUPER_MAGIC;
+}
+
 int forbid_nesting(struct sandbox *sandbox, int *index)
 {
 	(void)sandbox;
@@ -168,6 +179,8 @@ int forbid_nesting(struct sandbox *sandbox, int *index)
 			continue;
 		if (fd < 0)
 			return errno;
+		if (!is_of_proc(fd))
+			return EXDEV;
 		if (write(fd, nesting[i].value, length) != (ssize_t)length)
 			return errno;
 		close(fd);
@@ -278,6 +291,28 @@ int set_no_new_privs(struct sandbox *sandbox, int *index)
 	return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ? errno : 0;
 }
 
+/*
+ * Documentation/userspace-api/spec_ctrl.rst: what a thread may speculate about is its own to decide, where
+ * processor and boot options leave a choice; where they do not, PR_SPEC_PRCTL is not set.
+ */
+static const unsigned long speculation[] = { PR_SPEC_STORE_BYPASS, PR_SPEC_INDIRECT_BRANCH };
+
+int restrict_speculation(struct sandbox *sandbox, int *index)
+{
+	if (sandbox->start.speculates)
+		return 0;
+	for (size_t i = 0; i < COUNT(speculation); i++) {
+		int state = prctl(PR_GET_SPECULATION_CTRL, speculation[i], 0, 0, 0);
+
+		*index = (int)i;
+		if (state < 0 || !(state & PR_SPEC_PRCTL) || state & PR_SPEC_FORCE_DISABLE)
+			continue;
+		if (prctl(PR_SET_SPECULATION_CTRL, speculation[i], PR_SPEC_FORCE_DISABLE, 0, 0))
+			return errno;
+	}
+	return 0;
+}
+
 /* Documentation/userspace-api/landlock.rst; what these headers may be too old to name. */
 #define READ_RIGHTS                                                                 \
 	(LANDLOCK_ACCESS_FS_EXECUTE | LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
@@ -357,13 +392,22 @@ int restrict_files(struct sandbox *sandbox, int *index)
 	return error;
 }
 
+/* With a listener, whose end goes to the supervisor: what the filter hands over waits for its answer. */
 int load_filter(struct sandbox *sandbox, int *index)
 {
 	const struct sock_fprog program = {
 		.len = (unsigned short)(sandbox->start.filter_bytes / sizeof(struct sock_filter)),
 		.filter = (struct sock_filter *)sandbox->filter,
 	};
+	/* Not interrupted by signals once the supervisor has seen a call: or it would be counted twice. */
+	const unsigned long flags = sandbox->start.listens ? SECCOMP_FILTER_FLAG_NEW_LISTENER |
+		SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV : 0;
+	struct news news = { .header.type = TYPE_LISTENING };
+	int listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
 
-	(void)index;
-	return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) ? errno : 0;
+	if (listener < 0)
+		return errno;
+	*index = 1;
+	/* Close-on-exec, as the kernel makes it. */
+	return sandbox->start.listens ? tell(sandbox, &news, listener) : 0;
 }

@@ -27,8 +27,8 @@
 #include "protocol.h"
 #include "supervisor.h"
 
-/* Above 0, 1 and 2, which a supervisor needs. */
-enum { SERVICE = 3, NAMESPACE = 4 };
+/* Like SERVICE, above 0, 1 and 2, which a supervisor needs. */
+enum { NAMESPACE = SERVICE + 1 };
 
 /* The service may be gone already: then PDEATHSIG came too late, and the socket says so. */
 static int die_with_service(void)

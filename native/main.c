@@ -1,11 +1,14 @@
 /*
  * main.c - jail-supervisor, started by the service and by nobody else.
  *
- *   jail-supervisor namespace   hold a new user namespace until stdin ends; a byte on stdout says
- *                               that it is there. The service maps ids into it and keeps it open.
+ *   jail-supervisor namespace INSTANCES WATCHES
+ *                               hold a new user namespace until stdin ends, in which there are so many
+ *                               of inotify; a byte on stdout says that it is there. The service maps
+ *                               ids into it and keeps it open.
  *   jail-supervisor keep        start supervisors, each a fork of it: see keeper.c and supervisor.c
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,11 +16,33 @@
 
 #include "keeper.h"
 
-static int hold_namespace(void)
+/* Documentation/admin-guide/sysctl/user.rst. A kernel without the file was built without the object. */
+static int set_maximum(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC), error = 0;
+
+	if (fd < 0)
+		return errno == ENOENT ? 0 : errno;
+	if (write(fd, value, strlen(value)) < 0)
+		error = errno;
+	close(fd);
+	return error;
+}
+
+/* What a sandbox has of these counts for every namespace above it, at last for the service's user. */
+static int hold_namespace(const char *instances, const char *watches)
 {
 	char byte = 'n';
+	int error;
 
-	if (unshare(CLONE_NEWUSER) || write(STDOUT_FILENO, &byte, 1) != 1)
+	if (unshare(CLONE_NEWUSER))
+		return errno;
+	error = set_maximum("/proc/sys/user/max_inotify_instances", instances);
+	if (!error)
+		error = set_maximum("/proc/sys/user/max_inotify_watches", watches);
+	if (error)
+		return error;
+	if (write(STDOUT_FILENO, &byte, 1) != 1)
 		return errno;
 	return read(STDIN_FILENO, &byte, 1) < 0 ? errno : 0;
 }
@@ -26,12 +51,12 @@ int main(int argc, char **argv)
 {
 	int error = EINVAL;
 
-	if (argc == 2 && !strcmp(argv[1], "namespace"))
-		error = hold_namespace();
+	if (argc == 4 && !strcmp(argv[1], "namespace"))
+		error = hold_namespace(argv[2], argv[3]);
 	else if (argc == 2 && !strcmp(argv[1], "keep"))
 		error = keep();
 	if (error)
-		fprintf(stderr, "jail-supervisor: %s: %s\n", argc == 2 ? argv[1] : "usage", strerror(error));
+		fprintf(stderr, "jail-supervisor: %s: %s\n", argc > 1 ? argv[1] : "usage", strerror(error));
 	/* The errno value is the exit status: the service words it for the operator. */
 	return error;
 }

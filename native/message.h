@@ -22,6 +22,9 @@ enum {
 	MESSAGE_BYTES_MAX = 32768,
 	DESCRIPTORS_MAX = 16,
 	RLIMIT_COUNT = 16,
+	COUNTED_MAX = 8,
+	DENIALS_MAX = 64,
+	CALL_ARGUMENTS = 6,
 	OPTIONS_BYTES = 96,
 	PATH_BYTES_MAX = 4096,
 	/* The ids that a job sees for init and for itself. */
@@ -43,7 +46,6 @@ enum stage {
 	STAGE_SIGNALS,
 	STAGE_PARENT,
 	STAGE_SESSION,
-	STAGE_PRIVATE,
 	STAGE_ROOT,
 	STAGE_PROC,
 	STAGE_DEV,
@@ -63,6 +65,7 @@ enum stage {
 	STAGE_IDS,
 	STAGE_CAPABILITIES,
 	STAGE_NO_NEW_PRIVS,
+	STAGE_SPECULATION,
 	STAGE_LANDLOCK,
 	STAGE_PROGRAM,
 	STAGE_BASELINE,
@@ -86,6 +89,7 @@ enum type {
 	/* news of init */
 	TYPE_BUILT,
 	TYPE_STARTED,
+	TYPE_LISTENING,
 	TYPE_EXITED,
 	TYPE_FAILED
 };
@@ -130,10 +134,25 @@ struct make {
 	char id_map[OPTIONS_BYTES];
 };
 
+/* A call that is allowed `maximum` times and answered `error` from then on. */
+struct counted {
+	uint32_t call;
+	uint32_t error;
+	uint64_t maximum;
+};
+
+/* What a call is answered when it is denied, and how many arguments it has. */
+struct answer {
+	uint16_t error;
+	uint16_t arguments;
+};
+
 /*
  * Start the job in a ready sandbox.
  *
- * Descriptors: stdin, stdout, stderr, the filter (an array of struct sock_filter), the plan.
+ * Descriptors: stdin, stdout, stderr, the filter (an array of struct sock_filter), the plan; then with
+ * `explains` an array of struct answer, by the number of the call. The filter hands to the supervisor
+ * the calls in `counted` and, with `explains`, those that it denies; `listens` says that it hands over any.
  *
  * The plan holds, in this order: `arguments` strings and `variables` strings, each ended by a
  * NUL; the list of directories to search for a program without a slash, one string, separated
@@ -151,7 +170,13 @@ struct start {
 	uint32_t arguments;
 	uint32_t variables;
 	uint32_t files;
+	/* The job keeps what control it has over speculation. */
+	uint32_t speculates;
+	uint32_t listens;
+	uint32_t explains;
+	uint32_t counted_calls;
 	uint32_t padding;
+	struct counted counted[COUNTED_MAX];
 	/* Soft and hard alike, by the numbers of RLIMIT_*. */
 	uint64_t rlimits[RLIMIT_COUNT];
 	/* Mount options for /box, /tmp and /dev/shm: size= and nr_inodes=. */
@@ -197,10 +222,18 @@ struct cpu_time {
 	uint64_t system_ns;
 };
 
+/* A call that was denied `count` times, with these arguments as far as it has any. */
+struct denial {
+	uint64_t arguments[CALL_ARGUMENTS];
+	uint64_t count;
+	uint32_t call;
+	uint32_t padding;
+};
+
 /*
  * What the supervisor knows of a slot. Ready: the sandbox waits for a job. Ended: nothing of it
  * lives, and these are the facts. Opened: `failure.error` is 0 and one descriptor comes along, or it
- * is the errno.
+ * is the errno. It is sent without the denials that there are none of.
  */
 struct report {
 	struct header header;
@@ -217,11 +250,17 @@ struct report {
 	struct cpu_time cpu;
 	/* The largest of any process that was waited for. Known only if the main process was. */
 	uint64_t max_rss_bytes;
+	/* Calls that were denied and told of, but are not among the denials: there was no room. */
+	uint64_t denials_omitted;
+	uint32_t denial_count;
+	uint32_t padding_too;
+	struct denial denials[DENIALS_MAX];
 };
 
 /*
  * What init tells the supervisor. Built: with a descriptor of /box. Started: the clock and the
- * CPU time just before the filter and execve(). Exited: the main process's end. Failed: where.
+ * CPU time just before the filter and execve(). Listening: with the filter's listener. Exited: the
+ * main process's end. Failed: where.
  */
 struct news {
 	struct header header;

@@ -28,7 +28,9 @@ static bool fits_make(const struct make *make, size_t length, size_t count)
 
 static bool fits_start(const struct start *start, size_t length, size_t count)
 {
-	return length == sizeof *start && count == START_DESCRIPTORS &&
+	return length == sizeof *start && start->explains <= 1 &&
+	       count == START_DESCRIPTORS + start->explains &&
+	       start->counted_calls <= COUNTED_MAX &&
 	       memchr(start->scratch_options, 0, sizeof start->scratch_options);
 }
 

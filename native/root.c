@@ -13,15 +13,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* Small until the job says how much: 0 would mean "no limit" to tmpfs. */
 #define UNSIZED "size=4k,nr_inodes=2,"
+/* Documentation/admin-guide/devices.txt: character device 1:3. */
+#define NULL_DEVICE makedev(1, 3)
 #define DEV_OPTIONS "size=16k,nr_inodes=32,mode=0755"
 
 /* A mount point beneath `root` that is what it seems: no link on the way, not out of the root. */
@@ -73,12 +78,6 @@ static int mount_on(const char *source, const char *target, const char *type, un
 	return mount_beneath(AT_FDCWD, source, target, type, flags, options);
 }
 
-int make_mounts_private(struct sandbox *sandbox, int *index)
-{
-	(void)sandbox, (void)index;
-	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ? errno : 0;
-}
-
 /* "lowerdir=" and the list, in `options`. */
 static int overlay_options(char *options, size_t capacity, const char *lower)
 {
@@ -97,6 +96,9 @@ static int overlay_options(char *options, size_t capacity, const char *lower)
  * The first overlay is the root itself, the others lie on directories in it. Paths of the plan are
  * relative to the service's private directory, where we still are: the ids of this sandbox may not
  * be allowed to walk there from the top.
+ *
+ * Nothing that is mounted here is seen outside: this mount namespace belongs to another user namespace
+ * than the one it was copied from, so the kernel made every shared mount a slave (mount_namespaces(7)).
  */
 int mount_root(struct sandbox *sandbox, int *index)
 {
@@ -132,11 +134,11 @@ int mount_root(struct sandbox *sandbox, int *index)
  * behind an empty tmpfs.
  */
 static const char *const masked_files[] = {
-	"proc/cmdline",	  "proc/config.gz", "proc/diskstats",	  "proc/interrupts",
-	"proc/iomem",	  "proc/ioports",   "proc/kallsyms",	  "proc/kcore",
-	"proc/key-users", "proc/keys",	    "proc/latency_stats", "proc/modules",
-	"proc/partitions", "proc/sched_debug", "proc/softirqs",	  "proc/sysrq-trigger",
-	"proc/timer_list",
+	"proc/bootconfig", "proc/cmdline", "proc/config.gz", "proc/diskstats",
+	"proc/interrupts", "proc/iomem", "proc/ioports", "proc/kallsyms",
+	"proc/kcore", "proc/key-users", "proc/keys", "proc/latency_stats",
+	"proc/modules", "proc/partitions", "proc/sched_debug", "proc/softirqs",
+	"proc/sysrq-trigger", "proc/timer_list",
 };
 
 static const char *const masked_directories[] = {
@@ -144,12 +146,32 @@ static const char *const masked_directories[] = {
 	"proc/fs",   "proc/irq",    "proc/scsi", "proc/sysvipc", "proc/tty",
 };
 
+/* Whether the masked path leads where it should: to the null device, or to an empty tmpfs. */
+static int check_mask(const char *target)
+{
+	int fd = open_target(AT_FDCWD, target, 0), error = 0;
+	struct statfs system;
+	struct stat about;
+
+	if (fd < 0)
+		return errno;
+	if (fstat(fd, &about) || fstatfs(fd, &system))
+		error = errno;
+	else if (S_ISDIR(about.st_mode) ? system.f_type != TMPFS_MAGIC :
+					  !S_ISCHR(about.st_mode) || about.st_rdev != NULL_DEVICE)
+		error = EXDEV;
+	close(fd);
+	return error;
+}
+
 /* A kernel that was built without the file has nothing there to hide. */
 static int mask(const char *source, const char *target, const char *type, unsigned long flags)
 {
 	int error = mount_on(source, target, type, flags, type ? "size=4k,nr_inodes=1,mode=0555" : NULL);
 
-	return error == ENOENT ? 0 : error;
+	if (error == ENOENT)
+		return 0;
+	return error ? error : check_mask(target);
 }
 
 int mount_proc(struct sandbox *sandbox, int *index)
@@ -217,22 +239,44 @@ static const struct {
 	const char *target, *options;
 	unsigned long flags;
 } scratch[] = {
+	/* First: see mount_box_twice(). */
 	{ "box", UNSIZED "mode=0755,uid=1000,gid=1000", MS_NOSUID | MS_NODEV },
 	{ "tmp", UNSIZED "mode=1777", MS_NOSUID | MS_NODEV },
 	{ "dev/shm", UNSIZED "mode=1777", MS_NOSUID | MS_NODEV | MS_NOEXEC },
 };
 
+/*
+ * The tmpfs of /box is there twice. Below lies what outputs are read through when the job is dead:
+ * read-only, and blind to links. On top lies what the job sees.
+ */
+static int mount_box_twice(struct sandbox *sandbox)
+{
+	const unsigned long outputs = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOSYMFOLLOW;
+	char path[32];
+	int error = mount_on(NULL, scratch->target, NULL, MS_REMOUNT | MS_BIND | outputs, NULL);
+
+	if (error)
+		return error;
+	sandbox->box = open_target(AT_FDCWD, scratch->target, O_DIRECTORY);
+	if (sandbox->box < 0)
+		return errno;
+	error = mount_on(descriptor_path(sandbox->box, path), scratch->target, NULL, MS_BIND, NULL);
+	return error ? error : mount_on(NULL, scratch->target, NULL, MS_REMOUNT | MS_BIND | scratch->flags, NULL);
+}
+
 int mount_scratch(struct sandbox *sandbox, int *index)
 {
 	int error = 0;
 
-	(void)sandbox;
 	for (size_t i = 0; !error && i < COUNT(scratch); i++) {
 		*index = (int)i;
 		error = mount_on("tmpfs", scratch[i].target, "tmpfs", scratch[i].flags,
 				 scratch[i].options);
 	}
-	return error;
+	if (error)
+		return error;
+	*index = COUNT(scratch);
+	return mount_box_twice(sandbox);
 }
 
 /* pivot_root(2), NOTES: with both arguments "." the old root comes to lie over the new one. */

@@ -42,8 +42,6 @@ static const struct step steps[] = {
 	{ STAGE_PARENT, die_with_parent },
 	/* No terminal and no keys of the service's session. */
 	{ STAGE_SESSION, start_session },
-	/* Before the first mount, or it would be seen outside. */
-	{ STAGE_PRIVATE, make_mounts_private },
 	/* The image, by overlay: a file in two sandboxes is two inodes, and locks do not leak. */
 	{ STAGE_ROOT, mount_root },
 	/* The rest goes beneath the new root while the host's devices can still be seen. */
@@ -77,6 +75,8 @@ static const struct step steps[] = {
 	{ STAGE_CAPABILITIES, drop_capabilities },
 	/* Landlock and seccomp ask for it from whoever has no capability. */
 	{ STAGE_NO_NEW_PRIVS, set_no_new_privs },
+	/* For good, and for all that it will fork and execute; the filter then refuses to ask otherwise. */
+	{ STAGE_SPECULATION, restrict_speculation },
 	/* Opens the directories it speaks of, so before the filter. */
 	{ STAGE_LANDLOCK, restrict_files },
 	/* With the job's ids and under Landlock: it finds what execve() will be allowed to run. */

@@ -19,8 +19,10 @@ struct sandbox {
 	const struct make *make;
 	int joins[DESCRIPTORS_MAX];         /* tasks files of v1 */
 	int counters[CPU_COUNTERS_MAX];
+	int box;                            /* what outputs will be read through */
 	struct start start;
 	int stdio[3];
+	int came_last;                      /* of the descriptors that came with the job: the plan */
 	const char *plan;                   /* mapped, start.plan_bytes long */
 	const char *filter;                 /* mapped, start.filter_bytes long */
 	const char *files;                  /* where the plan's files begin */
@@ -43,14 +45,14 @@ _Noreturn void setup_run(struct sandbox *sandbox);
 typedef int step_function(struct sandbox *sandbox, int *index);
 
 /* root.c */
-step_function make_mounts_private, mount_root, mount_proc, mount_dev, mount_scratch, enter_root;
+step_function mount_root, mount_proc, mount_dev, mount_scratch, enter_root;
 step_function make_read_only, size_scratch;
 
 /* barriers.c */
 step_function keep_own_descriptors, join_cgroup, become_root_of_sandbox, reset_signals;
 step_function die_with_parent, start_session, forbid_nesting, set_hostname, raise_loopback;
 step_function set_rlimits, change_ids, drop_capabilities, set_no_new_privs;
-step_function restrict_files, load_filter;
+step_function restrict_speculation, restrict_files, load_filter;
 
 /* job.c */
 step_function receive_job, write_files, put_stdio, close_descriptors, find_program, report_baseline;

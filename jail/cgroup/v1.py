@@ -106,11 +106,11 @@ class CgroupV1:
             return None, None
         text = (self._directories["blkio"] / "blkio.throttle.io_service_bytes").read_text()
         # "8:0 Read 4096", and at the end "Total 4096".
-        lines = [line.split() for line in text.splitlines()]
-        return tuple(
-            sum(int(line[2]) for line in lines if len(line) == 3 and line[1] == kind)
-            for kind in ("Read", "Write")
-        )
+        lines = [line.split() for line in text.splitlines() if not line.startswith("Total")]
+        if not lines:
+            # None at all, or not counted: newer kernels (6.18) count from the first throttle setting on.
+            return None, None
+        return tuple(sum(int(line[2]) for line in lines if line[1] == kind) for kind in ("Read", "Write"))
 
     def remove(self) -> None:
         """Close the descriptors and remove the directories; nothing may live in them. Raises OSError."""

@@ -185,9 +185,8 @@ def _vulnerable() -> tuple[str, ...]:
 
 def _describe_namespaces() -> dict[str, object]:
     """Make a user namespace as the service does, by the same program, and see what can be done inside."""
-    command = [namespace.program(), "namespace"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, **pipes) as holder:
+    with subprocess.Popen(namespace.holder_command(), **pipes) as holder:
         if not holder.stdout.read(1):
             return {"user_namespace_error": holder.wait()}
         return {"probes": _probe(holder.pid)}

@@ -47,7 +47,7 @@ def respond(error: ProblemError) -> Response:
     return Response(msgspec.json.encode(problem), error.status, error.headers, media_type=MEDIA_TYPE)
 
 
-# Coroutines, since Starlette hands plain functions to a thread.
+# Coroutines, all of them: Starlette would run plain functions in threads, and this process has one.
 async def _on_problem(_request: Request, error: ProblemError) -> Response:
     return respond(error)
 

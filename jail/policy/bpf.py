@@ -15,6 +15,8 @@ INSTRUCTIONS_MAX = 4096
 DATA = struct.Struct("=IIQ6Q")
 NR_OFFSET = 0
 ARCH_OFFSET = 4
+# Of an argument's low 32 bits, on the little-endian machines that there are in AUDIT_ARCHES.
+ARGUMENT_OFFSETS = tuple(range(16, 64, 8))
 
 LOAD = 0x20  # BPF_LD | BPF_W | BPF_ABS
 AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
@@ -27,6 +29,7 @@ RETURN = 0x06  # BPF_RET | BPF_K
 
 RET_ALLOW = 0x7FFF0000
 RET_ERRNO = 0x00050000
+RET_USER_NOTIF = 0x7FC00000
 RET_DATA_MASK = 0x0000FFFF
 
 # A number with this bit comes through the x32 entry of x86_64.

@@ -1,55 +1,105 @@
 """From a policy to the bytes that seccomp(2) loads.
 
-Two programs end to end: our `prologue` decides what a call's number alone decides, which
-the kernel then answers without running the filter at all (`cacheable`); libseccomp's
-compares arguments, and kills what comes through another architecture's entry.
+Three programs end to end: our `prologue` decides what a call's number alone decides, which
+the kernel then answers without running the filter at all (`cacheable`); `counting` tells the uses that
+are counted from those that are not; libseccomp's compares the arguments of the other calls, and
+kills what comes through another architecture's entry.
 """
 
 import errno
 import itertools
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from jail.policy import bpf, numbers
+from jail.policy import arguments, bpf, numbers
 from jail.policy.binding import libseccomp
+from jail.policy.counting import counting
 from jail.policy.numbers import PolicyError
 from jail.policy.prologue import GO_ON, prologue
+from jail.policy.simulate import Verdict, simulate
 from jail.policy.text import Policy, Rule
 
 # CTL_OPTIMIZE: 1 is a list by priority, 2 a binary tree (seccomp_attr_set(3)).
 _BINARY_TREE = 2
 
 
-REQUIRED = frozenset({"execve", "exit_group", "write"})
-"""What init's child does once it has loaded the filter: execute the program, or tell that it cannot."""
+_MSG_NOSIGNAL = 0x4000
+REQUIRED = {
+    "execve": (),
+    "exit_group": (),
+    "write": (),
+    "sendmsg": (0, 0, _MSG_NOSIGNAL),
+}
+"""What init's child does under the filter, with what arguments: execute the program, tell that it cannot, or
+hand over the filter's listener."""
 
 
-def compile_policy(policy: Policy, required: frozenset[str] = REQUIRED) -> bytes:
+def compile_policy(policy: Policy, required: Mapping[str, tuple[int, ...]] = REQUIRED) -> bytes:
     """Make the filter for this machine: an array of struct sock_filter, in native byte order.
 
     An instruction is 8 bytes. `required`: what whoever loads it cannot do without; by default it is a
     job. Raises PolicyError if the policy does not allow that, libseccomp refuses a rule, or the program
     is longer than the kernel takes.
     """
-    missing = sorted(required - policy.allow)
-    if missing:
-        raise PolicyError(f"{policy.name}: allow has to name {', '.join(missing)}, or no job can start")
     try:
         first = prologue(_answers(policy), bpf.RET_ERRNO | errno.ENOSYS)
     except ValueError as error:
         raise PolicyError(f"{policy.name}: {error}") from None
-    program = first + _export(_filter(policy))
+    program = first + counting(policy.counted) + _export(_filter(policy))
     instructions = len(program) // bpf.INSTRUCTION.size
     if instructions > bpf.INSTRUCTIONS_MAX:
         raise PolicyError(
             f"{policy.name}: {instructions} instructions; the kernel takes {bpf.INSTRUCTIONS_MAX}"
         )
+    _check_required(policy.name, program, required)
     return program
+
+
+def _check_required(name: str, program: bytes, required: Mapping[str, tuple[int, ...]]) -> None:
+    passed = (Verdict.ALLOW, Verdict.USER_NOTIF)
+    missing = [
+        call
+        for call, args in required.items()
+        if simulate(program, numbers.number(call), args).verdict not in passed
+    ]
+    if missing:
+        raise PolicyError(f"{name}: {', '.join(missing)} must be allowed, or no job can start")
+
+
+def explained(program: bytes) -> bytes:
+    """The same filter, but calls that it answers with an errno go to the supervisor, which tells of them."""
+    instructions = bpf.INSTRUCTION.iter_unpack(program)
+    return b"".join(
+        bpf.INSTRUCTION.pack(code, true, false, bpf.RET_USER_NOTIF if _is_errno(code, k) else k)
+        for code, true, false, k in instructions
+    )
+
+
+def _is_errno(code: int, k: int) -> bool:
+    return code == bpf.RETURN and k & ~bpf.RET_DATA_MASK == bpf.RET_ERRNO
+
+
+def counted_calls(policy: Policy) -> tuple[tuple[int, int, int], ...]:
+    """Number, maximum and errno from then on, of each call here that `policy` counts."""
+    found = ((numbers.number(rule.call), rule.maximum, rule.error) for rule in policy.counted)
+    return tuple(entry for entry in found if entry[0] is not None)
+
+
+def denials(policy: Policy) -> list[tuple[int, int]]:
+    """By a call's number: the errno when `policy` denies it, and how many arguments it has."""
+    codes = {numbers.number(call): code for call, code in policy.answers.items()}
+    known = numbers.known()
+    unknown = errno.ENOSYS, len(bpf.ARGUMENT_OFFSETS)
+    return [
+        (codes.get(nr, errno.EPERM), arguments.count(nr)) if nr in known else unknown
+        for nr in range(max(known) + 1)
+    ]
 
 
 def surface(policy: Policy) -> tuple[int, int]:
     """Count the calls that `policy` allows in any form, and all that this architecture has."""
-    allowed = {numbers.number(call) for call in policy.allow | {rule.call for rule in policy.rules}}
+    allowed = {numbers.number(call) for call in policy.allowed}
     return len(allowed - {None}), len(numbers.known())
 
 
@@ -57,7 +107,7 @@ def _answers(policy: Policy) -> dict[int, int]:
     """Map each known number to its answer; a number that is missing is newer than our tables."""
     decided = dict.fromkeys(policy.allow, bpf.RET_ALLOW)
     decided |= {call: bpf.RET_ERRNO | code for call, code in policy.answers.items()}
-    decided |= {rule.call: GO_ON for rule in policy.rules}
+    decided |= {rule.call: GO_ON for rule in (*policy.rules, *policy.counted)}
     answers = dict.fromkeys(numbers.known(), bpf.RET_ERRNO | errno.EPERM)
     answers |= {numbers.number(call): answer for call, answer in decided.items()}
     # Old calls that this architecture never had, such as open on aarch64.

@@ -94,3 +94,15 @@ def _is_assigned(nr: int) -> bool:
     except ValueError:
         return False
     return True
+
+
+def call_name(nr: int) -> str:
+    """Tell the name of call `nr`, or its number in words where it has none that we know."""
+    recent = {number: name for name, number in RECENT.items()}
+    if nr in recent:
+        return recent[nr]
+    try:
+        found = libseccomp().resolve_syscall(libseccomp().Arch.NATIVE, nr)
+    except ValueError:
+        return f"call {nr}"
+    return found.decode() if isinstance(found, bytes) else str(found)

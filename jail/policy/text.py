@@ -10,6 +10,14 @@ Both may hold rules:
     call = "socket"
     arg0 = { AF_UNIX = 1 }
     arg1 = { mask = 0xfff7f7ff, SOCK_STREAM = 1, SOCK_DGRAM = 2 }
+    [[count]]                     # always, but such uses only `max` times; then with this error number
+    call = "fcntl"
+    arg1 = { F_SETLK = 6 }
+    max = 65536
+    answer = "ENOLCK"
+
+A policy may also say `speculation = true`: then its jobs keep what control they have over the processor's
+speculation (prctl(2), PR_SET_SPECULATION_CTRL); without it the mitigations are forced on.
 
 The names of values are for the reader; the numbers count. `mask` selects the bits that are
 compared, by default all 32. Only the low 32 bits of an argument are ever looked at, because
@@ -50,18 +58,33 @@ class Rule(msgspec.Struct, frozen=True):
     source: str
 
 
-class Policy(msgspec.Struct, frozen=True):
+class Counted(Rule, frozen=True):
+    """A call that is allowed, but uses for which every condition holds only `maximum` times; then `error`."""
+
+    maximum: int
+    error: int
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
     """A checked policy: every name is a known call, and no call is named in two ways.
 
     allow is allowed always, rules allow if one of the rules for a call holds, answers maps
-    refused calls to the errno they get in place of EPERM.
+    refused calls to the errno they get in place of EPERM, counted are allowed so many times.
+    speculation: the mitigations that a thread controls are left to the job.
     """
 
     name: str
     description: str
     allow: frozenset[str]
-    rules: tuple[Rule, ...]
-    answers: dict[str, int]
+    rules: tuple[Rule, ...] = ()
+    answers: dict[str, int] = {}
+    counted: tuple[Counted, ...] = ()
+    speculation: bool = False
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """The calls that are allowed in any form."""
+        return self.allow | {rule.call for rule in (*self.rules, *self.counted)}
 
 
 class _When(msgspec.Struct, forbid_unknown_fields=True):
@@ -74,16 +97,23 @@ class _When(msgspec.Struct, forbid_unknown_fields=True):
     arg5: _Values = {}
 
 
+class _Count(_When, forbid_unknown_fields=True, kw_only=True):
+    max: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
+    answer: str
+
+
 class _Part(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     description: str
     allow: list[str] = []
     answer: dict[str, list[str]] = {}
     when: list[_When] = []
+    count: list[_Count] = []
 
 
 class _Whole(_Part, forbid_unknown_fields=True, kw_only=True):
     name: str
     include: list[str] = []
+    speculation: bool = False
 
 
 _Text = TypeVar("_Text", bound=_Part)
@@ -136,6 +166,7 @@ def _combine(whole: _Whole, texts: dict[str, _Part]) -> Policy:
     decided: dict[str, str] = {}
     answers: dict[str, int] = {}
     rules: list[Rule] = []
+    counted: list[Counted] = []
     for file, text in texts.items():
         for index, call in enumerate(text.allow):
             _decide(decided, call, f"{file}: allow[{index}]")
@@ -143,10 +174,21 @@ def _combine(whole: _Whole, texts: dict[str, _Part]) -> Policy:
             _decide(decided, call, f"{file}: answer.{code}")
             answers[call] = getattr(errno, code)
         rules += _rules(file, text)
+        counted += _counted(file, text)
+    allow = frozenset(decided) - frozenset(answers)
+    for rule in counted:
+        _decide(decided, rule.call, rule.source)
     for rule in rules:
         _check_undecided(decided, rule.call, rule.source)
-    allow = frozenset(decided) - frozenset(answers)
-    return Policy(whole.name, whole.description, allow, tuple(rules), answers)
+    return Policy(
+        name=whole.name,
+        description=whole.description,
+        allow=allow,
+        rules=tuple(rules),
+        answers=answers,
+        counted=tuple(counted),
+        speculation=whole.speculation,
+    )
 
 
 def _decide(decided: dict[str, str], call: str, source: str) -> None:
@@ -167,21 +209,39 @@ def _check_undecided(decided: dict[str, str], call: str, source: str) -> None:
 
 def _answers(file: str, text: _Part) -> Iterator[tuple[str, str]]:
     for code, calls in text.answer.items():
-        if code not in errno.errorcode.values():
-            raise PolicyError(f"{file}: answer.{code}: no error number has this name")
+        _check_error(f"{file}: answer", code)
         yield from ((code, call) for call in calls)
+
+
+def _check_error(source: str, code: str) -> None:
+    if code not in errno.errorcode.values():
+        raise PolicyError(f"{source}.{code}: no error number has this name")
 
 
 def _rules(file: str, text: _Part) -> list[Rule]:
     rules = []
     for index, when in enumerate(text.when):
         source = f"{file}: when[{index}] ({when.call})"
-        tables = [when.arg0, when.arg1, when.arg2, when.arg3, when.arg4, when.arg5]
-        conditions = tuple(_condition(source, at, table) for at, table in enumerate(tables) if table)
+        conditions = _conditions(source, when)
         if not conditions:
             raise PolicyError(f"{source}: no argument is compared; list the call under allow")
         rules.append(Rule(when.call, conditions, source))
     return rules
+
+
+def _counted(file: str, text: _Part) -> list[Counted]:
+    found = []
+    for index, count in enumerate(text.count):
+        source = f"{file}: count[{index}] ({count.call})"
+        _check_error(f"{source}: answer", count.answer)
+        error = getattr(errno, count.answer)
+        found.append(Counted(count.call, _conditions(source, count), source, count.max, error))
+    return found
+
+
+def _conditions(source: str, when: _When) -> tuple[Condition, ...]:
+    tables = [when.arg0, when.arg1, when.arg2, when.arg3, when.arg4, when.arg5]
+    return tuple(_condition(source, at, table) for at, table in enumerate(tables) if table)
 
 
 def _condition(source: str, argument: int, table: dict[str, int]) -> Condition:

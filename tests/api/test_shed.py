@@ -70,7 +70,7 @@ def attempt(environment, state):
 @pytest.fixture(scope="module")
 def program():
     directory = policy.shipped_directory() / shed.POLICY
-    return compile_policy(load(shed.POLICY, directory), required=frozenset())
+    return compile_policy(load(shed.POLICY, directory), required={})
 
 
 def test_every_thread_has_no_new_privs_and_one_filter(service):

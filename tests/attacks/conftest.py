@@ -5,13 +5,16 @@ namespace and files are gone; a canary job is answered as fast as ever; a canary
 unchanged; descriptors, threads and memory of service and supervisor are back where they were.
 """
 
+import json
 import os
+import re
 import statistics
 import subprocess
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +30,63 @@ CANARY_FACTOR, CANARY_SLACK_MS = 5, 100
 MEMORY_SLACK_BYTES = 16 << 20
 
 
+_ROWS = re.compile(r"Attacks? ([0-9][0-9, andto]*)")
+
+
+def rows(docstring: str) -> set[int]:
+    """The rows that a test is about: "Attack 7.", "Attacks 3, 5 and 8.", "Attacks 15 to 17."."""
+    found = _ROWS.match(docstring)
+    words = re.findall(r"\d+|to", found[1]) if found else []
+    numbers: set[int] = set()
+    for before, word in zip(["", *words], words, strict=False):
+        if word != "to":
+            first = max(numbers) + 1 if before == "to" else int(word)
+            numbers.update(range(first, int(word) + 1))
+    return numbers
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Note which rows each test is about. The siege comes last: it uses what the others sent."""
+    items.sort(key=lambda item: item.path.name == "test_siege.py")
+    for item in items:
+        if item.path.parent == HERE:
+            item.user_properties.append(("rows", rows(item.obj.__doc__ or "")))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell how many attacks were tried, which were not and why, and what the oracle found left over."""
+    about = {
+        outcome: [
+            report
+            for report in terminalreporter.stats.get(outcome, [])
+            if hasattr(report, "user_properties")
+            and any(name == "rows" for name, _ in report.user_properties)
+        ]
+        for outcome in ("passed", "failed", "error", "skipped")
+    }
+    tried = set().union(*(_rows_of(report) for name in ("passed", "failed") for report in about[name]))
+    skipped = {row: report.longrepr[2] for report in about["skipped"] for row in _rows_of(report) - tried}
+    left = [report.nodeid for report in about["error"] if report.when == "teardown"]
+    if not tried and not skipped:
+        return
+    terminalreporter.section("attacks")
+    terminalreporter.line(f"{len(tried)} tried, {len(skipped)} skipped, {len(left)} with leftovers")
+    for told in (dict(report.user_properties).get("siege") for report in about["passed"] + about["failed"]):
+        if told:
+            terminalreporter.line(f"siege: {told}")
+    for row, reason in sorted(skipped.items()):
+        terminalreporter.line(f"  {row}: {reason}")
+    for nodeid in left:
+        terminalreporter.line(f"  left something: {nodeid}")
+
+
+def _rows_of(report: Any) -> set[int]:
+    return next(found for name, found in report.user_properties if name == "rows")
+
+
 def compile_c(source: Path, target: Path, *options: str) -> bytes:
-    """A static program, so that it runs in every image."""
-    subprocess.run(["gcc", "-O1", "-static", "-pthread", *options, "-o", target, source], check=True)
+    """A program for the image `host`, which has this host's libraries."""
+    subprocess.run(["gcc", "-O1", "-s", "-pthread", *options, "-o", target, source], check=True)
     return target.read_bytes()
 
 
@@ -52,9 +109,15 @@ class Target:
 
     def __init__(self, service: Any, client: httpx.Client, processes: Any) -> None:
         self.service, self.client, self._processes = service, client, processes
+        self.bodies: list[dict[str, Any]] = []
 
     def attack(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Post a job and return its result; a refusal is a failure of the test."""
+        """Post a job and return its result; a refusal is a failure of the test. It is kept for the siege."""
+        self.bodies.append(body)
+        return self.run(body)
+
+    def run(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Post a job and return its result."""
         answer = self.client.post("/v1/run", json=body)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -62,7 +125,7 @@ class Target:
     def canary_ms(self) -> float:
         """How long a harmless job takes to be answered."""
         began = time.perf_counter()
-        assert self.attack({"argv": ["echo", "canary"]})["stdout"]["text"] == "canary\n"
+        assert self.run({"argv": ["echo", "canary"]})["stdout"]["text"] == "canary\n"
         return (time.perf_counter() - began) * 1000
 
     def footprint(self) -> dict[str, Any]:
@@ -80,6 +143,17 @@ class Target:
         """How many files the service has open, as it says: nobody can look into it."""
         lines = self.client.get("/metrics").text.splitlines()
         return next(line for line in lines if line.startswith("process_open_fds "))
+
+    def rests(self) -> bool:
+        """Whether nothing is under way: the last sandbox may not have been released yet.
+
+        Service and supervisor have one thread each, which is runnable for as long as there is work. The
+        request, which starts no job, is for the client's connection: it is closed when it is idle for long.
+        """
+        assert self.client.get("/healthz").status_code == 200
+        pids = (self.service.pid, self.service.supervisor)
+        sleep = all(self._processes.status(pid)["State"].startswith("S") for pid in pids)
+        return sleep and not self._processes.descendants(self.service.supervisor)
 
     def memory_bytes(self) -> list[int]:
         """What service and supervisor hold."""
@@ -129,6 +203,33 @@ def attack(target: Target) -> Callable[..., dict[str, Any]]:
 
 
 @pytest.fixture
+def running(target: Target, processes: Any) -> Callable[..., AbstractContextManager[list[int]]]:
+    """A job that goes on meanwhile: `with running(body, "sleep") as pids:`. It ends with the context.
+
+    One of its processes comes to execute what is named. `pids`: of its sandbox, init first. `service`:
+    another than the target's.
+    """
+
+    def begun(supervisor: int, before: set[int], name: str) -> list[int]:
+        found = [pid for pid in processes.descendants(supervisor) if pid not in before]
+        return found if name in map(processes.name, found) else []
+
+    @contextmanager
+    def run(body: dict[str, Any], name: str, service: Any = None) -> Iterator[list[int]]:
+        service = service or target.service
+        supervisor = service.supervisor
+        before = set(processes.descendants(supervisor))
+        with closing(HTTPConnection(service.url.removeprefix("http://"))) as client:
+            client.request("POST", "/v1/run", json.dumps(body), {"Content-Type": "application/json"})
+            assert _eventually(lambda: begun(supervisor, before, name)), "the job has not begun"
+            pids = begun(supervisor, before, name)
+            yield pids
+        processes.wait_for_end(pids)
+
+    return run
+
+
+@pytest.fixture
 def probe(target: Target, built: Callable[..., dict[str, Any]]) -> Callable[..., list[Outcome]]:
     """Make calls from inside: probe(("socket", 40, 1, 0), ("unshare", 1 << 28)).
 
@@ -142,6 +243,30 @@ def probe(target: Target, built: Callable[..., dict[str, Any]]) -> Callable[...,
         assert result["status"] == "ok", result
         lines = result["stdout"]["text"].splitlines()
         return [Outcome(*map(int, line.split())) for line in lines]
+
+    return run
+
+
+PYTHON_PRELUDE = """
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def answer(call, *arguments, **named):
+    try: return call(*arguments, **named)
+    except OSError as error: return errno.errorcode[error.errno]
+"""
+
+
+@pytest.fixture
+def python(attack: Callable[..., dict[str, Any]]) -> Callable[..., str]:
+    """What a Python script prints; it has to end well.
+
+    At hand in it are `libc`, and answer(call, …): its result, or the name of its errno.
+    """
+
+    def run(script: str, **fields: Any) -> str:
+        result = attack(argv=["python3", "-ISc", PYTHON_PRELUDE + script], **fields)
+        assert result["status"] == "ok", result
+        return result["stdout"]["text"]
 
     return run
 
@@ -170,6 +295,7 @@ def _eventually(condition: Callable[[], bool]) -> bool:
 @pytest.fixture(autouse=True)
 def oracle(target: Target, usual_ms: float, canary_file: Path, cgroups_of: Any) -> Iterator[None]:
     """The common oracle, after every attack."""
+    assert _eventually(target.rests)
     before, memory = target.footprint(), target.memory_bytes()
     yield
     assert _eventually(lambda: target.footprint()["sandboxes"] == 0), "a process of a job is left"

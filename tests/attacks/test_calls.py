@@ -49,19 +49,6 @@ def assert_refused(probe):
     return check
 
 
-@pytest.fixture
-def python(attack):
-    """What a Python script prints, with `libc` at hand; it has to end well."""
-    prelude = "import ctypes, errno, os, sys\nlibc = ctypes.CDLL(None, use_errno=True)\n"
-
-    def run(script, **fields):
-        result = attack(argv=["python3", "-ISc", prelude + script], **fields)
-        assert result["status"] == "ok", result
-        return result["stdout"]["text"]
-
-    return run
-
-
 def with_high_bits(values):
     return [value | high for value in values for high in HIGH_BITS]
 

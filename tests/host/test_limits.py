@@ -93,7 +93,6 @@ def test_more_memory_than_allowed_ends_the_job(jail, argv):
     result = jail.run({"argv": argv, "limits": {"memory_bytes": 64 * MIB, "disk_bytes": 256 * MIB}})
     assert (result["status"], result["limit"]) == ("memory_limit", "memory_bytes")
     assert result["stdout"]["text"] == ""
-    assert result["usage"]["oom_kills"] > 0
     assert 60 * MIB < result["usage"]["memory_peak_bytes"] <= 64 * MIB
 
 

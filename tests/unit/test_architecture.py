@@ -38,6 +38,7 @@ LAYERS = (
     ("jail.delegation", "jail.instance", "jail.keeper", "jail.outputs"),
     ("jail.supervisor",),
     ("jail.plan", "jail.sandbox", "jail.shed"),
+    ("jail.filters",),
     ("jail.run",),
     ("jail.engine",),
     ("jail.doctor", "jail.http"),

@@ -192,6 +192,15 @@ def test_a_host_that_does_not_count_io_says_so(host):
     group.remove()
 
 
+def test_io_that_the_kernel_tells_of_no_disk_is_unknown(host, tmp_path):
+    group = host()[0].make("a.1")
+    group.limit(LIMITS)
+    (tmp_path / "blkio" / PLACE / "a.1" / "blkio.throttle.io_service_bytes").write_text("Total 0\n")
+    counters = group.count()
+    assert (counters.io_read_bytes, counters.io_write_bytes) == (None, None)
+    group.remove()
+
+
 @pytest.mark.parametrize(
     ("missing_bytes", "is_full"), [(0, True), (BATCH_BYTES, True), (BATCH_BYTES + 1, False), (1 << 25, False)]
 )

@@ -19,11 +19,13 @@ from jail.policy.simulate import Verdict
 POLICIES = Path(__file__).parents[2] / "policies"
 POLICY = policies.load("default", POLICIES)
 PROGRAM = policies.compile_policy(POLICY)
-NUMBERS = sorted({numbers.number(rule.call) for rule in POLICY.rules} - {None})
+RULES = (*POLICY.rules, *POLICY.counted)
+NUMBERS = sorted({numbers.number(rule.call) for rule in RULES} - {None})
 WORD = 1 << 32
 
 ALLOWED = policies.Action(Verdict.ALLOW, 0)
 KILLED = policies.Action(Verdict.KILL_PROCESS, 0)
+HANDED_OVER = policies.Action(Verdict.USER_NOTIF, 0)
 
 
 def refused(code):
@@ -53,11 +55,19 @@ def holds(rule, args):
     return all(args[c.argument] % WORD & c.mask in c.values for c in rule.conditions)
 
 
+def expected_of(rules, args):
+    """What the text says of a call that has rules, or is counted, with these arguments."""
+    meets = any(holds(rule, args) for rule in rules)
+    if rules[0] in POLICY.counted:
+        return HANDED_OVER if meets else ALLOWED
+    return ALLOWED if meets else refused(errno.EPERM)
+
+
 def edges(number, argument):
     """Every value that a rule for the call names for one argument, its neighbours and disguises."""
     named = {
         (condition.mask, value)
-        for rule in POLICY.rules
+        for rule in RULES
         if numbers.number(rule.call) == number
         for condition in rule.conditions
         if condition.argument == argument
@@ -84,12 +94,12 @@ def test_number_without_rules_is_answered_as_the_text_says(nr):
 
 @pytest.mark.parametrize("nr", NUMBERS)
 def test_rules_hold_at_every_edge_and_high_bits_change_nothing(nr):
-    rules = [rule for rule in POLICY.rules if numbers.number(rule.call) == nr]
+    rules = [rule for rule in RULES if numbers.number(rule.call) == nr]
     compared = {condition.argument for rule in rules for condition in rule.conditions}
     choices = [edges(nr, argument) if argument in compared else [0] for argument in range(6)]
 
     for args in itertools.product(*choices):
-        expected = ALLOWED if any(holds(r, args) for r in rules) else refused(errno.EPERM)
+        expected = expected_of(rules, args)
         assert ask(nr, *args) == expected, args
         disguised = [value + WORD for value in args]
         assert ask(nr, *disguised) == expected, disguised
@@ -121,6 +131,43 @@ def test_surface_counts_allowed_calls_of_all_known_ones():
 
     assert allowed == sum(answer == ALLOWED for answer in BY_NUMBER.values()) + len(NUMBERS)
     assert known == len(numbers.known())
+
+
+# --- what goes to the supervisor
+
+
+def test_an_explained_filter_hands_over_what_the_plain_one_refuses_and_nothing_else():
+    told = policies.explained(PROGRAM)
+
+    for nr in [*range(600), 10_000]:
+        for args in ([0] * 6, [6] * 6, [2**64 - 1] * 6):
+            plain = policies.simulate(PROGRAM, nr, args)
+            expected = HANDED_OVER if plain.verdict is Verdict.ERRNO else plain
+            assert policies.simulate(told, nr, args) == expected
+
+
+def test_an_explained_denial_is_answered_as_the_plain_one():
+    answers = policies.denials(POLICY)
+
+    for nr, (code, _) in enumerate(answers):
+        plain = ask(nr, *[2**64 - 1] * 6)
+        assert plain.verdict is not Verdict.ERRNO or plain.data == code, nr
+    # What lies beyond is newer than our tables, and the supervisor answers so by itself.
+    assert len(answers) == max(numbers.known()) + 1
+
+
+@pytest.mark.parametrize(
+    ("call", "count"),
+    [("socket", 3), ("unshare", 1), ("mount", 5), ("getpid", 0), ("mmap", 6), ("clone3", 2)],
+)
+def test_a_denial_has_as_many_arguments_as_its_call(call, count):
+    assert policies.argument_count(numbers.number(call)) == count
+
+
+def test_the_calls_that_are_counted_are_told_by_their_numbers():
+    told = policies.counted_calls(POLICY)
+
+    assert told == ((numbers.number("fcntl"), 65536, errno.ENOLCK),)
 
 
 # --- other entries into the kernel

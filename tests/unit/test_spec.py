@@ -130,6 +130,29 @@ def test_a_value_of_the_wrong_kind_in_a_mapping_is_refused_by_the_mapping(fields
     assert refused(body(**fields)).partition("[")[0] == field
 
 
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ('"argv": ["b"]', "argv"),
+        ('"\\u0061rgv": ["b"]', "argv"),
+        ('"env": {"A": "", "A": ""}', "env.A"),
+        ('"env": {}, "env": {}', "env"),
+        ('"files": {"a": "", "b": "", "a": ""}', "files.a"),
+        ('"files": {"a": {"text": "", "text": ""}}', "files.a.text"),
+        ('"stdin": {"base64": "", "base64": ""}', "stdin.base64"),
+        ('"limits": {"cpu_ms": 1, "cpu_ms": null}', "limits.cpu_ms"),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused_with_its_place(fields, field):
+    assert refused(b'{"argv": ["a"], %b}' % fields.encode()) == field
+
+
+def test_names_that_differ_or_stand_in_different_objects_are_not_the_same():
+    files = {"a": {"text": ""}, "A": {"text": ""}, "e\u0301": "", "\u00e9": ""}
+    found = parse(files=files, env={"a": "a", "A": "a", "argv": "", "files": ""})
+    assert [file.path for file in found.files] == list(files)
+
+
 def test_a_body_without_argv_is_refused_by_that_name():
     assert refused(b"{}") == "argv"
 

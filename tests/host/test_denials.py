@@ -1,0 +1,112 @@
+"""Calls that the filter hands to the supervisor: denials that are explained, calls that are counted."""
+
+import errno
+
+import pytest
+
+PRELUDE = """
+import ctypes, errno, os, threading
+libc = ctypes.CDLL(None, use_errno=True)
+def call(*arguments):
+    ctypes.set_errno(0)
+    result = libc.syscall(*map(ctypes.c_long, arguments))
+    return result if result >= 0 else -ctypes.get_errno()
+"""
+SOCKET, UNSHARE, IO_URING_SETUP, BPF = 41, 272, 425, 321
+VSOCK = 40
+ENOUGH = {"cpu_ms": 20_000, "wall_ms": 60_000}
+
+
+@pytest.fixture
+def calls(jail):
+    """Run a script that has `call` at hand, and return the result; it has to end well."""
+
+    def run(script, **body):
+        result = jail.python(PRELUDE + script, **body)
+        assert result["status"] == "ok", result
+        return result
+
+    return run
+
+
+def test_denials_are_told_of_by_name_arguments_and_count(calls):
+    script = f"for _ in range(3): call({SOCKET}, {VSOCK}, 1, 0)\ncall({UNSHARE}, 0x10000000)"
+    told = calls(script, explain=True)["denials"]
+    assert told == [
+        {"syscall": "socket", "args": ["0x28", "0x1", "0x0"], "count": 3},
+        {"syscall": "unshare", "args": ["0x10000000"], "count": 1},
+    ]
+
+
+def test_a_job_that_is_denied_nothing_has_an_empty_list(calls):
+    assert calls("print(1)", explain=True)["denials"] == []
+
+
+def test_without_being_asked_nothing_is_told(calls):
+    result = calls(f"call({UNSHARE}, 0x10000000)")
+    assert (result["denials"], result["denials_omitted"]) == (None, 0)
+
+
+def test_a_call_is_answered_the_same_whether_it_is_explained_or_not(calls):
+    script = (
+        f"print(*(call(number, -1, 0, 0) for number in ({SOCKET}, {UNSHARE}, {IO_URING_SETUP}, {BPF}, 9999)))"
+    )
+    told = [calls(script, explain=explain)["stdout"]["text"] for explain in (False, True)]
+    expected = (-errno.EPERM, -errno.EPERM, -errno.ENOSYS, -errno.EPERM, -errno.ENOSYS)
+    assert told == [" ".join(map(str, expected)) + "\n"] * 2
+
+
+def test_denials_of_every_process_and_thread_are_told_of(calls):
+    script = (
+        f"thread = threading.Thread(target=call, args=({UNSHARE}, 0x10000000))\n"
+        "thread.start(); thread.join()\n"
+        f"if not os.fork(): call({UNSHARE}, 0x10000000); os._exit(0)\n"
+        "os.wait()"
+    )
+    told = calls(script, explain=True)["denials"]
+    # glibc tries clone3() before it makes the thread.
+    assert [(denial["syscall"], denial["count"]) for denial in told] == [("clone3", 1), ("unshare", 2)]
+
+
+def test_a_flood_of_denied_calls_has_an_end_and_is_counted_up_to_it(calls):
+    script = (
+        f"found = [call({UNSHARE}, 0x10000000) for _ in range(100_000)]\n"
+        "print(found[0], found[-1], found.index(-errno.ENOSYS))"
+    )
+    result = calls(script, explain=True, limits=ENOUGH)
+    first, last, answered = map(int, result["stdout"]["text"].split())
+    assert (first, last) == (-errno.EPERM, -errno.ENOSYS)
+    assert result["denials"] == [{"syscall": "unshare", "args": ["0x10000000"], "count": answered}]
+
+
+def test_more_different_denials_than_there_is_room_for_are_counted(calls):
+    result = calls(f"for flags in range(1000): call({UNSHARE}, flags)", explain=True)
+    assert len(result["denials"]) == 64
+    assert result["denials_omitted"] == 1000 - 64
+
+
+def test_a_denial_that_is_waited_for_does_not_outlive_its_job(calls, jail):
+    script = (
+        f"def flood():\n    while True: call({UNSHARE}, 0x10000000)\n"
+        "for _ in range(8): threading.Thread(target=flood, daemon=True).start()\n"
+        "os._exit(0)"
+    )
+    for _ in range(20):
+        calls(script, explain=True)
+    assert jail.cgroups == []
+
+
+def test_other_commands_of_fcntl_are_not_counted(calls):
+    script = "import fcntl\nfor _ in range(100_000): fcntl.fcntl(0, fcntl.F_GETFD)\nprint('well')"
+    assert calls(script, limits=ENOUGH)["stdout"]["text"] == "well\n"
+
+
+def test_a_database_on_disk_works(calls):
+    script = (
+        "import sqlite3\n"
+        "base = sqlite3.connect('base')\n"
+        "base.execute('create table numbers (n)')\n"
+        "for n in range(100):\n    with base: base.execute('insert into numbers values (?)', (n,))\n"
+        "print(*base.execute('select sum(n) from numbers').fetchone())"
+    )
+    assert calls(script, limits=ENOUGH)["stdout"]["text"] == "4950\n"
