@@ -12,6 +12,7 @@ from jail.errors import HostError, SandboxError
 from jail.ids import IdBlocks
 from jail.image import build_host
 from jail.instance import Instance
+from jail.keeper import Keeper
 from jail.namespace import OuterNamespace
 from jail.supervisor import MOUNT_PLACE, SLOTS_MAX, Report, Start, Supervisor
 
@@ -77,7 +78,8 @@ class Sandbox:
 class Sandboxes:
     """Makes sandboxes on this host; an async context manager that raises HostError on entry.
 
-    Attributes, once entered: `hierarchy`, of cgroups; `images` by name; `supervisor`, the running one.
+    Attributes, once entered: `hierarchy`, of cgroups; `images` by name; `landlock_abi`, 0 for none;
+    `keeper`, of supervisors; `supervisor`, the running one.
     """
 
     def __init__(self, state: str, count: int) -> None:
@@ -104,8 +106,10 @@ class Sandboxes:
             directory = self._instance.directory
             (directory / MOUNT_PLACE).mkdir()
             self.images = {"host": build_host(directory, "host")}
-            self._landlock_abi = host.landlock_abi()
-            self.supervisor = Supervisor(self._namespace, directory)
+            self.landlock_abi = host.landlock_abi()
+            self.keeper = Keeper(self._namespace, directory)
+            undo.callback(self.keeper.close)
+            self.supervisor = Supervisor(self.keeper)
             self._undo = undo.pop_all()
         return self
 
@@ -128,7 +132,7 @@ class Sandboxes:
                 self._slots.append(place)
                 raise
             stack.push_async_callback(self._give_back, place, group)
-            ended = await supervisor.make(slot, group, self.images[image], ids, self._landlock_abi)
+            ended = await supervisor.make(slot, group, self.images[image], ids, self.landlock_abi)
             stack.callback(supervisor.release, slot)
             return Sandbox(slot, group, supervisor, ended, stack.pop_all())
 
@@ -136,8 +140,9 @@ class Sandboxes:
         """The supervisor; a new one when the last was lost."""
         if self.supervisor.lost.is_set():
             lost = self.supervisor
-            self.supervisor = Supervisor(self._namespace, self._instance.directory)
+            self.supervisor = Supervisor(self.keeper)
             await lost.close()
+        await self.supervisor.started()
         return self.supervisor
 
     async def _give_back(self, place: tuple[int, tuple[int, int]], group: Cgroup) -> None:

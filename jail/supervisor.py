@@ -1,25 +1,23 @@
 """The supervisor's client: one method a request, one awaitable answer.
 
-The one door to the cffi module: the layouts are those of native/message.h, which both sides read.
-The supervisor gets finished plans, so everything here is bytes and descriptors. A slot has at most
-one request under way; what the supervisor tells of it answers whoever waits for it.
+With jail.keeper the one door to the cffi module: the layouts are those of native/message.h, which both
+sides read. The supervisor gets finished plans, so everything here is bytes and descriptors. A slot
+has at most one request under way; what the supervisor tells of it answers whoever waits for it.
 """
 
 import asyncio
 import errno
 import os
 import socket
-import subprocess
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from jail._protocol import ffi, lib
 from jail.cgroup import Cgroup
 from jail.errors import SandboxError
 from jail.image import Image
-from jail.namespace import OuterNamespace, program
+from jail.keeper import Keeper
 from jail.outcome import Failure
 
 SLOTS_MAX = lib.SLOTS_MAX
@@ -117,10 +115,10 @@ def pack_file(path: bytes, mode: int, content: bytes) -> bytes:
 class Supervisor:
     """One running supervisor process. `lost` is set when it has ended, wanted or not."""
 
-    def __init__(self, namespace: OuterNamespace, directory: Path) -> None:
-        """Start it in `directory`, from the event loop's thread. Images are relative to it.
+    def __init__(self, keeper: Keeper) -> None:
+        """Have it started, from the event loop's thread. Images are relative to the keeper's directory.
 
-        A sandbox's ids may walk in it, if not to it: mode 0711.
+        A sandbox's ids may walk in that, if not to it: mode 0711.
         """
         self._time_namespaces = os.path.exists("/proc/self/ns/time")
         self._waiting: dict[int, asyncio.Future[Report]] = {}
@@ -129,14 +127,18 @@ class Supervisor:
         self.lost = asyncio.Event()
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = _spawn(theirs.fileno(), namespace.descriptor, directory)
+            self._kept = keeper.start(theirs)
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._read)
 
+    async def started(self) -> int:
+        """Its process id, once it is there. Raises SandboxError when there can be none."""
+        return await asyncio.shield(self._kept.started)
+
     @property
     def pid(self) -> int:
-        """For those who look at it from outside, such as tests and doctor."""
-        return self._process.pid
+        """The same, of one that is there, for those who look at it from outside, such as tests."""
+        return self._kept.started.result()
 
     async def make(
         self, slot: int, cgroup: Cgroup, image: Image, ids: tuple[int, int], landlock_abi: int
@@ -218,7 +220,7 @@ class Supervisor:
     async def close(self) -> None:
         """End it and with it every sandbox; comes back when nothing is left."""
         self._lose()
-        await self._loop.run_in_executor(None, self._process.wait)
+        await asyncio.shield(self._kept.ended)
 
     def _expect(self, slot: int) -> asyncio.Future[Report]:
         answer = self._loop.create_future()
@@ -288,10 +290,6 @@ class Supervisor:
         else:
             _close(report.descriptor)
 
-    def _exit_status(self) -> int:
-        """The errno that it ended with, or 0 when that is not known."""
-        return max(0, self._process.poll() or 0)
-
     def _lose(self) -> None:
         if self.lost.is_set():
             return
@@ -301,23 +299,16 @@ class Supervisor:
         self._socket.close()
         while self._unsent:
             self._drop_first()
+        # Its end comes right after that of its socket, and says why.
+        self._kept.ended.add_done_callback(self._fail)
+
+    def _fail(self, ended: asyncio.Future[int]) -> None:
         for answer in self._waiting.values():
             if not answer.done():
-                answer.set_exception(SandboxError("supervisor", self._exit_status()))
+                answer.set_exception(SandboxError("supervisor", max(0, ended.result())))
                 # It may be that nobody waits for it.
                 answer.exception()
         self._waiting.clear()
-
-
-def _spawn(control: int, namespace: int, directory: Path) -> subprocess.Popen:
-    """Start the program: its socket as stdin, the namespace as stdout, and nothing of our environment.
-
-    Its arguments are those of init as well, which every job may read: they tell no path.
-    """
-    arguments = [program().name, "supervise"]
-    return subprocess.Popen(
-        arguments, executable=program(), stdin=control, stdout=namespace, env={}, cwd=directory
-    )
 
 
 def _close(descriptor: int) -> None:

@@ -5,7 +5,7 @@
  *                               hold a new user namespace until stdin ends, in which there are so many
  *                               of inotify; a byte on stdout says that it is there. The service maps
  *                               ids into it and keeps it open.
- *   jail-supervisor supervise   serve: see supervisor.c
+ *   jail-supervisor keep        start supervisors, each a fork of it: see keeper.c and supervisor.c
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "supervisor.h"
+#include "keeper.h"
 
 /* Documentation/admin-guide/sysctl/user.rst. A kernel without the file was built without the object. */
 static int set_maximum(const char *path, const char *value)
@@ -53,8 +53,8 @@ int main(int argc, char **argv)
 
 	if (argc == 4 && !strcmp(argv[1], "namespace"))
 		error = hold_namespace(argv[2], argv[3]);
-	else if (argc == 2 && !strcmp(argv[1], "supervise"))
-		error = supervise();
+	else if (argc == 2 && !strcmp(argv[1], "keep"))
+		error = keep();
 	if (error)
 		fprintf(stderr, "jail-supervisor: %s: %s\n", argc > 1 ? argv[1] : "usage", strerror(error));
 	/* The errno value is the exit status: the service words it for the operator. */

@@ -5,6 +5,7 @@
  * protocol.h, and cffi reads the very same text for Python: so it holds
  * declarations only, and no preprocessor lines.
  *
+ *   keeper     -> service      struct kept
  *   service    -> supervisor   struct make, struct start, struct ask
  *   supervisor -> service      struct report
  *   supervisor -> init         struct start, forwarded as it came
@@ -193,6 +194,17 @@ struct ask {
 	struct header header;
 	uint32_t path_bytes; /* with the NUL */
 	uint32_t padding;
+};
+
+/*
+ * What the keeper tells of a supervisor, once when it was started and once when it has ended. `status`
+ * is then its exit status, an errno, or the negative of a signal. Could it not be forked, `pid` is 0 and
+ * `status` the errno. The keeper is asked by any one byte, with the supervisor's socket as descriptor.
+ */
+struct kept {
+	int32_t pid;
+	uint32_t ended;
+	int32_t status;
 };
 
 /* Where set-up failed: the stage, the errno, and which of several things it was about. */

@@ -3,11 +3,11 @@
  *
  * One thread, one epoll set, no allocation. It is root of the outer user namespace and nothing
  * anywhere else; it reads no configuration and chooses no path: what to make arrives finished
- * from the service. It is started with its socket to the service as stdin and the outer user
+ * from the service. The keeper forks it with its socket to the service as stdin and the outer user
  * namespace as stdout, in the service's private directory: paths of images are relative to it.
  *
  * Its end is the end of every sandbox. It ends when the service does, which it learns twice over:
- * by PDEATHSIG, and by the end of file on the socket.
+ * by PDEATHSIG, from the keeper, which dies with the service, and by the end of file on the socket.
  *
  * A request that does not fit the protocol or the state of its slot is a defect of the service.
  * It ends the supervisor at once, rather than letting it guess.
@@ -17,7 +17,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -287,16 +286,12 @@ static void end_all(struct supervisor *supervisor)
 		;
 }
 
-/* The service may be gone already: then the socket says so, since PDEATHSIG came too late. */
-static int die_with_service(void)
+/* The keeper may be gone already: then PDEATHSIG came too late, and we have another parent. */
+static int die_with_keeper(pid_t keeper)
 {
-	struct pollfd service = { .fd = SERVICE };
-
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
 		return errno;
-	if (poll(&service, 1, 0) < 0)
-		return errno;
-	return service.revents & (POLLHUP | POLLERR | POLLNVAL) ? ECANCELED : 0;
+	return getppid() == keeper ? 0 : ECANCELED;
 }
 
 /* Root there, and of nothing else: the id is still the service's, seen from the host. */
@@ -336,7 +331,7 @@ static int arrange_descriptors(void)
 	return fcntl(SERVICE, F_SETFL, O_NONBLOCK) ? errno : 0;
 }
 
-static int prepare(struct supervisor *supervisor)
+static int prepare(struct supervisor *supervisor, pid_t keeper)
 {
 	struct sigaction by_default = { .sa_handler = SIG_DFL };
 	sigset_t none;
@@ -356,7 +351,7 @@ static int prepare(struct supervisor *supervisor)
 		error = cpu_be_prompt();
 	/* After the change of ids and of namespace, which clears it. */
 	if (!error)
-		error = die_with_service();
+		error = die_with_keeper(keeper);
 	if (error)
 		return error;
 	supervisor->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -365,14 +360,14 @@ static int prepare(struct supervisor *supervisor)
 	return watch(supervisor, SERVICE, ABOUT_SERVICE, 0);
 }
 
-int supervise(void)
+int supervise(pid_t keeper)
 {
 	static struct supervisor supervisor;
-	int error = prepare(&supervisor);
+	int error = prepare(&supervisor, keeper);
 
 	if (!error)
 		error = serve(&supervisor);
 	end_all(&supervisor);
-	/* The service closed its end, or was gone before we began: that is how we are told to stop. */
+	/* The service closed its end, or the keeper was gone before we began: so we are told to stop. */
 	return error == EPIPE || error == ECONNRESET || error == ECANCELED ? 0 : error;
 }

@@ -70,10 +70,10 @@ class Processes:
 
     @staticmethod
     def descriptors(pid: int | str) -> list[str]:
-        """What the descriptors of one of our own processes are; "self" is this one."""
+        """What the descriptors of one of our own processes are, if it is dumpable; "self" is this one."""
         found = []
         for path in Path(f"/proc/{pid}/fd").iterdir():
-            # One that is closed meanwhile is none, as is that of this listing.
+            # It closes some while we look, as we do that of the directory.
             with suppress(FileNotFoundError):
                 found.append(os.readlink(path))
         return sorted(found)
@@ -215,10 +215,10 @@ def jail() -> Iterator[Jail]:
 class Service:
     """A `jail serve` of the test's own. `url`, where it listens; `log`, its lines as they come."""
 
-    def __init__(self, settings: dict[str, str]) -> None:
-        """Start it and wait until it says that it is ready."""
+    def __init__(self, settings: dict[str, str], command: tuple[str, ...] = ("-m", "jail", "serve")) -> None:
+        """Start it and wait until it says that it is ready; `command` follows Python's name."""
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "jail", "serve"],
+            [sys.executable, "-P", *command],
             env={**command_environment(), "JAIL_ADDRESS": "127.0.0.1:0", **settings},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -244,9 +244,15 @@ class Service:
         return self.process.pid
 
     @property
+    def keeper(self) -> int:
+        """The process id of its keeper."""
+        (pid,) = Processes.children(self.pid)
+        return pid
+
+    @property
     def supervisor(self) -> int:
         """The process id of its supervisor."""
-        (pid,) = Processes.children(self.pid)
+        (pid,) = Processes.children(self.keeper)
         return pid
 
     @property

@@ -1,5 +1,6 @@
 """What a sandbox needs of its cgroup, whatever the version."""
 
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -77,6 +78,14 @@ class Hierarchy(Protocol):
 
     version: str
     missing: tuple[str, ...]
+
+    @property
+    def bases(self) -> tuple[Path, ...]:
+        """The delegated directories, each once."""
+
+    @property
+    def claimed(self) -> tuple[Path, ...]:
+        """The directories of this service in them, each once."""
 
     def claim(self, instance: str) -> None:
         """Sweep what dead services left, then make a directory for this one. Raises OSError.

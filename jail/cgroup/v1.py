@@ -129,6 +129,16 @@ class HierarchyV1:
         self._bases = bases
         self.missing = tuple(name for name in OPTIONAL if name not in bases)
 
+    @property
+    def bases(self) -> tuple[Path, ...]:
+        """The delegated directories, each once."""
+        return tuple(dict.fromkeys(self._bases.values()))
+
+    @property
+    def claimed(self) -> tuple[Path, ...]:
+        """The directories of this service in them, each once."""
+        return tuple(dict.fromkeys(self._own.values()))
+
     def claim(self, instance: str) -> None:
         """Sweep what dead services left, then make a directory for this one. Raises OSError."""
         for base in self._bases.values():

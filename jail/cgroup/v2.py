@@ -97,6 +97,16 @@ class HierarchyV2:
         self._enable = _enable(controllers)
         self.missing = tuple(name for name in OPTIONAL if name not in controllers)
 
+    @property
+    def bases(self) -> tuple[Path, ...]:
+        """The delegated directory."""
+        return (self._base,)
+
+    @property
+    def claimed(self) -> tuple[Path, ...]:
+        """The directory of this service in it."""
+        return (self._own,)
+
     def claim(self, instance: str) -> None:
         """Sweep what dead services left, then make a directory for this one. Raises OSError."""
         # Others cannot open it, and so not lock it either.

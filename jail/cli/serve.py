@@ -5,15 +5,18 @@ import logging
 import signal
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import click
 import structlog
 import uvicorn
 import uvloop
 
-from jail import delegation, settings
+from jail import delegation, settings, shed
 from jail.cli.failures import explained
 from jail.engine import Engine
+from jail.errors import HostError
 from jail.http import build
 from jail.settings import Settings, SettingsError
 
@@ -29,8 +32,13 @@ def serve(user: str | None, config: str | None) -> None:
     with explained():
         delegation.become_ready(user)
         found = settings.load(config=config)
-        with _listen(found) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        shed.forget_environment()
+        with _listen(found) as listener, asyncio.Runner(loop_factory=_new_event_loop) as runner:
             runner.run(_serve(found, listener))
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    return shed.made_under_filter(uvloop.new_event_loop)
 
 
 def _address(found: Settings) -> tuple[str, int]:
@@ -56,11 +64,12 @@ def _listen(found: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """On a signal: take no more jobs, let those under way end, then stop."""
+    """On a signal: take no more jobs, let those under way end, then stop. The same without a keeper."""
 
     def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
         super().__init__(config)
         self._engine = engine
+        self._keeper_lost = False
 
     def handle_exit(self, sig: int, frame: object) -> None:
         # Not uvicorn's own, which raises the signal again when it has served: that would end us
@@ -69,9 +78,31 @@ class _Server(uvicorn.Server):
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
+    async def serve_with_keeper(self, listener: socket.socket) -> None:
+        """Serve until told to stop. Raises HostError if it was the keeper's loss that told."""
+        lost = self._engine.sandboxes.keeper.lost
+        watch = asyncio.create_task(self._stop_without_keeper(lost))
+        await self.serve(sockets=[listener])
+        watch.cancel()
+        if self._keeper_lost:
+            raise HostError(
+                "The keeper was lost: without it this process can start no supervisor.",
+                "Start the service again, as a service manager does (Restart=on-failure).",
+            )
+
+    async def _stop_without_keeper(self, lost: asyncio.Event) -> None:
+        await lost.wait()
+        # Whoever stops a service may end all its processes at once: then nothing is wrong.
+        if not self.should_exit:
+            structlog.get_logger().error("keeper lost")
+            self._keeper_lost = True
+            self.handle_exit(signal.SIGTERM, None)
+
 
 async def _serve(found: Settings, listener: socket.socket) -> None:
     _configure_log()
+    threads = ThreadPoolExecutor()
+    asyncio.get_running_loop().set_default_executor(threads)
     async with Engine(found) as engine:
         config = uvicorn.Config(
             build(engine),
@@ -82,9 +113,20 @@ async def _serve(found: Settings, listener: socket.socket) -> None:
             server_header=False,
             timeout_graceful_shutdown=found.drain_ms // 1000 + _LAST_ANSWERS_SECONDS,
         )
+        # What it imports and makes late, so that it comes before.
+        config.load()
+        _shed(engine, threads)
         host, port = listener.getsockname()[:2]
         structlog.get_logger().info("ready", address=f"{host}:{port}", slots=found.slots)
-        await _Server(config, engine).serve(sockets=[listener])
+        await _Server(config, engine).serve_with_keeper(listener)
+
+
+def _shed(engine: Engine, threads: ThreadPoolExecutor) -> None:
+    """Threads of before would keep what this one gives up: new ones take their place."""
+    threads.shutdown()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+    landlock = "landlock" not in engine.means.degraded
+    shed.shed(Path(engine.settings.state), engine.sandboxes.hierarchy, landlock)
 
 
 def _configure_log() -> None:

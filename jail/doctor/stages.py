@@ -130,6 +130,7 @@ def _supervisor(name: str, host: Host) -> Explanation:
 
 
 _EXPLAIN: dict[str, Callable[[str, Host], Explanation]] = {
+    "keeper": _supervisor,
     "supervisor": _supervisor,
     "clone": _clone,
     "cgroup": _cgroup,

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from jail import __version__, host, spec
+from jail import __version__, spec
 from jail.engine import Engine
 from jail.http import body, openapi, problems
 from jail.http.metrics import Metrics
@@ -86,7 +86,7 @@ class Service:
                 "networks": ["none"],
                 "cgroup": means.sandboxes.hierarchy.version,
                 "not_counted": means.sandboxes.hierarchy.missing,
-                "landlock_abi": host.landlock_abi(),
+                "landlock_abi": means.sandboxes.landlock_abi,
                 "degraded": means.degraded,
                 "slots": self._engine.settings.slots,
                 "memory_bytes": self._engine.settings.memory_bytes,

@@ -1,6 +1,13 @@
 """What operators watch, for Prometheus."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 from jail.engine import Engine
 from jail.result import Result
@@ -15,6 +22,8 @@ class Metrics:
     def __init__(self, engine: Engine) -> None:
         """Read the gauges off the engine whenever they are asked for."""
         self._registry = CollectorRegistry()
+        # This process: nobody else can look into it (jail.shed).
+        ProcessCollector(registry=self._registry)
         self._jobs = Counter("jail_jobs", "Jobs answered, by status.", ["status"], registry=self._registry)
         seconds = Histogram(
             "jail_phase_seconds",

@@ -9,6 +9,7 @@ kills what comes through another architecture's entry.
 import errno
 import itertools
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from jail.policy import arguments, bpf, numbers
@@ -34,11 +35,12 @@ REQUIRED = {
 hand over the filter's listener."""
 
 
-def compile_policy(policy: Policy) -> bytes:
+def compile_policy(policy: Policy, required: Mapping[str, tuple[int, ...]] = REQUIRED) -> bytes:
     """Make the filter for this machine: an array of struct sock_filter, in native byte order.
 
-    An instruction is 8 bytes. Raises PolicyError if the policy does not allow REQUIRED, libseccomp
-    refuses a rule, or the program is longer than the kernel takes.
+    An instruction is 8 bytes. `required`: what whoever loads it cannot do without; by default it is a
+    job. Raises PolicyError if the policy does not allow that, libseccomp refuses a rule, or the program
+    is longer than the kernel takes.
     """
     try:
         first = prologue(_answers(policy), bpf.RET_ERRNO | errno.ENOSYS)
@@ -50,15 +52,15 @@ def compile_policy(policy: Policy) -> bytes:
         raise PolicyError(
             f"{policy.name}: {instructions} instructions; the kernel takes {bpf.INSTRUCTIONS_MAX}"
         )
-    _check_required(policy.name, program)
+    _check_required(policy.name, program, required)
     return program
 
 
-def _check_required(name: str, program: bytes) -> None:
+def _check_required(name: str, program: bytes, required: Mapping[str, tuple[int, ...]]) -> None:
     passed = (Verdict.ALLOW, Verdict.USER_NOTIF)
     missing = [
         call
-        for call, args in REQUIRED.items()
+        for call, args in required.items()
         if simulate(program, numbers.number(call), args).verdict not in passed
     ]
     if missing:

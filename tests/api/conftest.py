@@ -66,23 +66,31 @@ def eventually() -> Callable[[Callable[[], Any]], Any]:
     return wait
 
 
-def _held(service: Any, processes: Any) -> tuple[int, int]:
-    """How many descriptors the service and its supervisor have."""
-    return len(processes.descriptors(service.pid)), len(processes.descriptors(service.supervisor))
+@pytest.fixture(scope="session")
+def count_held(
+    service: Any, client: httpx.Client, processes: Any, counted: Callable[..., dict[str, float]]
+) -> Callable[[], tuple[float, int]]:
+    """How many descriptors the service, which nobody can look into, and its supervisor have."""
+
+    def count() -> tuple[float, int]:
+        return counted(client)["process_open_fds"], len(processes.descriptors(service.supervisor))
+
+    return count
 
 
 @pytest.fixture(scope="session")
-def held(service: Any, client: httpx.Client, processes: Any) -> tuple[int, int]:
+def held(client: httpx.Client, count_held: Callable[[], tuple[float, int]]) -> tuple[float, int]:
     """The same, of a service that has run a job and has one client."""
     assert client.post("/v1/run", json={"argv": ["true"]}).json()["status"] == "ok"
-    return _held(service, processes)
+    return count_held()
 
 
 @pytest.fixture(autouse=True)
 def leaves_nothing(
     service: Any,
     client: httpx.Client,
-    held: tuple[int, int],
+    held: tuple[float, int],
+    count_held: Callable[[], tuple[float, int]],
     processes: Any,
     counted: Callable[..., dict[str, float]],
     eventually: Callable[..., Any],
@@ -94,5 +102,5 @@ def leaves_nothing(
     assert canary["stdout"]["text"] == "canary\n"
     assert processes.descendants(service.supervisor) == []
     # Connections that the test has closed are closed by the service soon.
-    eventually(lambda: all(map(operator.le, _held(service, processes), held)))
+    eventually(lambda: all(map(operator.le, count_held(), held)))
     assert not [line for line in service.log if "defect" in line or "Traceback" in line]

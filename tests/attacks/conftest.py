@@ -133,11 +133,16 @@ class Target:
         pids = (self.service.pid, self.service.supervisor)
         return {
             "pids": pids,
-            "descriptors": [len(self._processes.descriptors(pid)) for pid in pids],
+            "descriptors": (self._open_files(), len(self._processes.descriptors(pids[1]))),
             "threads": [self._processes.status(pid)["Threads"] for pid in pids],
             "mounts": [Path(f"/proc/{pid}/mountinfo").read_text().count("\n") for pid in pids],
             "sandboxes": len(self._processes.descendants(pids[1])),
         }
+
+    def _open_files(self) -> str:
+        """How many files the service has open, as it says: nobody can look into it."""
+        lines = self.client.get("/metrics").text.splitlines()
+        return next(line for line in lines if line.startswith("process_open_fds "))
 
     def rests(self) -> bool:
         """Whether nothing is under way: the last sandbox may not have been released yet.
@@ -305,11 +310,11 @@ def oracle(target: Target, usual_ms: float, canary_file: Path, cgroups_of: Any) 
 
 @pytest.fixture(scope="session")
 def cgroups_of(processes: Any) -> Callable[[int], list[Path]]:
-    """The cgroups of a service's sandboxes, found through the directory that it has locked."""
+    """The cgroups of a service's sandboxes, named after the directory that its supervisor works in."""
 
     def find(pid: int) -> list[Path]:
-        held = {path for path in processes.descriptors(pid) if path.startswith("/sys/fs/cgroup/")}
-        names = {Path(path).name for path in held}
+        supervisors = [pid for keeper in processes.children(pid) for pid in processes.children(keeper)]
+        names = {Path(os.readlink(f"/proc/{pid}/cwd")).name for pid in supervisors}
         places = (Path(place) for place, _, _ in os.walk("/sys/fs/cgroup"))
         return [place for place in places if place.parent.name in names and len(place.name) < 5]
 

@@ -467,7 +467,7 @@ def test_jobs_of_a_killed_service_die_and_the_next_one_sweeps(
     service = serve(JAIL_STATE=str(state), **TWENTY)
     (instance,) = (state / "instances").iterdir()
     with twenty(service):
-        assert kill_family(service.pid, SECONDS) == 1 + 2 * 20
+        assert kill_family(service.pid, SECONDS) == 2 + 2 * 20
     assert cgroups_named(instance.name) != []
     canary(serve(JAIL_STATE=str(state)))
     assert not instance.exists()
@@ -506,16 +506,16 @@ def arguments(pid):
         return []
 
 
-@pytest.mark.parametrize("child", ["namespace", "supervise"])
+@pytest.mark.parametrize(("child", "count"), [("namespace", 1), ("keep", 1), ("keep", 2)])
 def test_nothing_outlives_a_service_that_is_killed_while_it_starts(
-    environment, state, serve, processes, kill_family, child
+    environment, state, serve, processes, kill_family, child, count
 ):
-    """Attack 113. As soon as there is the namespace's holder, and as soon as there is a supervisor."""
+    """Attack 113. As soon as there is the namespace's holder, the keeper, or a supervisor, its fork."""
     command = [sys.executable, "-P", "-m", "jail", "serve"]
     settings = {**environment, "JAIL_ADDRESS": "127.0.0.1:0", "JAIL_STATE": str(state)}
 
     def begun(pid):
-        return any(child in arguments(below) for below in processes.descendants(pid))
+        return sum(child in arguments(below) for below in processes.descendants(pid)) >= count
 
     for _ in range(3):
         with subprocess.Popen(command, env=settings, cwd="/", stderr=subprocess.DEVNULL) as service:

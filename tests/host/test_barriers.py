@@ -1,6 +1,8 @@
 """What a job sees from inside, and what it looks like from outside."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -71,18 +73,18 @@ def test_the_job_has_three_descriptors(jail):
     assert result["stdout"]["text"] == "0 1 2 "
 
 
-def test_descriptors_of_the_service_do_not_reach_the_job(jail, processes, tmp_path):
+def test_descriptors_of_the_service_do_not_reach_the_job(environment, tmp_path):
     leaked = [os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY) for _ in range(200)]
-    for descriptor in leaked:
-        os.set_inheritable(descriptor, True)
-    # A new supervisor, so that it is started while they are open.
-    os.kill(jail.supervisor, 9)
-    jail.do(jail.engine.sandboxes.supervisor.lost.wait())
-    result = jail.python("import os; print(sorted(os.listdir('/proc/self/fd')))")
+    # A process of its own, so that keeper and supervisor are started while they are open.
+    script = "import os; print(sorted(os.listdir('/proc/self/fd')))"
+    command = [sys.executable, "-P", "-m", "jail", "run", "python3", "-ISc", script]
+    result = subprocess.run(
+        command, pass_fds=leaked, env=environment, cwd="/", capture_output=True, text=True, check=True
+    )
     for descriptor in leaked:
         os.close(descriptor)
     # The fourth is the directory that is being listed.
-    assert result["stdout"]["text"] == "['0', '1', '2', '3']\n"
+    assert result.stdout == "['0', '1', '2', '3']\n"
 
 
 def test_no_file_of_the_host_outside_the_image_is_there(jail, tmp_path):

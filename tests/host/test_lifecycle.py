@@ -1,11 +1,19 @@
 """What happens to jobs when a part of jail dies, or when they are cancelled."""
 
 import asyncio
+import errno
+import json
 import os
+import resource
 import signal
 
 import httpx
+import msgspec
 import pytest
+
+from jail import settings, spec
+from jail.engine import Engine
+from jail.outcome import Failure
 
 SLEEPER = {"argv": ["sleep", "1000"]}
 
@@ -28,6 +36,58 @@ def test_jobs_of_a_killed_supervisor_answer_sandbox_error_and_the_next_has_a_new
     assert "supervisor" in results[0]["detail"]
     assert following["stdout"]["text"] == "next\n"
     assert jail.supervisor != killed
+
+
+def test_why_a_supervisor_ended_is_told(jail, executing):
+    async def scene():
+        run = jail.submit(SLEEPER)
+        await executing(jail.supervisor, "sleep")
+        # No request is that short.
+        jail.engine.sandboxes.supervisor._socket.send(b"x")
+        await run.task
+        return run
+
+    assert jail.do(scene()).failure == Failure("supervisor", errno.EPROTO, 0)
+
+
+def test_why_there_can_be_no_supervisor_is_told_and_the_next_job_has_one(jail):
+    sandboxes = jail.engine.sandboxes
+    limits = resource.prlimit(sandboxes.keeper.pid, resource.RLIMIT_NPROC)
+
+    async def scene():
+        resource.prlimit(sandboxes.keeper.pid, resource.RLIMIT_NPROC, (0, limits[1]))
+        os.kill(jail.supervisor, signal.SIGKILL)
+        await sandboxes.supervisor.lost.wait()
+        run = jail.submit({"argv": ["true"]})
+        await run.task
+        resource.prlimit(sandboxes.keeper.pid, resource.RLIMIT_NPROC, limits)
+        return run.failure, await jail.answer(jail.submit({"argv": ["true"]}))
+
+    failure, following = jail.do(scene())
+    assert failure == Failure("supervisor", errno.EAGAIN, 0)
+    assert following["status"] == "ok"
+
+
+def test_without_its_keeper_an_engine_answers_sandbox_error(executing, state, processes):
+    found = msgspec.structs.replace(settings.load({}), slots=1, state=str(state))
+
+    async def scene():
+        async with Engine(found) as engine:
+            keeper = engine.sandboxes.keeper
+            rules = engine.rules
+            running = engine.submit(spec.parse(json.dumps(SLEEPER).encode(), rules))
+            (sleeper,) = await executing(engine.sandboxes.supervisor.pid, "sleep")
+            os.kill(keeper.pid, signal.SIGKILL)
+            first = await running.task
+            await keeper.lost.wait()
+            following = engine.submit(spec.parse(json.dumps(SLEEPER).encode(), rules))
+            await following.task
+            processes.wait_for_end([sleeper])
+            return first, following
+
+    first, following = asyncio.run(scene())
+    assert first.status == "sandbox_error"
+    assert following.failure.stage == "keeper"
 
 
 def test_jobs_that_wait_survive_the_death_of_the_supervisor(jail, executing):
@@ -113,7 +173,7 @@ def test_what_a_killed_service_ran_dies_and_the_next_one_sweeps(
         async with httpx.AsyncClient(base_url=service.url) as client:
             posts = [asyncio.create_task(client.post("/v1/run", json=SLEEPER)) for _ in range(2)]
             await executing(service.supervisor, "sleep", 2)
-            family = [service.supervisor, *processes.descendants(service.supervisor)]
+            family = processes.descendants(service.pid)
             service.signal(signal.SIGKILL)
             answers = await asyncio.gather(*posts, return_exceptions=True)
             assert all(isinstance(answer, httpx.TransportError) for answer in answers)
@@ -125,8 +185,8 @@ def test_what_a_killed_service_ran_dies_and_the_next_one_sweeps(
     service = serve(JAIL_SLOTS="2", JAIL_STATE=str(state))
     (killed,) = instances()
     family = jail.do(scene())
-    # The supervisor, and an init and a job for each of two.
-    assert len(family) == 5
+    # The keeper, the supervisor, and an init and a job for each of two.
+    assert len(family) == 6
     processes.wait_for_end(family)
     service.wait()
     assert killed.exists()

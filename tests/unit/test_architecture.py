@@ -35,8 +35,9 @@ LAYERS = (
         "jail.settings",
         "jail.spec",
     ),
-    ("jail.delegation", "jail.instance", "jail.outputs", "jail.supervisor"),
-    ("jail.plan", "jail.sandbox"),
+    ("jail.delegation", "jail.instance", "jail.keeper", "jail.outputs"),
+    ("jail.supervisor",),
+    ("jail.plan", "jail.sandbox", "jail.shed"),
     ("jail.filters",),
     ("jail.run",),
     ("jail.engine",),
@@ -53,7 +54,7 @@ DOORS = {
     "cffi": (),
     "click": ("jail.cli",),
     "httptools": (),
-    "jail._protocol": ("jail.supervisor",),
+    "jail._protocol": ("jail.keeper", "jail.supervisor"),
     "msgspec": ("jail",),
     "prometheus_client": ("jail.http.metrics",),
     "pyroute2": (),
@@ -67,8 +68,8 @@ DOORS = {
 }
 """Who may import a third party: these modules, and those in these packages."""
 
-ENVIRONMENT = ("jail.delegation", "jail.settings")
-"""Settings read it. Delegation hands it on to the process that it becomes."""
+ENVIRONMENT = ("jail.delegation", "jail.settings", "jail.shed")
+"""Settings read it. Delegation hands it on to the process that it becomes, and shed empties it."""
 
 NOT_CONSTANT = {
     # structlog's own: it holds no more than what it was configured with.

@@ -160,6 +160,13 @@ COUNTED = Counters(
 )
 
 
+def test_the_directories_of_a_service_are_told_each_once(host, tmp_path):
+    hierarchy, _ = host(TOGETHER)
+    bases = {tmp_path / name / "jail-1000" for name in ("memory", "pids", "cpu,cpuacct", "blkio")}
+    assert (set(hierarchy.bases), len(hierarchy.bases)) == (bases, 4)
+    assert (set(hierarchy.claimed), len(hierarchy.claimed)) == ({base / OURS for base in bases}, 4)
+
+
 @pytest.mark.parametrize("mounts", [APART, TOGETHER])
 def test_the_counters_are_the_kernels(host, mounts):
     group = host(mounts)[0].make("a.1")

@@ -70,6 +70,10 @@ def sandboxes(place):
     return {path.name for path in place.iterdir() if path.is_dir()}
 
 
+def test_the_directories_of_a_service_are_told(hierarchy, place):
+    assert (hierarchy.bases, hierarchy.claimed) == ((place.parent,), (place,))
+
+
 def test_a_sandbox_is_born_in_the_directory_and_ended_by_its_kill_file(hierarchy, place):
     group = hierarchy.make("a.1")
     born = [os.readlink(f"/proc/self/fd/{number}") for number in group.born]

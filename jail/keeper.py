@@ -1,0 +1,121 @@
+"""The keeper's client: asks it for supervisors, and is told how each of them ended.
+
+The keeper is started before this process sheds what it does not need (jail.shed), and starts the
+supervisors in its stead: see native/keeper.c. Without it there can be no new supervisor, so its loss is
+the end of this service: `lost`.
+"""
+
+import asyncio
+import socket
+import subprocess
+from collections import deque
+from pathlib import Path
+
+from jail._protocol import ffi
+from jail.errors import SandboxError
+from jail.namespace import OuterNamespace, program
+
+
+class Kept:
+    """One supervisor, as the keeper tells of it.
+
+    Attributes: `started`, answered with its process id, or SandboxError when there is none; `ended`,
+    answered with its exit status, an errno or the negative of a signal, when it has ended.
+    """
+
+    def __init__(self) -> None:
+        """Make what is to be answered, from the event loop's thread."""
+        loop = asyncio.get_running_loop()
+        self.started: asyncio.Future[int] = loop.create_future()
+        self.ended: asyncio.Future[int] = loop.create_future()
+
+    def fail(self, error: SandboxError) -> None:
+        """There is no more to be told of it."""
+        if not self.started.done():
+            self.started.set_exception(error)
+            # It may be that nobody waits for it.
+            self.started.exception()
+        if not self.ended.done():
+            self.ended.set_result(max(0, error.error))
+
+
+class Keeper:
+    """One running keeper process. `lost` is set when it has ended, and was not told to."""
+
+    def __init__(self, namespace: OuterNamespace, directory: Path) -> None:
+        """Start it in `directory`, where its supervisors work too, from the event loop's thread."""
+        self.lost = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._asked: deque[Kept] = deque()
+        self._running: dict[int, Kept] = {}
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = _spawn(theirs, namespace.descriptor, directory)
+        self._socket.setblocking(False)
+        self._loop.add_reader(self._socket, self._read)
+
+    @property
+    def pid(self) -> int:
+        """For those who look at it from outside, such as tests."""
+        return self._process.pid
+
+    def start(self, control: socket.socket) -> Kept:
+        """Start a supervisor that has `control` as its socket; it remains the caller's."""
+        kept = Kept()
+        try:
+            socket.send_fds(self._socket, [b"s"], [control.fileno()])
+            self._asked.append(kept)
+        except OSError as error:
+            kept.fail(SandboxError("keeper", error.errno or 0))
+        return kept
+
+    def close(self) -> None:
+        """End it, once no supervisor of it lives: those that do die with it."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._process.wait()
+
+    def _read(self) -> None:
+        """Take in what the keeper has to say; an end of file is its death."""
+        size = ffi.sizeof("struct kept")
+        while True:
+            try:
+                packet = self._socket.recv(size)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self._lose()
+                return
+            told = ffi.from_buffer("struct kept *", packet)[0]
+            self._answer(told.pid, told.status, bool(told.ended))
+
+    def _answer(self, pid: int, status: int, ended: bool) -> None:
+        if not pid:
+            self._asked.popleft().fail(SandboxError("supervisor", status))
+        elif ended:
+            self._running.pop(pid).ended.set_result(status)
+        else:
+            kept = self._asked.popleft()
+            kept.started.set_result(pid)
+            self._running[pid] = kept
+
+    def _lose(self) -> None:
+        self._loop.remove_reader(self._socket)
+        for kept in (*self._asked, *self._running.values()):
+            kept.fail(SandboxError("keeper"))
+        self._asked.clear()
+        self._running.clear()
+        self.lost.set()
+
+
+def _spawn(control: socket.socket, namespace: int, directory: Path) -> subprocess.Popen:
+    """Start the program: its socket as stdin, the namespace as stdout, and nothing of our environment.
+
+    Its arguments are those of init as well, which every job may read: they tell no path.
+    """
+    arguments = [program().name, "keep"]
+    return subprocess.Popen(
+        arguments, executable=program(), stdin=control, stdout=namespace, env={}, cwd=directory
+    )

@@ -1,0 +1,169 @@
+/*
+ * keeper.c - starts supervisors, and tells how they end.
+ *
+ * Why there is this fourth process. Once everything is open the service gives up, for good, what it
+ * does not need any more (jail/shed.py): its filter, Landlock and no_new_privs pass to whatever it
+ * starts, and a supervisor under them could not mount. Yet one that was lost must be replaced.
+ * So the service starts the keeper before it sheds, and the keeper forks each supervisor.
+ *
+ * It is small on purpose: one thread, no allocation, no privilege that the service did not have. All it
+ * hears is "here is the socket for a new supervisor": one packet, one descriptor. It is started with
+ * its socket to the service as stdin, the outer user namespace as stdout, and the service's private
+ * directory as its own. It dies with the service, and its supervisors with it, by PDEATHSIG.
+ */
+#include "keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "protocol.h"
+#include "supervisor.h"
+
+/* Like SERVICE, above 0, 1 and 2, which a supervisor needs. */
+enum { NAMESPACE = SERVICE + 1 };
+
+/* The service may be gone already: then PDEATHSIG came too late, and the socket says so. */
+static int die_with_service(void)
+{
+	struct pollfd service = { .fd = SERVICE };
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+		return errno;
+	if (poll(&service, 1, 0) < 0)
+		return errno;
+	return service.revents & (POLLHUP | POLLERR | POLLNVAL) ? EPIPE : 0;
+}
+
+static int arrange_descriptors(void)
+{
+	int nothing;
+
+	if (dup2(STDIN_FILENO, SERVICE) < 0 || dup2(STDOUT_FILENO, NAMESPACE) < 0)
+		return errno;
+	nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (nothing < 0 || dup2(nothing, STDIN_FILENO) < 0 || dup2(nothing, STDOUT_FILENO) < 0)
+		return errno;
+	/* Whatever the service had open and did not mean to hand on. */
+	return close_range(NAMESPACE + 1, ~0U, 0) ? errno : 0;
+}
+
+static int watch_children(int *ends)
+{
+	const struct sigaction by_default = { .sa_handler = SIG_DFL };
+	sigset_t child;
+
+	sigemptyset(&child);
+	sigaddset(&child, SIGCHLD);
+	/* An ignored SIGCHLD would reap a supervisor before its end could be told. */
+	if (sigaction(SIGCHLD, &by_default, NULL) || sigprocmask(SIG_SETMASK, &child, NULL))
+		return errno;
+	*ends = signalfd(-1, &child, SFD_CLOEXEC);
+	return *ends < 0 ? errno : 0;
+}
+
+static int prepare(int *ends)
+{
+	int error = arrange_descriptors();
+
+	setsid();
+	if (!error)
+		error = watch_children(ends);
+	if (!error)
+		error = die_with_service();
+	if (error)
+		return error;
+	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) ? errno : 0;
+}
+
+/* In the child: take the places that supervise() expects, and keep nothing of the keeper's. */
+static int become_supervisor(pid_t keeper, int socket)
+{
+	if (dup2(socket, STDIN_FILENO) < 0 || dup2(NAMESPACE, STDOUT_FILENO) < 0)
+		return errno;
+	if (close_range(SERVICE, ~0U, 0))
+		return errno;
+	return supervise(keeper);
+}
+
+/* Returns, in the child, what is to be its exit status, with `forked` set. */
+static int start(int socket, bool *forked)
+{
+	struct kept kept = { 0 };
+	pid_t keeper = getpid(), child = fork();
+
+	if (!child) {
+		*forked = true;
+		return become_supervisor(keeper, socket);
+	}
+	if (child < 0) {
+		kept.status = errno;
+		kept.ended = 1;
+	} else {
+		kept.pid = child;
+	}
+	/* Only the supervisor has it now: its end is the end of file that the service sees. */
+	close(socket);
+	return message_send(SERVICE, &kept, sizeof kept, NULL, 0);
+}
+
+static int hear_service(bool *forked)
+{
+	int fds[DESCRIPTORS_MAX], error;
+	size_t length, count;
+	char byte;
+
+	error = message_receive(SERVICE, &byte, sizeof byte, &length, fds, &count);
+	if (error)
+		return error;
+	return count == 1 ? start(fds[0], forked) : EPROTO;
+}
+
+static int tell_ends(int ends)
+{
+	struct signalfd_siginfo notice;
+	struct kept kept = { .ended = 1 };
+	int status, error = 0;
+
+	if (read(ends, &notice, sizeof notice) < 0)
+		return errno;
+	while (!error && (kept.pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		kept.status = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+		error = message_send(SERVICE, &kept, sizeof kept, NULL, 0);
+	}
+	return error;
+}
+
+static int serve(int ends, bool *forked)
+{
+	struct pollfd events[] = { { .fd = SERVICE, .events = POLLIN }, { .fd = ends, .events = POLLIN } };
+	int error = 0;
+
+	while (!error && !*forked) {
+		if (poll(events, 2, -1) < 0)
+			return errno;
+		if (events[1].revents)
+			error = tell_ends(ends);
+		if (!error && events[0].revents)
+			error = hear_service(forked);
+	}
+	return error;
+}
+
+int keep(void)
+{
+	bool forked = false;
+	int ends, error = prepare(&ends);
+
+	if (!error)
+		error = serve(ends, &forked);
+	/* The service closed its end, or was gone before we began: that is how we are told to stop. */
+	return !forked && (error == EPIPE || error == ECONNRESET) ? 0 : error;
+}

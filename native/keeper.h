@@ -1,0 +1,12 @@
+/* keeper.h */
+#ifndef JAIL_KEEPER_H
+#define JAIL_KEEPER_H
+
+/*
+ * Start supervisors for the service, whose socket is stdin, in the user namespace that is stdout, until
+ * the service closes its end. Returns 0 or an errno value; in a process that it forked, what
+ * supervise() returned.
+ */
+int keep(void);
+
+#endif
