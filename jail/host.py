@@ -6,6 +6,22 @@ import os
 _SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture since Linux 5.13
 _LANDLOCK_CREATE_RULESET_VERSION = 1
 
+# <malloc.h>
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGE_BYTES = 1 << 19
+
+
+def return_freed_memory() -> None:
+    """Have this process give large pieces of memory back as soon as it frees them.
+
+    glibc learns from the first large body that such sizes come and go, and keeps what it once had:
+    mallopt(3), M_MMAP_THRESHOLD. Another libc does as it likes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)
+
 
 def landlock_abi() -> int:
     """The highest Landlock ABI of this kernel, 0 when it has none or it is switched off.

@@ -13,7 +13,7 @@ import structlog
 import uvicorn
 import uvloop
 
-from jail import delegation, settings, shed
+from jail import delegation, host, settings, shed
 from jail.cli.failures import explained
 from jail.engine import Engine
 from jail.errors import HostError
@@ -33,6 +33,7 @@ def serve(user: str | None, config: str | None) -> None:
         delegation.become_ready(user)
         found = settings.load(config=config)
         shed.forget_environment()
+        host.return_freed_memory()
         with _listen(found) as listener, asyncio.Runner(loop_factory=_new_event_loop) as runner:
             runner.run(_serve(found, listener))
 
@@ -42,16 +43,16 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def _address(found: Settings) -> tuple[str, int]:
-    host, _, port = found.address.rpartition(":")
+    name, _, port = found.address.rpartition(":")
     if not port.isdigit():
         raise SettingsError(f"address = {found.address!r} is not HOST:PORT")
-    return host.strip("[]"), int(port)
+    return name.strip("[]"), int(port)
 
 
 def _listen(found: Settings) -> socket.socket:
-    host, port = _address(found)
+    name, port = _address(found)
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
         is_loopback = address[0].startswith("127.") or address[0] == "::1"
         if not is_loopback and not found.keys_sha256:
             raise SettingsError(
@@ -116,8 +117,8 @@ async def _serve(found: Settings, listener: socket.socket) -> None:
         # What it imports and makes late, so that it comes before.
         config.load()
         _shed(engine, threads)
-        host, port = listener.getsockname()[:2]
-        structlog.get_logger().info("ready", address=f"{host}:{port}", slots=found.slots)
+        name, port = listener.getsockname()[:2]
+        structlog.get_logger().info("ready", address=f"{name}:{port}", slots=found.slots)
         await _Server(config, engine).serve_with_keeper(listener)
 
 
