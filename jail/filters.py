@@ -1,4 +1,4 @@
-"""Policies made ready to start jobs with, and what a filter's listener told of one."""
+"""Policies made ready to start jobs with, and what a filter told of one."""
 
 import os
 from contextlib import ExitStack
@@ -9,7 +9,7 @@ import msgspec
 from jail import plan, policy
 from jail.policy import Policy
 from jail.result import Denial
-from jail.supervisor import COUNTED_MAX, Report, Start, pack_answers
+from jail.supervisor import COUNTED_MAX, DENIALS_BYTES, Start, pack_answers, unpack_denials
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,12 +26,12 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     counted: tuple[tuple[int, int, int], ...]
     speculates: bool
 
-    def start(self, stdio: tuple[int, ...], planned: int, explain: bool) -> Start:
-        """The start of a job under this filter."""
-        if explain:
-            start = Start(stdio, self.explained, planned, self.answers)
+    def start(self, stdio: tuple[int, ...], planned: int, denials: "Denials | None") -> Start:
+        """The start of a job under this filter, which tells of what it denies if there is room for it."""
+        if denials is not None:
+            start = Start(stdio, self.explained, planned, (self.answers, denials.descriptor))
         else:
-            start = Start(stdio, self.plain, planned, None)
+            start = Start(stdio, self.plain, planned)
         start.count(self.counted)
         start.message.filter_bytes = self.length
         start.message.speculates = self.speculates
@@ -67,13 +67,31 @@ def _compile(loaded: Policy, undo: ExitStack) -> Filter:
     )
 
 
-def denials(report: Report) -> tuple[Denial, ...]:
-    """The calls that an explained job was denied."""
-    return tuple(
-        Denial(
-            syscall=policy.call_name(call),
-            args=tuple(map(hex, arguments[: policy.argument_count(call)])),
-            count=count,
-        )
-        for call, arguments, count in report.denials
-    )
+class Denials:
+    """Room for what an explained job is denied; a context manager. `descriptor` is for init, which writes it.
+
+    Memory of its own, and not a message: init may be killed at any moment.
+    """
+
+    def __init__(self) -> None:
+        """Make room. Raises OSError."""
+        self.descriptor = os.memfd_create("denials", os.MFD_CLOEXEC)
+        os.truncate(self.descriptor, DENIALS_BYTES)
+
+    def __enter__(self) -> "Denials":
+        """Nothing more to do."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Give it back."""
+        os.close(self.descriptor)
+
+    def read(self) -> tuple[tuple[Denial, ...], int]:
+        """What was denied, once nothing of the job lives; and how many more calls that are not listed."""
+        listed, omitted = unpack_denials(os.pread(self.descriptor, DENIALS_BYTES, 0))
+        return tuple(_denial(*one) for one in listed), omitted
+
+
+def _denial(call: int, arguments: tuple[int, ...], count: int) -> Denial:
+    args = tuple(map(hex, arguments[: policy.argument_count(call)]))
+    return Denial(syscall=policy.call_name(call), args=args, count=count)

@@ -15,11 +15,11 @@ from typing import Literal
 
 import msgspec
 
-from jail import cgroup, filters, plan, rlimits
+from jail import cgroup, plan, rlimits
 from jail.capture import Capture, Captured
 from jail.cgroup import Counters
 from jail.errors import SandboxError
-from jail.filters import Filter
+from jail.filters import Denials, Filter
 from jail.outcome import Ended, Facts, Failure, Verdict, decide
 from jail.outputs import Collected
 from jail.outputs import collect as collect_outputs
@@ -129,24 +129,26 @@ class Run:
         stack.callback(stdout.close)
         stderr = Capture(limits.stderr_bytes, lambda: self._exceed("stderr_bytes"))
         stack.callback(stderr.close)
-        self._start(sandbox, (stdout, stderr))
+        denials = stack.enter_context(Denials()) if self._spec.explain else None
+        self._start(sandbox, (stdout, stderr), denials)
         self._mark()
         report = await sandbox.ended()
         self._mark()
         counters = sandbox.count()
         # Before the facts: what is still in the pipes may be too much.
         captured = stdout.finish(), stderr.finish()
+        told = denials.read() if denials else (None, 0)
         return Execution(
             facts=self._facts(report, counters),
             usage=_usage(report, counters),
             stdout=captured[0],
             stderr=captured[1],
             outputs=await collect_outputs(self._spec.outputs, sandbox.open, limits.output_bytes),
-            denials=filters.denials(report) if self._spec.explain else None,
-            denials_omitted=report.facts.denials_omitted,
+            denials=told[0],
+            denials_omitted=told[1],
         )
 
-    def _start(self, sandbox: Sandbox, streams: tuple[Capture, Capture]) -> None:
+    def _start(self, sandbox: Sandbox, streams: tuple[Capture, Capture], denials: Denials | None) -> None:
         """Hand the job over. Our copies of its descriptors are closed; the supervisor has its own."""
         spec, means = self._spec, self._means
         packed, loaded = plan.pack(spec), means.filters[spec.policy]
@@ -155,7 +157,7 @@ class Run:
             opened.append(plan.sealed("stdin", spec.stdin))
             opened.append(plan.sealed("plan", packed))
             stdio = (opened[0], *(capture.writing for capture in streams))
-            start = loaded.start(stdio, opened[1], spec.explain)
+            start = loaded.start(stdio, opened[1], denials)
             _fill(start.message, spec, len(packed))
             start.message.rlimits = rlimits.for_job(spec.limits, means.hard_limits)
             sandbox.start(start)

@@ -51,8 +51,6 @@ class Report:
 
     def __init__(self, packet: bytes, descriptors: Sequence[int]) -> None:
         """Take one packet apart."""
-        # Denials that there are none of are not sent.
-        packet = packet.ljust(ffi.sizeof("struct report"), b"\0")
         self.facts = ffi.from_buffer("struct report *", packet)[0]
         self.ended: asyncio.Future[Report] | None = None
         self.descriptor = descriptors[0] if descriptors else -1
@@ -71,26 +69,21 @@ class Report:
         """One of CAUSES' words."""
         return CAUSES[self.facts.cause]
 
-    @property
-    def denials(self) -> list[tuple[int, tuple[int, ...], int]]:
-        """Of a job that is explained: number, six arguments and count of each call that was denied."""
-        told = self.facts.denials[0 : self.facts.denial_count]
-        return [(denial.call, tuple(denial.arguments), denial.count) for denial in told]
-
 
 class Start:
-    """A struct start and what goes with it. All are descriptors, the last three of sealed bytes.
+    """A struct start and what goes with it, all descriptors. `policy` and `plan` are of sealed bytes.
 
-    `answers`, of pack_answers(): the filter hands over the calls that it denies.
+    explains: the filter hands over the calls that it denies. Then there are two more, of what
+    pack_answers() made and of DENIALS_BYTES of memory, where unpack_denials() finds them.
     """
 
-    def __init__(self, stdio: Sequence[int], policy: int, plan: int, answers: int | None) -> None:
+    def __init__(self, stdio: Sequence[int], policy: int, plan: int, explains: Sequence[int] = ()) -> None:
         """Take the descriptors; fill `message` before it is sent."""
         self.message = ffi.new("struct start *")
         self.message.header.type = lib.TYPE_START
         self.message.setup_ns = SETUP_SECONDS * 10**9
-        self.message.explains = answers is not None
-        self.descriptors = (*stdio, policy, plan, *(() if answers is None else (answers,)))
+        self.message.explains = bool(explains)
+        self.descriptors = (*stdio, policy, plan, *explains)
 
     def count(self, counted: Sequence[tuple[int, int, int]]) -> None:
         """Have calls counted: number, maximum, and errno from then on. At most COUNTED_MAX of them."""
@@ -98,6 +91,16 @@ class Start:
         self.message.listens = bool(counted) or self.message.explains
         for place, (call, maximum, error) in enumerate(counted):
             self.message.counted[place] = {"call": call, "maximum": maximum, "error": error}
+
+
+DENIALS_BYTES = ffi.sizeof("struct denials")
+
+
+def unpack_denials(content: bytes) -> tuple[list[tuple[int, tuple[int, ...], int]], int]:
+    """Number, six arguments and count of each call that was denied; and how many more were not listed."""
+    told = ffi.from_buffer("struct denials *", content)[0]
+    listed = [(one.call, tuple(one.arguments), one.count) for one in told.listed[0 : told.count]]
+    return listed, told.omitted
 
 
 def pack_answers(answers: Sequence[tuple[int, int]]) -> bytes:

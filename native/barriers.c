@@ -395,22 +395,21 @@ int restrict_files(struct sandbox *sandbox, int *index)
 	return error;
 }
 
-/* With a listener, whose end goes to the supervisor: what the filter hands over waits for its answer. */
+/* With a listener, which goes to init: what the filter hands over waits there for its answer. */
 int load_filter(struct sandbox *sandbox, int *index)
 {
 	const struct sock_fprog program = {
 		.len = (unsigned short)(sandbox->start.filter_bytes / sizeof(struct sock_filter)),
 		.filter = (struct sock_filter *)sandbox->filter,
 	};
-	/* Not interrupted by signals once the supervisor has seen a call: or it would be counted twice. */
+	/* Not interrupted by signals once init has seen a call: or it would be counted twice. */
 	const unsigned long flags = sandbox->start.listens ? SECCOMP_FILTER_FLAG_NEW_LISTENER |
 		SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV : 0;
-	struct news news = { .header.type = TYPE_LISTENING };
 	int listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &program);
 
 	if (listener < 0)
 		return errno;
 	*index = 1;
 	/* Close-on-exec, as the kernel makes it. */
-	return sandbox->start.listens ? tell(sandbox, &news, listener) : 0;
+	return sandbox->start.listens ? message_send(sandbox->handover, "l", 1, &listener, 1) : 0;
 }

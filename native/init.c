@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,20 +44,23 @@ static void reap(const struct sandbox *sandbox, pid_t job)
 }
 
 /* The supervisor's end of the socket closes when it dies: the second guard beside PDEATHSIG. */
-static _Noreturn void attend(const struct sandbox *sandbox, pid_t job, int deaths)
+static _Noreturn void attend(struct sandbox *sandbox, pid_t job, int deaths)
 {
 	struct pollfd watched[] = {
 		{ .fd = deaths, .events = POLLIN },
 		{ .fd = sandbox->control },
+		{ .fd = sandbox->handover, .events = POLLIN },
 	};
 	struct signalfd_siginfo death;
 
 	for (;;) {
-		if (poll(watched, 2, -1) < 0 && errno != EINTR)
+		if (poll(watched, 3, -1) < 0 && errno != EINTR)
 			_exit(1);
 		if (watched[1].revents)
 			_exit(1);
 		if (watched[0].revents && read(deaths, &death, sizeof death) < 0)
+			_exit(1);
+		if (watched[2].revents && hear_calls(sandbox, &watched[2].fd))
 			_exit(1);
 		reap(sandbox, job);
 	}
@@ -75,22 +79,30 @@ static int watch_deaths(int *deaths)
 }
 
 /* In the job's process: as it was before, in a session of its own. */
-static int leave_init(int deaths)
+static int leave_init(struct sandbox *sandbox, int deaths, const int *handover)
 {
 	sigset_t none;
 
 	close(deaths);
+	close(handover[1]);
+	sandbox->handover = handover[0];
 	sigemptyset(&none);
 	if (sigprocmask(SIG_SETMASK, &none, NULL) || setsid() < 0)
 		return errno;
 	return 0;
 }
 
-/* What init needs while the job runs: its socket and the notices of deaths. No authority. */
+/* What init needs while the job runs: its socket, the notices of deaths, the calls. No authority. */
 static int shed(struct sandbox *sandbox, int deaths)
 {
-	int keep[] = { sandbox->control, deaths }, index = 0;
-	int error = close_all_but(keep, 2);
+	int keep[4] = { sandbox->control, deaths }, index = 0, error;
+	size_t count = 2;
+
+	if (sandbox->handover >= 0)
+		keep[count++] = sandbox->handover;
+	if (sandbox->answers >= 0)
+		keep[count++] = sandbox->answers;
+	error = close_all_but(keep, count);
 
 	if (!error)
 		error = cpu_be_prompt();
@@ -101,17 +113,21 @@ static int shed(struct sandbox *sandbox, int deaths)
 
 int fork_job(struct sandbox *sandbox, int *index)
 {
-	int deaths = -1, error = watch_deaths(&deaths);
+	int deaths = -1, handover[] = { -1, -1 }, error = watch_deaths(&deaths);
 	pid_t job;
 
 	if (error)
 		return error;
+	if (sandbox->start.listens && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, handover))
+		return errno;
 	job = fork();
 	if (job < 0)
 		return errno;
 	if (!job)
-		return leave_init(deaths);
+		return leave_init(sandbox, deaths, handover);
 	*index = 1;
+	/* Its other end goes with what is not kept. */
+	sandbox->handover = handover[1];
 	error = shed(sandbox, deaths);
 	if (error)
 		return error;

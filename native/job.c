@@ -21,7 +21,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { STDIO = 3, JOB_DESCRIPTORS = STDIO + 2 };
+enum { STDIO = 3, JOB_DESCRIPTORS = STDIO + 2, EXPLAINED_DESCRIPTORS = JOB_DESCRIPTORS + 2 };
 
 int tell(const struct sandbox *sandbox, struct news *news, int fd)
 {
@@ -108,6 +108,21 @@ static int report_built(struct sandbox *sandbox)
 	return error;
 }
 
+static int prepare_to_explain(struct sandbox *sandbox, const int *fds)
+{
+	void *denials;
+
+	sandbox->handover = sandbox->answers = -1;
+	if (!sandbox->start.explains)
+		return 0;
+	sandbox->answers = fds[0];
+	denials = mmap(NULL, sizeof *sandbox->denials, PROT_READ | PROT_WRITE, MAP_SHARED, fds[1], 0);
+	if (denials == MAP_FAILED)
+		return errno;
+	sandbox->denials = denials;
+	return 0;
+}
+
 int receive_job(struct sandbox *sandbox, int *index)
 {
 	int fds[DESCRIPTORS_MAX];
@@ -120,13 +135,16 @@ int receive_job(struct sandbox *sandbox, int *index)
 	*index = 1;
 	if (error)
 		return error;
-	if (length != sizeof sandbox->start || count != JOB_DESCRIPTORS)
+	if (length != sizeof sandbox->start ||
+	    count != (sandbox->start.explains ? EXPLAINED_DESCRIPTORS : JOB_DESCRIPTORS))
 		return EBADMSG;
 	memcpy(sandbox->stdio, fds, sizeof sandbox->stdio);
 	sandbox->came_last = fds[count - 1];
 	error = map_bytes(fds[STDIO], sandbox->start.filter_bytes, &sandbox->filter);
 	if (!error)
 		error = map_bytes(fds[STDIO + 1], sandbox->start.plan_bytes, &sandbox->plan);
+	if (!error)
+		error = prepare_to_explain(sandbox, fds + JOB_DESCRIPTORS);
 	*index = 2;
 	return error ? error : read_plan(sandbox);
 }
@@ -244,13 +262,18 @@ int put_stdio(struct sandbox *sandbox, int *index)
 	return 0;
 }
 
-/* What stays beside stdio is close-on-exec: the socket tells of a failure, the counters are read once more. */
+/*
+ * What stays beside stdio is close-on-exec: the sockets tell of a failure and hand the listener over, the
+ * counters are read once more.
+ */
 int close_descriptors(struct sandbox *sandbox, int *index)
 {
-	int keep[STDIO + 1 + CPU_COUNTERS_MAX] = { 0, 1, 2, sandbox->control };
+	int keep[STDIO + 2 + CPU_COUNTERS_MAX] = { 0, 1, 2, sandbox->control };
 	size_t count = STDIO + 1;
 
 	(void)index;
+	if (sandbox->handover >= 0)
+		keep[count++] = sandbox->handover;
 	for (uint32_t i = 0; i < sandbox->make->cpu_counters; i++)
 		keep[count++] = sandbox->counters[i];
 	for (size_t i = STDIO; i < count; i++)

@@ -89,7 +89,6 @@ enum type {
 	/* news of init */
 	TYPE_BUILT,
 	TYPE_STARTED,
-	TYPE_LISTENING,
 	TYPE_EXITED,
 	TYPE_FAILED
 };
@@ -151,8 +150,9 @@ struct answer {
  * Start the job in a ready sandbox.
  *
  * Descriptors: stdin, stdout, stderr, the filter (an array of struct sock_filter), the plan; then with
- * `explains` an array of struct answer, by the number of the call. The filter hands to the supervisor
- * the calls in `counted` and, with `explains`, those that it denies; `listens` says that it hands over any.
+ * `explains` an array of struct answer, by the number of the call, and room for a struct denials. The filter
+ * hands to init the calls in `counted` and, with `explains`, those that it denies; `listens` says that it
+ * hands over any.
  *
  * The plan holds, in this order: `arguments` strings and `variables` strings, each ended by a
  * NUL; the list of directories to search for a program without a slash, one string, separated
@@ -231,9 +231,20 @@ struct denial {
 };
 
 /*
+ * What init tells the service of a job that is explained, in memory that both have mapped: it stays when
+ * the sandbox is killed. `omitted` counts the denied calls that there was no room to list.
+ */
+struct denials {
+	uint64_t omitted;
+	uint32_t count;
+	uint32_t padding;
+	struct denial listed[DENIALS_MAX];
+};
+
+/*
  * What the supervisor knows of a slot. Ready: the sandbox waits for a job. Ended: nothing of it
  * lives, and these are the facts. Opened: `failure.error` is 0 and one descriptor comes along, or it
- * is the errno. It is sent without the denials that there are none of.
+ * is the errno.
  */
 struct report {
 	struct header header;
@@ -250,17 +261,11 @@ struct report {
 	struct cpu_time cpu;
 	/* The largest of any process that was waited for. Known only if the main process was. */
 	uint64_t max_rss_bytes;
-	/* Calls that were denied and told of, but are not among the denials: there was no room. */
-	uint64_t denials_omitted;
-	uint32_t denial_count;
-	uint32_t padding_too;
-	struct denial denials[DENIALS_MAX];
 };
 
 /*
  * What init tells the supervisor. Built: with a descriptor of /box. Started: the clock and the
- * CPU time just before the filter and execve(). Listening: with the filter's listener. Exited: the
- * main process's end. Failed: where.
+ * CPU time just before the filter and execve(). Exited: the main process's end. Failed: where.
  */
 struct news {
 	struct header header;

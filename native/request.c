@@ -26,11 +26,21 @@ static bool fits_make(const struct make *make, size_t length, size_t count)
 	       !text[make->text_bytes - 1] && memchr(make->id_map, 0, sizeof make->id_map);
 }
 
+/* An error of 0 would mean that the call goes on. */
+static bool fits_counted(const struct start *start)
+{
+	if (start->counted_calls > COUNTED_MAX)
+		return false;
+	for (uint32_t i = 0; i < start->counted_calls; i++)
+		if (!start->counted[i].error)
+			return false;
+	return true;
+}
+
 static bool fits_start(const struct start *start, size_t length, size_t count)
 {
 	return length == sizeof *start && start->explains <= 1 &&
-	       count == START_DESCRIPTORS + start->explains &&
-	       start->counted_calls <= COUNTED_MAX &&
+	       count == START_DESCRIPTORS + 2 * start->explains && fits_counted(start) &&
 	       memchr(start->scratch_options, 0, sizeof start->scratch_options);
 }
 

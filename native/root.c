@@ -136,7 +136,7 @@ int mount_root(struct sandbox *sandbox, int *index)
 static const char *const masked_files[] = {
 	"proc/bootconfig", "proc/cmdline", "proc/config.gz", "proc/diskstats",
 	"proc/interrupts", "proc/iomem", "proc/ioports", "proc/kallsyms",
-	"proc/kcore", "proc/key-users", "proc/keys", "proc/latency_stats",
+	"proc/kcore", "proc/key-users", "proc/keys", "proc/latency_stats", "proc/locks",
 	"proc/modules", "proc/partitions", "proc/sched_debug", "proc/softirqs",
 	"proc/sysrq-trigger", "proc/timer_list",
 };

@@ -22,7 +22,10 @@ struct sandbox {
 	int box;                            /* what outputs will be read through */
 	struct start start;
 	int stdio[3];
-	int came_last;                      /* of the descriptors that came with the job: the plan */
+	int came_last;                      /* of the descriptors that came with the job */
+	int handover;                       /* between job and init, for the filter's listener; or -1 */
+	int answers;                        /* how denied calls are answered, when they are explained; or -1 */
+	struct denials *denials;            /* where they are told of, or NULL */
 	const char *plan;                   /* mapped, start.plan_bytes long */
 	const char *filter;                 /* mapped, start.filter_bytes long */
 	const char *files;                  /* where the plan's files begin */
@@ -60,6 +63,12 @@ step_function execute;
 
 /* init.c */
 step_function fork_job;
+
+/*
+ * Take in what the filter hands over, at `fd`: first `handover`, by which its listener comes, then that
+ * listener, or -1 when there is nobody left under it. Returns 0 or an errno value. In listener.c.
+ */
+int hear_calls(struct sandbox *sandbox, int *fd);
 
 /* Tell the supervisor `news`, with `fd` unless it is negative. Returns 0 or an errno value. */
 int tell(const struct sandbox *sandbox, struct news *news, int fd);

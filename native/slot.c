@@ -32,9 +32,6 @@
 	(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |           \
 	 CLONE_NEWUTS)
 
-/* Calls that are denied and cost us time that the job does not pay for. */
-#define DENIED_CALLS 4096
-
 #define CLOSEST_LOOK_NS 1000000u
 /*
  * Near its limit a job that does nothing is looked at less often. The kernel books CPU time at
@@ -54,7 +51,7 @@ void slot_clear(struct slot *slot)
 {
 	memset(slot, 0, sizeof *slot);
 	slot->control = slot->init = slot->timer = slot->oom = slot->kill = -1;
-	slot->box = slot->opened = slot->listener = slot->answers = -1;
+	slot->box = slot->opened = -1;
 	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
 		slot->counters[i] = -1;
 }
@@ -186,28 +183,11 @@ int slot_make(struct slot *slot, const struct make *make, const int *fds)
 	return error;
 }
 
-/* Beside what is counted, so many calls are answered here; then the kernel does, with ENOSYS. */
-static void expect_calls(struct slot *slot, const struct start *start)
-{
-	slot->counted_calls = start->counted_calls;
-	memcpy(slot->counted, start->counted, sizeof slot->counted);
-	slot->notices = DENIED_CALLS;
-	for (uint32_t i = 0; i < start->counted_calls; i++)
-		slot->notices += start->counted[i].maximum;
-}
-
 int slot_start(struct slot *slot, const struct start *start, const int *fds, size_t count)
 {
 	int error;
 
 	slot->state = STATE_STARTING;
-	expect_calls(slot, start);
-	if (start->explains) {
-		/* The last: it is for us and not for init. */
-		slot->answers = fcntl(fds[--count], F_DUPFD_CLOEXEC, 0);
-		if (slot->answers < 0)
-			return fail(slot, STAGE_READY, errno);
-	}
 	slot->cpu_limit_ns = start->cpu_ns;
 	slot->wall_limit_ns = start->wall_ns;
 	slot->parallelism = start->parallelism ? start->parallelism : 1;
@@ -293,12 +273,6 @@ static int hear_started(struct slot *slot, const struct news *news)
 	return set_timer(slot, later(slot->started_ns, CLOSEST_LOOK_NS));
 }
 
-static void hear_listening(struct slot *slot, int listener)
-{
-	close_one(&slot->listener);
-	slot->listener = listener;
-}
-
 static void hear_exited(struct slot *slot, const struct news *news)
 {
 	slot->report.exited = 1;
@@ -323,8 +297,6 @@ int slot_hear(struct slot *slot)
 		hear_built(slot, fds[taken++]);
 	else if (news.header.type == TYPE_STARTED && slot->state == STATE_STARTING)
 		error = hear_started(slot, &news);
-	else if (news.header.type == TYPE_LISTENING && slot->state == STATE_RUNNING && count == 1)
-		hear_listening(slot, fds[taken++]);
 	else if (news.header.type == TYPE_EXITED && slot->state >= STATE_STARTING)
 		hear_exited(slot, &news);
 	else if (news.header.type == TYPE_FAILED && slot->report.failure.stage == STAGE_NONE)
@@ -358,8 +330,6 @@ static void close_all_but_box(struct slot *slot)
 	close_one(&slot->timer);
 	close_one(&slot->oom);
 	close_one(&slot->kill);
-	close_one(&slot->listener);
-	close_one(&slot->answers);
 	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
 		close_one(&slot->counters[i]);
 }

@@ -26,18 +26,12 @@ struct slot {
 	int kill;    /* cgroup.kill of cgroup v2 */
 	int box;
 	int opened;  /* goes out with the next report */
-	int listener; /* of the job's filter: calls that are counted or explained */
-	int answers; /* an array of struct answer, when denied calls are explained */
 	int counters[CPU_COUNTERS_MAX];
 	uint32_t counter_count;
 	uint64_t cpu_limit_ns, wall_limit_ns, parallelism;
 	uint64_t started_ns, ended_ns;
 	uint64_t used_ns, moved_ns; /* CPU time at the last look, and when it was last seen to change */
 	struct cpu_time baseline;
-	struct counted counted[COUNTED_MAX];
-	uint32_t counted_calls;
-	uint64_t notices; /* how many more calls are taken from the listener */
-	bool watched;     /* the listener, once it has come */
 	struct report report;
 	bool unsent; /* the report waits for room in the service's socket */
 };
@@ -62,12 +56,6 @@ int slot_check_limits(struct slot *slot);
 
 /* Take in one message of init. Returns 0, EAGAIN when there is none, or another errno value. */
 int slot_hear(struct slot *slot);
-
-/*
- * Take in one call that the job's filter has handed over, and answer it. Without one, nothing happens.
- * Returns 0 or an errno value. In listener.c.
- */
-int slot_hear_call(struct slot *slot);
 
 /* Once init is dead: reap it, count, and keep nothing but /box. EAGAIN when it is not dead. */
 int slot_bury(struct slot *slot);

@@ -19,7 +19,6 @@
 #include <grp.h>
 #include <sched.h>
 #include <signal.h>
-#include <stddef.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mount.h>
@@ -35,7 +34,7 @@
 enum { EVENTS = 64 };
 
 /* What an event is about; the slot's number stands beside it. */
-enum about { ABOUT_SERVICE, ABOUT_CONTROL, ABOUT_INIT, ABOUT_TIMER, ABOUT_OOM, ABOUT_CALLS };
+enum about { ABOUT_SERVICE, ABOUT_CONTROL, ABOUT_INIT, ABOUT_TIMER, ABOUT_OOM };
 
 struct supervisor {
 	int epoll;
@@ -69,13 +68,12 @@ static int await_room(struct supervisor *supervisor, bool waiting)
 /* A slot has one report at a time: the newest says all there is to know. */
 static int send_report(struct supervisor *supervisor, struct slot *slot)
 {
-	size_t length = offsetof(struct report, denials) +
-			slot->report.denial_count * sizeof(struct denial);
 	int error;
 
 	if (!slot->unsent)
 		return 0;
-	error = message_send(SERVICE, &slot->report, length, &slot->opened, slot->opened >= 0);
+	error = message_send(SERVICE, &slot->report, sizeof slot->report, &slot->opened,
+			     slot->opened >= 0);
 	/* ETOOMANYREFS: the service has yet to receive descriptors that were sent before. */
 	if (error == EAGAIN || error == ENOBUFS || error == ENOMEM || error == ETOOMANYREFS)
 		return await_room(supervisor, true);
@@ -199,12 +197,6 @@ static int hear_init(struct supervisor *supervisor, struct slot *slot)
 		return epoll_ctl(supervisor->epoll, EPOLL_CTL_DEL, slot->control, NULL) ? errno : 0;
 	if (error != EAGAIN)
 		slot_kill(slot, CAUSE_NONE);
-	if (slot->listener >= 0 && !slot->watched) {
-		slot->watched = true;
-		error = watch(supervisor, slot->listener, ABOUT_CALLS, slot->report.header.slot);
-		if (error)
-			return error;
-	}
 	return send_report(supervisor, slot);
 }
 
@@ -232,10 +224,6 @@ static int on_event(struct supervisor *supervisor, enum about about, struct slot
 		return 0;
 	case ABOUT_OOM:
 		hear_oom(slot);
-		return 0;
-	case ABOUT_CALLS:
-		if (slot_hear_call(slot))
-			slot_kill(slot, CAUSE_NONE);
 		return 0;
 	default:
 		error = slot_bury(slot);

@@ -7,7 +7,7 @@
 A policy is an allow-list (`policies/*.toml`, format in `text`). A call of which it says
 nothing answers EPERM; a call newer than the tables here answers ENOSYS, so that libc
 falls back as on an older kernel; a call made by another architecture's entry kills. Calls that the
-policy counts go to the supervisor and, in the filter's explained() form, those that it denies.
+policy counts go to init and, in the filter's explained() form, those that it denies.
 """
 
 from jail.policy.arguments import count as argument_count

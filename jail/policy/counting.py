@@ -1,10 +1,10 @@
 """The second part of a filter: the uses of a call that are counted, and those that are not.
 
-The supervisor counts, and answers: native/listener.c. libseccomp has no rule for "allowed, but if an
-argument has this value the supervisor is asked", so these few instructions are ours.
+Init counts, and answers: native/listener.c. libseccomp has no rule for "allowed, but if an
+argument has this value init is asked", so these few instructions are ours.
 
 Layout: a foreign architecture skips it all; for each counted call, whatever has another number skips its
-block, whatever meets every condition goes to the supervisor, and the rest is allowed.
+block, whatever meets every condition goes to init, and the rest is allowed.
 """
 
 from collections.abc import Sequence

@@ -109,7 +109,7 @@ def test_what_root_alone_may_read_in_proc_is_masked_all_the_same(python):
     """Attack 23. The null device lies on it, where the kernel has it."""
     told = python(
         "import stat\n"
-        "for name in ('kcore', 'sysrq-trigger', 'timer_list', 'kallsyms', 'keys', 'iomem'):\n"
+        "for name in ('kcore', 'sysrq-trigger', 'timer_list', 'kallsyms', 'keys', 'iomem', 'locks'):\n"
         "    path = f'/proc/{name}'\n"
         "    if os.path.exists(path) and os.stat(path).st_rdev != os.makedev(1, 3): print(name)"
     )

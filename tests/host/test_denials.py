@@ -1,4 +1,4 @@
-"""Calls that the filter hands to the supervisor: denials that are explained, calls that are counted."""
+"""Calls that the filter hands to init: denials that are explained, calls that are counted."""
 
 import errno
 
@@ -68,15 +68,31 @@ def test_denials_of_every_process_and_thread_are_told_of(calls):
     assert [(denial["syscall"], denial["count"]) for denial in told] == [("clone3", 1), ("unshare", 2)]
 
 
-def test_a_flood_of_denied_calls_has_an_end_and_is_counted_up_to_it(calls):
-    script = (
-        f"found = [call({UNSHARE}, 0x10000000) for _ in range(100_000)]\n"
-        "print(found[0], found[-1], found.index(-errno.ENOSYS))"
-    )
+def test_a_flood_of_denied_calls_is_counted_in_full(calls):
+    script = f"print({{call({UNSHARE}, 0x10000000) for _ in range(100_000)}} == {{-errno.EPERM}})"
     result = calls(script, explain=True, limits=ENOUGH)
-    first, last, answered = map(int, result["stdout"]["text"].split())
-    assert (first, last) == (-errno.EPERM, -errno.ENOSYS)
-    assert result["denials"] == [{"syscall": "unshare", "args": ["0x10000000"], "count": answered}]
+    assert result["stdout"]["text"] == "True\n"
+    assert result["denials"] == [{"syscall": "unshare", "args": ["0x10000000"], "count": 100_000}]
+
+
+def test_what_a_flood_of_denied_calls_costs_is_its_jobs_own(calls):
+    script = f"for _ in range(100_000): call({UNSHARE}, 0x10000000)"
+    plain, explained = (calls(script, explain=explain, limits=ENOUGH) for explain in (False, True))
+    # Init answers them, in the job's cgroup.
+    assert explained["usage"]["cpu_ms"] > 1.5 * plain["usage"]["cpu_ms"]
+
+
+def test_denials_of_a_job_that_was_ended_are_told_of(jail):
+    script = PRELUDE + f"call({UNSHARE}, 0x10000000)\nwhile True: pass"
+    result = jail.python(script, explain=True, limits={"cpu_ms": 200})
+    assert result["status"] == "cpu_limit"
+    assert [denial["syscall"] for denial in result["denials"]] == ["unshare"]
+
+
+def test_a_number_that_is_no_call_is_denied_as_ever(calls):
+    told = [calls("print(call(-1))", explain=explain) for explain in (False, True)]
+    assert [result["stdout"]["text"] for result in told] == [f"{-errno.EPERM}\n"] * 2
+    assert [denial["count"] for denial in told[1]["denials"]] == [1]
 
 
 def test_more_different_denials_than_there_is_room_for_are_counted(calls):

@@ -133,7 +133,7 @@ def test_surface_counts_allowed_calls_of_all_known_ones():
     assert known == len(numbers.known())
 
 
-# --- what goes to the supervisor
+# --- what goes to init
 
 
 def test_an_explained_filter_hands_over_what_the_plain_one_refuses_and_nothing_else():
@@ -152,7 +152,7 @@ def test_an_explained_denial_is_answered_as_the_plain_one():
     for nr, (code, _) in enumerate(answers):
         plain = ask(nr, *[2**64 - 1] * 6)
         assert plain.verdict is not Verdict.ERRNO or plain.data == code, nr
-    # What lies beyond is newer than our tables, and the supervisor answers so by itself.
+    # What lies beyond is newer than our tables, and init answers so by itself.
     assert len(answers) == max(numbers.known()) + 1
 
 

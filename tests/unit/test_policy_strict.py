@@ -1,4 +1,4 @@
-"""The policy `strict`: a part of run, with one execution that the supervisor counts."""
+"""The policy `strict`: a part of run, with one execution that init counts."""
 
 import errno
 import itertools
@@ -38,7 +38,7 @@ def test_whatever_strict_allows_run_allows(number):
                 assert verdict("run", number, *args) is Verdict.ALLOW, args
 
 
-def test_only_an_execution_is_handed_to_the_supervisor_and_it_is_the_only_one():
+def test_only_an_execution_is_handed_to_init_and_it_is_the_only_one():
     handed = [number for number in numbers.known() if verdict("strict", number, 0) is Verdict.USER_NOTIF]
     assert handed == [numbers.number("execve")]
     assert policies.counted_calls(STRICT) == ((numbers.number("execve"), 1, errno.EPERM),)

@@ -10,7 +10,7 @@ from jail.outcome import Failure
 from jail.supervisor import Report, Start, pack_file
 
 STRUCTS = ["header", "make", "start", "file", "ask", "failure", "cpu_time", "report", "news"]
-STRUCTS += ["counted", "answer", "denial"]
+STRUCTS += ["counted", "answer", "denial", "denials"]
 MESSAGES = ["make", "start", "ask", "report", "news"]
 
 
@@ -95,30 +95,29 @@ def test_a_file_of_a_plan_is_its_struct_its_path_and_its_bytes():
 
 
 def test_a_start_sends_stdio_the_filter_and_the_plan_in_this_order():
-    start = Start((1, 2, 3), policy=4, plan=5, answers=None)
+    start = Start((1, 2, 3), policy=4, plan=5)
     assert start.descriptors == (1, 2, 3, 4, 5)
     assert start.message.header.type == lib.TYPE_START
 
 
-def test_a_start_that_is_explained_sends_the_answers_last_and_listens():
-    start = Start((1, 2, 3), policy=4, plan=5, answers=6)
+def test_a_start_that_is_explained_sends_two_more_and_listens():
+    start = Start((1, 2, 3), policy=4, plan=5, explains=(6, 7))
     start.count([])
-    assert start.descriptors == (1, 2, 3, 4, 5, 6)
+    assert start.descriptors == (1, 2, 3, 4, 5, 6, 7)
     assert (start.message.explains, start.message.listens) == (1, 1)
 
 
 def test_a_start_without_anything_to_hand_over_does_not_listen():
-    start = Start((1, 2, 3), policy=4, plan=5, answers=None)
+    start = Start((1, 2, 3), policy=4, plan=5)
     start.count([])
     assert start.message.listens == 0
 
 
-def test_a_report_is_sent_without_the_denials_that_there_are_none_of():
-    about = {"denial_count": 1, "denials": [{"arguments": [1, 2, 3, 4, 5, 6], "count": 7, "call": 41}]}
-    packet = bytes(ffi.buffer(ffi.new("struct report *", about)))
-    end = ffi.offsetof("struct report", "denials") + ffi.sizeof("struct denial")
-    assert Report(packet[:end], []).denials == [(41, (1, 2, 3, 4, 5, 6), 7)]
-    assert report().denials == []
+def test_denials_are_those_that_were_written():
+    about = {"count": 1, "omitted": 9, "listed": [{"arguments": [1, 2, 3, 4, 5, 6], "count": 7, "call": 41}]}
+    content = bytes(ffi.buffer(ffi.new("struct denials *", about)))
+    assert supervisor.unpack_denials(content) == ([(41, (1, 2, 3, 4, 5, 6), 7)], 9)
+    assert supervisor.unpack_denials(bytes(supervisor.DENIALS_BYTES)) == ([], 0)
 
 
 def test_a_start_has_room_for_every_resource_limit():
@@ -126,7 +125,7 @@ def test_a_start_has_room_for_every_resource_limit():
 
 
 def test_a_start_has_room_for_the_options_of_the_largest_scratch():
-    start = Start((1, 2, 3), policy=4, plan=5, answers=None)
+    start = Start((1, 2, 3), policy=4, plan=5)
     job = spec.validate(
         spec.Request(argv=["true"], limits=limits.LimitsRequest(disk_bytes=1 << 62, files=1 << 62)),
         spec.Rules(
