@@ -76,7 +76,11 @@ class Denials:
     def __init__(self) -> None:
         """Make room. Raises OSError."""
         self.descriptor = os.memfd_create("denials", os.MFD_CLOEXEC)
-        os.truncate(self.descriptor, DENIALS_BYTES)
+        try:
+            os.write(self.descriptor, bytes(DENIALS_BYTES))
+        except OSError:
+            os.close(self.descriptor)
+            raise
 
     def __enter__(self) -> "Denials":
         """Nothing more to do."""

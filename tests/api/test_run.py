@@ -86,6 +86,19 @@ def test_each_end_is_told_in_fields_of_its_own(client, body, status, exit_code, 
     )  # fmt: skip
 
 
+def test_denied_calls_are_listed_for_a_job_that_asks(client):
+    script = "import socket; socket.socket(socket.AF_INET, socket.SOCK_RAW)"
+    told = run(client, argv=["python3", "-ISc", script], explain=True)
+    assert told["denials"] == [{"syscall": "socket", "args": ["0x2", "0x80003", "0x0"], "count": 1}]
+    assert told["denials_omitted"] == 0
+
+
+@pytest.mark.parametrize("policy", ["default", "run", "strict"])
+def test_every_policy_runs_a_program(client, policy):
+    told = run(client, argv=["python3", "-ISc", "print(6 * 7)"], policy=policy)
+    assert (told["status"], told["stdout"]["text"], told["sandbox"]["policy"]) == ("ok", "42\n", policy)
+
+
 def test_null_for_a_limit_means_the_default(client):
     assert run(client, argv=["true"], limits={"cpu_ms": None})["status"] == "ok"
 
