@@ -38,11 +38,10 @@ class Processes:
     def children(pid: int) -> list[int]:
         """The children of every thread of a process; none when it is gone."""
         found: list[int] = []
-        for path in Path(f"/proc/{pid}/task").glob("*/children"):
-            try:
-                found += map(int, path.read_text().split())
-            except OSError:
-                continue
+        with suppress(OSError):
+            for path in Path(f"/proc/{pid}/task").iterdir():
+                with suppress(OSError):
+                    found += map(int, (path / "children").read_text().split())
         return found
 
     def descendants(self, pid: int) -> list[int]:

@@ -506,6 +506,15 @@ def arguments(pid):
         return []
 
 
+@contextmanager
+def killed_at_last(process):
+    """Whatever goes wrong within, the process ends."""
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 @pytest.mark.parametrize(("child", "count"), [("namespace", 1), ("keep", 1), ("keep", 2)])
 def test_nothing_outlives_a_service_that_is_killed_while_it_starts(
     environment, state, serve, processes, kill_family, child, count
@@ -518,7 +527,10 @@ def test_nothing_outlives_a_service_that_is_killed_while_it_starts(
         return sum(child in arguments(below) for below in processes.descendants(pid)) >= count
 
     for _ in range(3):
-        with subprocess.Popen(command, env=settings, cwd="/", stderr=subprocess.DEVNULL) as service:
+        with (
+            subprocess.Popen(command, env=settings, cwd="/", stderr=subprocess.DEVNULL) as service,
+            killed_at_last(service),
+        ):
             eventually(lambda pid=service.pid: begun(pid))
             kill_family(service.pid, SECONDS)
     canary(serve(JAIL_STATE=str(state)))
