@@ -66,7 +66,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         for outcome in ("passed", "failed", "error", "skipped")
     }
     tried = set().union(*(_rows_of(report) for name in ("passed", "failed") for report in about[name]))
-    skipped = {row: report.longrepr[2] for report in about["skipped"] for row in _rows_of(report) - tried}
+    skipped = {
+        row: report.longrepr[2].removeprefix("Skipped: ")
+        for report in about["skipped"]
+        for row in _rows_of(report) - tried
+    }
     left = [report.nodeid for report in about["error"] if report.when == "teardown"]
     if not tried and not skipped:
         return

@@ -1,6 +1,7 @@
 """The siege: every attack of the session at once, in a loop, and a canary that is answered all the time.
 
-JAIL_SIEGE_SECONDS sets how long; `scripts/check siege` takes two minutes.
+JAIL_SIEGE_SECONDS sets how long, JAIL_SIEGE_ATTACKERS how many attack at once; `scripts/check siege` takes two
+minutes.
 """
 
 import json
@@ -14,8 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from jail import host
+
 SECONDS = float(os.environ.get("JAIL_SIEGE_SECONDS", "6"))
-ATTACKERS = 8
+# As many hostile jobs at once as a service takes that is set up for this host, and a slot for the canary.
+ATTACKERS = int(os.environ.get("JAIL_SIEGE_ATTACKERS", host.processors()))
 IDLE_CANARIES, CANARIES_ENOUGH = 300, 1000
 FACTOR = 5
 # An attack that waits for its wall limit would do nothing else.
@@ -73,7 +77,7 @@ def test_a_canary_is_answered_all_the_time_while_every_attack_runs(
         idle = [canary_ms(client) for _ in range(IDLE_CANARIES)]
         under_siege, answers = besieged(service.url, lambda: canaries_ms(client))
     told = (
-        f"{sum(answers.values())} attacks, {len(under_siege)} canaries in {SECONDS:.0f} s: "
+        f"{sum(answers.values())} attacks by {ATTACKERS} at once, {len(under_siege)} canaries in {SECONDS:.0f} s: "
         f"p50 {statistics.median(under_siege):.1f} ms (idle {statistics.median(idle):.1f}), "
         f"p99 {p99(under_siege):.1f} ms (idle {p99(idle):.1f}); {answers}"
     )
