@@ -1,7 +1,7 @@
 """The siege: every attack of the session at once, in a loop, and a canary that is answered all the time.
 
-JAIL_SIEGE_SECONDS sets how long, JAIL_SIEGE_ATTACKERS how many attack at once; `scripts/check siege` takes two
-minutes.
+JAIL_SIEGE_SECONDS sets how long, JAIL_SIEGE_ATTACKERS how many attack at once. `scripts/check siege` takes
+two minutes.
 """
 
 import json
@@ -77,7 +77,8 @@ def test_a_canary_is_answered_all_the_time_while_every_attack_runs(
         idle = [canary_ms(client) for _ in range(IDLE_CANARIES)]
         under_siege, answers = besieged(service.url, lambda: canaries_ms(client))
     told = (
-        f"{sum(answers.values())} attacks by {ATTACKERS} at once, {len(under_siege)} canaries in {SECONDS:.0f} s: "
+        f"{sum(answers.values())} attacks, {ATTACKERS} at once, "
+        f"{len(under_siege)} canaries in {SECONDS:.0f} s: "
         f"p50 {statistics.median(under_siege):.1f} ms (idle {statistics.median(idle):.1f}), "
         f"p99 {p99(under_siege):.1f} ms (idle {p99(idle):.1f}); {answers}"
     )
