@@ -78,6 +78,12 @@ static int mount_on(const char *source, const char *target, const char *type, un
 	return mount_beneath(AT_FDCWD, source, target, type, flags, options);
 }
 
+int make_mounts_private(struct sandbox *sandbox, int *index)
+{
+	(void)sandbox, (void)index;
+	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ? errno : 0;
+}
+
 /* "lowerdir=" and the list, in `options`. */
 static int overlay_options(char *options, size_t capacity, const char *lower)
 {
@@ -96,9 +102,6 @@ static int overlay_options(char *options, size_t capacity, const char *lower)
  * The first overlay is the root itself, the others lie on directories in it. Paths of the plan are
  * relative to the service's private directory, where we still are: the ids of this sandbox may not
  * be allowed to walk there from the top.
- *
- * Nothing that is mounted here is seen outside: this mount namespace belongs to another user namespace
- * than the one it was copied from, so the kernel made every shared mount a slave (mount_namespaces(7)).
  */
 int mount_root(struct sandbox *sandbox, int *index)
 {

@@ -42,6 +42,11 @@ static const struct step steps[] = {
 	{ STAGE_PARENT, die_with_parent },
 	/* No terminal and no keys of the service's session. */
 	{ STAGE_SESSION, start_session },
+	/*
+	 * Before the first mount: a device bound from a shared mount of the host would stay its slave, and what
+	 * the host mounts there would come in.
+	 */
+	{ STAGE_PRIVATE, make_mounts_private },
 	/* The image, by overlay: a file in two sandboxes is two inodes, and locks do not leak. */
 	{ STAGE_ROOT, mount_root },
 	/* The rest goes beneath the new root while the host's devices can still be seen. */

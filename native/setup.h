@@ -48,7 +48,7 @@ _Noreturn void setup_run(struct sandbox *sandbox);
 typedef int step_function(struct sandbox *sandbox, int *index);
 
 /* root.c */
-step_function mount_root, mount_proc, mount_dev, mount_scratch, enter_root;
+step_function make_mounts_private, mount_root, mount_proc, mount_dev, mount_scratch, enter_root;
 step_function make_read_only, size_scratch;
 
 /* barriers.c */

@@ -134,6 +134,7 @@ _EXPLAIN: dict[str, Callable[[str, Host], Explanation]] = {
     "supervisor": _supervisor,
     "clone": _clone,
     "cgroup": _cgroup,
+    "private": _root,
     "root": _root,
     "proc": _proc,
     "rlimits": _rlimits,

@@ -90,6 +90,14 @@ def test_outputs_are_read_through_a_mount_that_is_blind_to_links(attack):
     assert not {"noexec", "nosymfollow"} & set(above)
 
 
+def test_no_mount_follows_the_hosts(attack):
+    """Attack 21. Where the host's are shared, as systemd makes them: mount_namespaces(7)."""
+    shared = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if " shared:" in line]
+    if not any(line.split()[4] in ("/", "/dev") for line in shared):
+        pytest.skip("neither / nor /dev of the host is a shared mount, whose copies could follow it")
+    assert "master:" not in attack(argv=["cat", "/proc/self/mountinfo"])["stdout"]["text"]
+
+
 def test_supplementary_groups_are_out_of_reach_for_good(attack):
     """Attack 39. user_namespaces(7): what was denied before the map cannot be allowed again."""
     assert attack(argv=["cat", "/proc/self/setgroups"])["stdout"]["text"] == "deny\n"
