@@ -31,7 +31,8 @@ PARTS = ("jail", "native", "policies", "tests", "meson.build", "pyproject.toml",
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+?::\S+)", re.MULTILINE)
 SKIPPED = re.compile(r"^SKIPPED \[\d+\] \S+: (.*)$", re.MULTILINE)
 PASSED = re.compile(r"\d+ passed")
-TIMEOUT_SECONDS = 120
+# For all the tests together, and for those of one edit.
+HEALTHY_SECONDS, EDIT_SECONDS = 900, 40
 
 
 class Mutation(NamedTuple):
@@ -106,8 +107,8 @@ class Copy:
             if path.is_file():
                 shutil.copy(path, self.place / "jail")
 
-    def attempt(self, tests: list[str]) -> Tried:
-        """Run the tests. One that does not come back has noticed."""
+    def attempt(self, tests: list[str], seconds: float = EDIT_SECONDS) -> Tried:
+        """Run the tests, for so long. What does not come back has noticed."""
         environment = {**os.environ, "PYTHONPATH": str(self.place), "PYTHONDONTWRITEBYTECODE": "1"}
         options = ["-q", "-rfEs", "--tb=no", "--import-mode=importlib", "-p", "no:cacheprovider"]
         command = [sys.executable, "-P", "-m", "pytest", *options, *tests]
@@ -122,7 +123,7 @@ class Copy:
             process_group=0,
         )
         try:
-            told, _ = running.communicate(timeout=TIMEOUT_SECONDS)
+            told, _ = running.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             os.killpg(running.pid, signal.SIGKILL)
             running.communicate()
@@ -156,7 +157,7 @@ def attempt(copy: Copy, mutation: Mutation) -> Outcome:
 def check_healthy(copy: Copy, chosen: list[Mutation]) -> None:
     """What fails without any edit notices nothing."""
     tests = sorted({test for mutation in chosen for test in mutation.tests})
-    failed = copy.attempt(tests).failed
+    failed = copy.attempt(tests, HEALTHY_SECONDS).failed
     if failed:
         raise SystemExit(f"these fail without any edit: {', '.join(failed)}")
 
