@@ -132,7 +132,7 @@ class Sandboxes:
                 self._slots.append(place)
                 raise
             stack.push_async_callback(self._give_back, place, group)
-            ended = await supervisor.make(slot, group, self.images[image], ids, self.landlock_abi)
+            ended = await supervisor.make(slot, group, self.images[image], ids)
             stack.callback(supervisor.release, slot)
             return Sandbox(slot, group, supervisor, ended, stack.pop_all())
 

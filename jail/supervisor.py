@@ -144,7 +144,7 @@ class Supervisor:
         return self._kept.started.result()
 
     async def make(
-        self, slot: int, cgroup: Cgroup, image: Image, ids: tuple[int, int], landlock_abi: int
+        self, slot: int, cgroup: Cgroup, image: Image, ids: tuple[int, int]
     ) -> asyncio.Future[Report]:
         """Make a sandbox in that slot and wait until it is ready.
 
@@ -159,7 +159,6 @@ class Supervisor:
         message.joins, message.born = len(cgroup.joins), len(cgroup.born) // 2
         message.cpu_counters, message.oom_event = len(cgroup.cpu_counters), len(cgroup.oom_event)
         message.time_namespace = self._time_namespaces
-        message.landlock_abi = landlock_abi
         message.overlays, message.text_bytes = len(image.overlays), len(text)
         message.id_map = b"%d %d 1\n%d %d 1\n" % (INIT_ID, ids[0], JOB_ID, ids[1])
         descriptors = (*cgroup.joins, *cgroup.born, *cgroup.cpu_counters, *cgroup.oom_event)

@@ -120,6 +120,9 @@ int hear_calls(struct sandbox *sandbox, int *fd)
 		return answer_call(sandbox, *fd);
 	if (*fd == sandbox->handover)
 		error = receive_listener(*fd, &listener);
+	else if (!(watched.revents & POLLHUP))
+		/* Neither a call nor the end: without its listener the job must not go on. */
+		return EIO;
 	/* The listener has come; or nobody is left under the filter. */
 	close(*fd);
 	sandbox->handover = -1;

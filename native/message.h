@@ -127,7 +127,7 @@ struct make {
 	uint32_t cpu_counters;
 	uint32_t oom_event;
 	uint32_t time_namespace;
-	uint32_t landlock_abi;
+	uint32_t padding;
 	uint32_t overlays;
 	uint32_t text_bytes;
 	/* Lines for uid_map and gid_map alike: INIT_ID and JOB_ID to two ids of the outer namespace. */

@@ -1,11 +1,26 @@
 /* request.c - what the service may ask of the supervisor: does a packet keep to message.h? */
 #include "request.h"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cpu.h"
 
-enum { START_DESCRIPTORS = 5 };
+enum { START_DESCRIPTORS = 5, INSTRUCTION_BYTES = 8, INSTRUCTIONS_MAX = 4096 };
+
+/* Init and the job each have one id of the range, of its own: 0 there is the service's user. */
+static bool fits_ids(const char *map)
+{
+	unsigned int init = 0, job = 0;
+	char exact[OPTIONS_BYTES];
+
+	if (sscanf(map, "%*u %u %*u %*u %u", &init, &job) != 2)
+		return false;
+	snprintf(exact, sizeof exact, "%d %u 1\n%d %u 1\n", INIT_ID, init, JOB_ID, job);
+	return init && job && init != job && !strcmp(map, exact);
+}
 
 static bool fits_make(const struct make *make, size_t length, size_t count)
 {
@@ -14,7 +29,8 @@ static bool fits_make(const struct make *make, size_t length, size_t count)
 
 	if (length < sizeof *make || make->text_bytes != length - sizeof *make || !make->overlays)
 		return false;
-	if (make->born > 1 || make->oom_event > 1 || make->joins > DESCRIPTORS_MAX ||
+	/* Without a cgroup there would be no limits. */
+	if (!make->joins == !make->born || make->born > 1 || make->oom_event > 1 || make->joins > DESCRIPTORS_MAX ||
 	    (make->cpu_counters != 1 && make->cpu_counters != CPU_COUNTERS_MAX))
 		return false;
 	if (count != make->joins + 2 * make->born + make->cpu_counters + make->oom_event)
@@ -22,8 +38,8 @@ static bool fits_make(const struct make *make, size_t length, size_t count)
 	for (uint32_t i = 0; i < make->text_bytes; i++)
 		strings += !text[i];
 	/* The directory, and a target and its layers for each overlay; the last byte ends the last. */
-	return strings == 1 + 2 * (size_t)make->overlays &&
-	       !text[make->text_bytes - 1] && memchr(make->id_map, 0, sizeof make->id_map);
+	return strings == 1 + 2 * (size_t)make->overlays && !text[make->text_bytes - 1] &&
+	       memchr(make->id_map, 0, sizeof make->id_map) && fits_ids(make->id_map);
 }
 
 /* An error of 0 would mean that the call goes on. */
@@ -37,10 +53,18 @@ static bool fits_counted(const struct start *start)
 	return true;
 }
 
+static bool fits_filter(const struct start *start)
+{
+	return start->filter_bytes && start->filter_bytes % INSTRUCTION_BYTES == 0 &&
+	       start->filter_bytes <= INSTRUCTIONS_MAX * INSTRUCTION_BYTES &&
+	       !start->listens == !(start->counted_calls || start->explains);
+}
+
 static bool fits_start(const struct start *start, size_t length, size_t count)
 {
 	return length == sizeof *start && start->explains <= 1 &&
 	       count == START_DESCRIPTORS + 2 * start->explains && fits_counted(start) &&
+	       fits_filter(start) &&
 	       memchr(start->scratch_options, 0, sizeof start->scratch_options);
 }
 
@@ -51,6 +75,20 @@ static bool fits_ask(const struct ask *ask, size_t length)
 	if (length < sizeof *ask || ask->path_bytes != length - sizeof *ask)
 		return false;
 	return !ask->path_bytes || (!path[ask->path_bytes - 1] && *path);
+}
+
+bool stdio_fits(const int *fds)
+{
+	for (int i = 0; i < 3; i++) {
+		int flags = fcntl(fds[i], F_GETFL);
+		struct stat about;
+
+		if (flags < 0 || flags & O_PATH || fstat(fds[i], &about))
+			return false;
+		if (!S_ISFIFO(about.st_mode) && (i || !S_ISREG(about.st_mode)))
+			return false;
+	}
+	return true;
 }
 
 bool request_fits(const union request *request, size_t length, size_t count)

@@ -21,4 +21,10 @@ union request {
  */
 bool request_fits(const union request *request, size_t length, size_t count);
 
+/*
+ * Whether three descriptors that came with a job are what it may have as stdin, stdout and stderr: pipes, and
+ * for stdin a file. A directory would lead out of the sandbox.
+ */
+bool stdio_fits(const int *fds);
+
 #endif

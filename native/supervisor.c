@@ -122,6 +122,8 @@ static int on_start(struct slot *slot, const struct start *start, const int *fds
 {
 	if (slot->state != STATE_READY && slot->state != STATE_ENDED)
 		return EPROTO;
+	if (!stdio_fits(fds))
+		return EPROTO;
 	if (slot->state == STATE_READY && slot_start(slot, start, fds, count))
 		slot_kill(slot, CAUSE_NONE);
 	for (size_t i = 0; i < count; i++)

@@ -53,9 +53,14 @@ def seeds() -> dict[str, bytes]:
     return {
         "make-v1": request("make", lib.TYPE_MAKE, TEXT, joins=5, cpu_counters=3, oom_event=1, **make),
         "make-v2": request("make", lib.TYPE_MAKE, TEXT, born=1, cpu_counters=1, **make),
-        "start": request("start", lib.TYPE_START, scratch_options=b"size=4096,nr_inodes=8"),
+        "start": request("start", lib.TYPE_START, scratch_options=b"size=4096,nr_inodes=8", filter_bytes=8),
         "start-explained": request(
-            "start", lib.TYPE_START, scratch_options=b"size=4096,nr_inodes=8", explains=1, listens=1
+            "start",
+            lib.TYPE_START,
+            scratch_options=b"size=4096,nr_inodes=8",
+            filter_bytes=8,
+            explains=1,
+            listens=1,
         ),
         "kill": request("ask", lib.TYPE_KILL),
         "open": request("ask", lib.TYPE_OPEN, b"out/a.txt\0", path_bytes=10),

@@ -10,10 +10,12 @@ import signal
 import httpx
 import msgspec
 import pytest
+from jail._protocol import ffi, lib
 
 from jail import settings, spec
 from jail.engine import Engine
 from jail.outcome import Failure
+from jail.supervisor import Supervisor
 
 SLEEPER = {"argv": ["sleep", "1000"]}
 
@@ -48,6 +50,70 @@ def test_why_a_supervisor_ended_is_told(jail, executing):
         return run
 
     assert jail.do(scene()).failure == Failure("supervisor", errno.EPROTO, 0)
+
+
+@pytest.fixture
+def spoilt(jail, monkeypatch):
+    """Run a job whose request of that kind is changed on its way to the supervisor; where it failed."""
+
+    def run(kind, number, change):
+        send = Supervisor._send
+
+        def spoil(self, packet, descriptors=()):
+            packet = bytearray(packet)
+            if ffi.from_buffer("struct header *", packet).type == number:
+                descriptors = change(ffi.from_buffer(f"struct {kind} *", packet), descriptors)
+            send(self, bytes(packet), descriptors)
+
+        async def scene():
+            found = jail.submit({"argv": ["true"]})
+            await found.task
+            return found.failure
+
+        monkeypatch.setattr(Supervisor, "_send", spoil)
+        return jail.do(scene())
+
+    return run
+
+
+def without_cgroup(make, descriptors):
+    skipped, make.joins, make.born = make.joins + 2 * make.born, 0, 0
+    return descriptors[skipped:]
+
+
+def with_ids(text):
+    def change(make, descriptors):
+        make.id_map = text
+        return descriptors
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without_cgroup,
+        # The service's own user; one for both; more than one.
+        with_ids(b"0 7 1\n1000 0 1\n"),
+        with_ids(b"0 7 1\n1000 7 1\n"),
+        with_ids(b"0 7 1\n1000 8 9\n"),
+    ],
+)
+def test_a_service_that_was_taken_over_gets_no_sandbox_without_a_barrier(spoilt, change):
+    assert spoilt("make", lib.TYPE_MAKE, change) == Failure("supervisor", errno.EPROTO, 0)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_service_that_was_taken_over_can_give_no_directory_to_a_job(spoilt, place):
+    outside = os.open("/", os.O_PATH | os.O_CLOEXEC)
+
+    def change(_start, descriptors):
+        return (*descriptors[:place], outside, *descriptors[place + 1 :])
+
+    try:
+        assert spoilt("start", lib.TYPE_START, change) == Failure("supervisor", errno.EPROTO, 0)
+    finally:
+        os.close(outside)
 
 
 def test_why_there_can_be_no_supervisor_is_told_and_the_next_job_has_one(jail):
