@@ -226,7 +226,7 @@ def own_namespaces(pid):
     return {path.name: os.readlink(path) for path in Path(f"/proc/{pid}/ns").iterdir()}
 
 
-def test_every_namespace_is_each_jobs_own(python, target):
+def test_every_namespace_is_each_jobs_own(python, target, processes):
     """Attack 122. Of two jobs at once; nor is any the supervisor's or this process's."""
 
     def read(told):
@@ -236,6 +236,9 @@ def test_every_namespace_is_each_jobs_own(python, target):
     body = {"argv": waiting, "limits": {"wall_ms": 1000}}
     with ThreadPoolExecutor(1) as other:
         begun = other.submit(httpx.post, f"{target.service.url}/v1/run", json=body, timeout=60)
+        # Or the numbers of its namespaces are not taken yet.
+        while "python3" not in map(processes.name, processes.descendants(target.service.supervisor)):
+            assert not begun.done()
         job = read(python(NAMESPACES))
         assert not begun.done()
         neighbour = read(begun.result().json()["stdout"]["text"])
