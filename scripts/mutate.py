@@ -98,7 +98,7 @@ class Copy:
         self.install()
 
     def install(self) -> None:
-        """Build what has changed. Raises CalledProcessError."""
+        """Build what has changed. Ends with the compiler's words if it cannot be built."""
         self._run("meson", "compile", "-C", str(self._build))
         shutil.rmtree(self.place, ignore_errors=True)
         shutil.copytree(self.checkout / "jail", self.place / "jail")
@@ -136,7 +136,9 @@ class Copy:
 
     @staticmethod
     def _run(*command: str) -> None:
-        subprocess.run(command, check=True, capture_output=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if done.returncode:
+            raise SystemExit(f"{done.stdout}{' '.join(command)} failed")
 
 
 def attempt(copy: Copy, mutation: Mutation) -> Outcome:
@@ -179,7 +181,8 @@ def run(chosen: list[Mutation], console: Console) -> Iterator[Outcome]:
 
 def show(outcomes: list[Outcome], console: Console) -> None:
     """Which tests caught what."""
-    table = Table("barrier switched off", "in", "caught by")
+    table = Table("barrier switched off", "in")
+    table.add_column("caught by", overflow="fold")
     for outcome in outcomes:
         failed, skipped = outcome.tried
         names = sorted({test.split("::", 1)[1].split("[", 1)[0] for test in failed})
