@@ -12,7 +12,6 @@
 #include <linux/seccomp.h>
 #include <linux/securebits.h>
 #include <net/if.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -117,14 +116,8 @@ int reset_signals(struct sandbox *sandbox, int *index)
  */
 int die_with_parent(struct sandbox *sandbox, int *index)
 {
-	struct pollfd control = { .fd = sandbox->control };
-
 	(void)index;
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
-		return errno;
-	if (poll(&control, 1, 0) < 0)
-		return errno;
-	return control.revents & (POLLHUP | POLLERR) ? ECANCELED : 0;
+	return die_with_peer(sandbox->control);
 }
 
 int start_session(struct sandbox *sandbox, int *index)

@@ -30,18 +30,6 @@
 /* Like SERVICE, above 0, 1 and 2, which a supervisor needs. */
 enum { NAMESPACE = SERVICE + 1 };
 
-/* The service may be gone already: then PDEATHSIG came too late, and the socket says so. */
-static int die_with_service(void)
-{
-	struct pollfd service = { .fd = SERVICE };
-
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
-		return errno;
-	if (poll(&service, 1, 0) < 0)
-		return errno;
-	return service.revents & (POLLHUP | POLLERR | POLLNVAL) ? EPIPE : 0;
-}
-
 static int arrange_descriptors(void)
 {
 	int nothing;
@@ -77,7 +65,7 @@ static int prepare(int *ends)
 	if (!error)
 		error = watch_children(ends);
 	if (!error)
-		error = die_with_service();
+		error = die_with_peer(SERVICE);
 	if (error)
 		return error;
 	return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) ? errno : 0;
@@ -165,5 +153,5 @@ int keep(void)
 	if (!error)
 		error = serve(ends, &forked);
 	/* The service closed its end, or was gone before we began: that is how we are told to stop. */
-	return !forked && (error == EPIPE || error == ECONNRESET) ? 0 : error;
+	return !forked && (error == EPIPE || error == ECONNRESET || error == ECANCELED) ? 0 : error;
 }

@@ -2,7 +2,10 @@
 #include "protocol.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -35,6 +38,17 @@ int message_send(int socket, const void *bytes, size_t length, const int *fds, s
 		if (errno != EINTR)
 			return errno;
 	return 0;
+}
+
+int die_with_peer(int socket)
+{
+	struct pollfd peer = { .fd = socket };
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+		return errno;
+	if (poll(&peer, 1, 0) < 0)
+		return errno;
+	return peer.revents & (POLLHUP | POLLERR | POLLNVAL) ? ECANCELED : 0;
 }
 
 static size_t take_descriptors(struct msghdr *message, int *fds)

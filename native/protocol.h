@@ -1,4 +1,4 @@
-/* protocol.h - message.h for C, and how messages are sent and received. */
+/* protocol.h - message.h for C, how messages are sent and received, and how two peers die together. */
 #ifndef JAIL_PROTOCOL_H
 #define JAIL_PROTOCOL_H
 
@@ -20,5 +20,11 @@ int message_send(int socket, const void *bytes, size_t length, const int *fds, s
  */
 int message_receive(int socket, void *bytes, size_t capacity, size_t *length, int *fds,
 		    size_t *count);
+
+/*
+ * Be killed when the parent dies, whose end of `socket` tells if it was gone before. Returns 0 or an
+ * errno value, then ECANCELED.
+ */
+int die_with_peer(int socket);
 
 #endif

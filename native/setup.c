@@ -15,7 +15,8 @@
  * other sandbox and no service has. All of init's authority is over its own user namespace.
  *
  * Init's descriptors: one socket to the supervisor, the cgroup's CPU counters and, on cgroup
- * v1, the files through which it joins. The job has 0, 1 and 2.
+ * v1, the files through which it joins. While the job runs: the socket, the notices of deaths and what
+ * the filter hands over (listener.c). The job has 0, 1 and 2.
  */
 #include "setup.h"
 

@@ -9,8 +9,8 @@ enum { SERVICE = 3 };
 
 /*
  * Serve the service, whose socket is stdin, in the user namespace that is stdout, until it closes its
- * end, and for as long as `keeper`, the parent, lives. Returns 0, or an errno value: then set-up failed or the service broke the protocol. No
- * sandbox lives on after the return.
+ * end, and for as long as `keeper`, the parent, lives. Returns 0, or an errno value: then set-up
+ * failed or the service broke the protocol. No sandbox lives on after the return.
  */
 int supervise(pid_t keeper);
 
