@@ -16,7 +16,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """A compiled policy. `plain`, `explained` and `answers` are descriptors of sealed bytes.
 
     explained: the form that tells of what it denies, `length` bytes as the plain one. answers: what
-    pack_answers() made. counted: calls as Start.count() takes them. speculates: as Policy.speculation.
+    pack_answers() made. counted: calls as Start takes them. speculates: as Policy.speculation.
     """
 
     plain: int
@@ -29,10 +29,9 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
     def start(self, stdio: tuple[int, ...], planned: int, denials: "Denials | None") -> Start:
         """The start of a job under this filter, which tells of what it denies if there is room for it."""
         if denials is not None:
-            start = Start(stdio, self.explained, planned, (self.answers, denials.descriptor))
+            start = Start(stdio, self.explained, planned, self.counted, (self.answers, denials.descriptor))
         else:
-            start = Start(stdio, self.plain, planned)
-        start.count(self.counted)
+            start = Start(stdio, self.plain, planned, self.counted)
         start.message.filter_bytes = self.length
         start.message.speculates = self.speculates
         return start

@@ -9,6 +9,7 @@ import asyncio
 import socket
 import subprocess
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 from jail._protocol import ffi
@@ -77,14 +78,7 @@ class Keeper:
 
     def _read(self) -> None:
         """Take in what the keeper has to say; an end of file is its death."""
-        size = ffi.sizeof("struct kept")
-        while True:
-            try:
-                packet = self._socket.recv(size)
-            except BlockingIOError:
-                return
-            except OSError:
-                packet = b""
+        for packet, _ in received(self._socket, ffi.sizeof("struct kept")):
             if not packet:
                 self._lose()
                 return
@@ -108,6 +102,20 @@ class Keeper:
         self._asked.clear()
         self._running.clear()
         self.lost.set()
+
+
+def received(source: socket.socket, size: int, descriptors: int = 0) -> Iterator[tuple[bytes, list[int]]]:
+    """The packets that have come, of at most `size` bytes, with their descriptors; an empty one ends them."""
+    while True:
+        try:
+            packet, found, _, _ = socket.recv_fds(source, size, descriptors, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet, found = b"", []
+        yield packet, found
+        if not packet:
+            return
 
 
 def _spawn(control: socket.socket, namespace: int, directory: Path) -> subprocess.Popen:

@@ -17,7 +17,7 @@ from jail._protocol import ffi, lib
 from jail.cgroup import Cgroup
 from jail.errors import SandboxError
 from jail.image import Image
-from jail.keeper import Keeper
+from jail.keeper import Keeper, received
 from jail.outcome import Failure
 
 SLOTS_MAX = lib.SLOTS_MAX
@@ -73,24 +73,29 @@ class Report:
 class Start:
     """A struct start and what goes with it, all descriptors. `policy` and `plan` are of sealed bytes.
 
-    explains: the filter hands over the calls that it denies. Then there are two more, of what
-    pack_answers() made and of DENIALS_BYTES of memory, where unpack_denials() finds them.
+    counted: number, maximum, and errno from then on, of at most COUNTED_MAX calls. explains: the filter
+    hands over the calls that it denies; then there are two more, of what pack_answers() made and of
+    DENIALS_BYTES of memory, where unpack_denials() finds them.
     """
 
-    def __init__(self, stdio: Sequence[int], policy: int, plan: int, explains: Sequence[int] = ()) -> None:
-        """Take the descriptors; fill `message` before it is sent."""
+    def __init__(
+        self,
+        stdio: Sequence[int],
+        policy: int,
+        plan: int,
+        counted: Sequence[tuple[int, int, int]] = (),
+        explains: Sequence[int] = (),
+    ) -> None:
+        """Take the descriptors; fill the rest of `message` before it is sent."""
         self.message = ffi.new("struct start *")
         self.message.header.type = lib.TYPE_START
         self.message.setup_ns = SETUP_SECONDS * 10**9
         self.message.explains = bool(explains)
-        self.descriptors = (*stdio, policy, plan, *explains)
-
-    def count(self, counted: Sequence[tuple[int, int, int]]) -> None:
-        """Have calls counted: number, maximum, and errno from then on. At most COUNTED_MAX of them."""
+        self.message.listens = bool(counted or explains)
         self.message.counted_calls = len(counted)
-        self.message.listens = bool(counted) or self.message.explains
         for place, (call, maximum, error) in enumerate(counted):
             self.message.counted[place] = {"call": call, "maximum": maximum, "error": error}
+        self.descriptors = (*stdio, policy, plan, *explains)
 
 
 DENIALS_BYTES = ffi.sizeof("struct denials")
@@ -268,14 +273,7 @@ class Supervisor:
 
     def _read(self) -> None:
         """Take in what the supervisor has to say; an end of file is its death."""
-        size = ffi.sizeof("struct report")
-        while not self.lost.is_set():
-            try:
-                packet, descriptors, _, _ = socket.recv_fds(self._socket, size, 1, socket.MSG_CMSG_CLOEXEC)
-            except BlockingIOError:
-                return
-            except OSError:
-                packet = b""
+        for packet, descriptors in received(self._socket, ffi.sizeof("struct report"), 1):
             if not packet:
                 self._lose()
                 return
