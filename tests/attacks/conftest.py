@@ -252,6 +252,16 @@ def probe(target: Target, built: Callable[..., dict[str, Any]]) -> Callable[...,
     return run
 
 
+@pytest.fixture
+def sh(attack: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Run a shell script and return its result."""
+
+    def run(script: str, **fields: Any) -> dict[str, Any]:
+        return attack(argv=["sh", "-c", script], **fields)
+
+    return run
+
+
 PYTHON_PRELUDE = """
 import ctypes, errno, os, sys
 libc = ctypes.CDLL(None, use_errno=True)

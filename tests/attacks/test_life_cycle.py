@@ -26,16 +26,6 @@ LIMITS_OF = {"cpu_limit": "cpu_ms", "wall_limit": "wall_ms", "memory_limit": "me
 
 
 @pytest.fixture
-def sh(attack):
-    """Run a shell script."""
-
-    def run(script, **fields):
-        return attack(argv=["sh", "-c", script], **fields)
-
-    return run
-
-
-@pytest.fixture
 def python(attack):
     """Run a Python script."""
 

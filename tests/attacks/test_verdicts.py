@@ -22,28 +22,6 @@ VULNERABILITIES = Path("/sys/devices/system/cpu/vulnerabilities")
 
 
 @pytest.fixture
-def sh(attack):
-    """Run a shell script."""
-
-    def run(script, **fields):
-        return attack(argv=["sh", "-c", script], **fields)
-
-    return run
-
-
-@pytest.fixture
-def python(attack):
-    """What a Python script prints; it has to end well."""
-
-    def run(script, **fields):
-        result = attack(argv=["python3", "-ISc", script], **fields)
-        assert result["status"] == "ok", result
-        return result["stdout"]["text"]
-
-    return run
-
-
-@pytest.fixture
 def holding(running):
     """A job that runs a Python script and then sleeps, as long as the context lasts."""
 

@@ -26,6 +26,28 @@ def settled(jail: Any) -> Any:
     return jail
 
 
+ATTEMPT = """
+import errno, os, socket, subprocess, threading
+try:
+    exec({trial!r})
+    print("done")
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+
+
+@pytest.fixture
+def attempt(jail: Any) -> Callable[[str, str], str]:
+    """What lines of Python end with under a policy: "done", or the name of an errno."""
+
+    def run(trial: str, policy: str) -> str:
+        result = jail.python(ATTEMPT.format(trial=trial), policy=policy)
+        assert result["status"] == "ok", result
+        return result["stdout"]["text"].strip()
+
+    return run
+
+
 @pytest.fixture(autouse=True)
 def leaves_nothing(settled: Any, processes: Any) -> Iterator[None]:
     """The common oracle: no process, no cgroup, no descriptor, no file, and a canary job works."""

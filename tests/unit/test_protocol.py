@@ -102,14 +102,12 @@ def test_a_start_sends_stdio_the_filter_and_the_plan_in_this_order():
 
 def test_a_start_that_is_explained_sends_two_more_and_listens():
     start = Start((1, 2, 3), policy=4, plan=5, explains=(6, 7))
-    start.count([])
     assert start.descriptors == (1, 2, 3, 4, 5, 6, 7)
     assert (start.message.explains, start.message.listens) == (1, 1)
 
 
 def test_a_start_without_anything_to_hand_over_does_not_listen():
     start = Start((1, 2, 3), policy=4, plan=5)
-    start.count([])
     assert start.message.listens == 0
 
 
