@@ -6,8 +6,9 @@
 import asyncio
 from contextlib import ExitStack
 
-from jail import filters, host, rlimits
+from jail import cgroup, filters, host, rlimits
 from jail.errors import HostError, SandboxError
+from jail.pool import Size
 from jail.run import Means, Run
 from jail.sandbox import Sandboxes
 from jail.scheduler import Scheduler
@@ -26,7 +27,10 @@ class Engine:
         """Take the settings; nothing happens before entry."""
         self.settings = settings
         self.scheduler = Scheduler(settings.slots, settings.memory_bytes, settings.queue)
-        self.sandboxes = Sandboxes(settings.state, settings.slots)
+        ready = Size(settings.ready_min, settings.ready_max, settings.ready_memory_bytes)
+        limits = settings.defaults
+        usual = cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus)
+        self.sandboxes = Sandboxes(settings.state, settings.slots, ready, usual)
         self.runs: set[Run] = set()
         self.draining = False
 
@@ -48,6 +52,7 @@ class Engine:
         )
         try:
             await self._try_host()
+            await self.sandboxes.fill()
         except BaseException:
             await self.__aexit__()
             raise

@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import ExitStack
 from itertools import pairwise
 from typing import Literal
 
@@ -25,7 +25,7 @@ from jail.outputs import Collected
 from jail.outputs import collect as collect_outputs
 from jail.result import Denial, Result, SandboxInfo, Timing, Usage, milliseconds, stream
 from jail.sandbox import Sandbox, Sandboxes
-from jail.scheduler import Scheduler
+from jail.scheduler import Reservation, Scheduler
 from jail.spec import JobSpec
 from jail.supervisor import Report
 
@@ -100,20 +100,20 @@ class Run:
             return self._answer(Execution(facts=self._facts()))
         self._waits = True
         try:
-            async with self._means.scheduler.reserve(self._spec.limits.memory_bytes):
+            async with self._means.scheduler.reserve(self._spec.limits.memory_bytes) as reservation:
                 self._waits = False
                 self._mark()
-                return self._answer(await self._execute())
+                return self._answer(await self._execute(reservation))
         except asyncio.CancelledError:
             if not self._waits or self._ended is not Ended.CANCELLED:
                 raise
             return self._answer(Execution(facts=self._facts()))
 
-    async def _execute(self) -> Execution:
+    async def _execute(self, reservation: Reservation) -> Execution:
         try:
-            async with AsyncExitStack() as stack:
-                sandbox = await self._means.sandboxes.make(self._spec.image)
-                stack.push_async_callback(sandbox.close)
+            sandbox = await self._means.sandboxes.take(self._spec.image)
+            with ExitStack() as stack:
+                stack.callback(lambda: reservation.keep_memory_until(sandbox.close()))
                 return await self._use(sandbox, stack)
         except SandboxError as error:
             failure = Failure(error.stage, error.error, error.index)
@@ -122,7 +122,7 @@ class Run:
             failure = Failure("service", error.errno or 0, 0)
         return Execution(facts=self._facts(failure=failure))
 
-    async def _use(self, sandbox: Sandbox, stack: AsyncExitStack) -> Execution:
+    async def _use(self, sandbox: Sandbox, stack: ExitStack) -> Execution:
         limits = self._spec.limits
         sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
         stdout = Capture(limits.stdout_bytes, lambda: self._exceed("stdout_bytes"))

@@ -2,8 +2,9 @@
 
 import asyncio
 import errno
-from collections.abc import Iterator
-from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from jail import cgroup, host
@@ -14,13 +15,17 @@ from jail.image import build_host
 from jail.instance import Instance
 from jail.keeper import Keeper
 from jail.namespace import OuterNamespace
+from jail.pool import Pool, Size
 from jail.supervisor import MOUNT_PLACE, SLOTS_MAX, Report, Start, Supervisor
+
+Place = tuple[int, tuple[int, int]]
+"""A slot of the supervisor, and the ids that the sandbox in it has."""
 
 
 class Sandbox:
     """A sandbox that is ready, has never run anything, and will run one job.
 
-    What it holds is given back, last first, by `close()`.
+    `memory_bytes`: what was charged to it when it was ready.
     """
 
     def __init__(
@@ -29,15 +34,21 @@ class Sandbox:
         group: Cgroup,
         supervisor: Supervisor,
         ended: asyncio.Future[Report],
-        held: AsyncExitStack,
+        bury: Callable[[], asyncio.Task[None]],
     ) -> None:
-        """Take over what Sandboxes.make() made; `ended` is answered when nothing of it lives."""
+        """Take over what Sandboxes made, which `bury` gives back in the background."""
         self._slot = slot
         self._group = group
         self._supervisor = supervisor
         self._ended = ended
-        self._held = held
+        self._bury = bury
         self._closed = False
+        self.memory_bytes = group.memory_bytes()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still waits for its job, or for the end of it."""
+        return not self._ended.done()
 
     def limit(self, limits: cgroup.Limits) -> None:
         """Set the limits of its cgroup. Raises OSError."""
@@ -48,7 +59,7 @@ class Sandbox:
         self._supervisor.start(self._slot, start)
 
     async def ended(self) -> Report:
-        """Wait until nothing of it lives. Raises SandboxError when the supervisor was lost."""
+        """Wait until nothing of its job lives. Raises SandboxError when the supervisor was lost."""
         return await asyncio.shield(self._ended)
 
     def kill(self) -> None:
@@ -57,37 +68,40 @@ class Sandbox:
             self._supervisor.kill(self._slot)
 
     def count(self) -> Counters:
-        """What its cgroup counted, once nothing lives in it. Raises OSError."""
+        """What its cgroup counted, once nothing of its job lives. Raises OSError."""
         return self._group.count()
 
     async def open(self, path: str) -> int:
-        """A descriptor of a regular file beneath /box, once nothing lives in it. Raises OSError."""
+        """A descriptor of a regular file beneath /box, once nothing of its job lives. Raises OSError."""
         return await self._supervisor.open(self._slot, path)
 
-    async def close(self) -> None:
-        """Leave nothing of it, whether it ran or not. Raises OSError."""
-        if not self._ended.done():
-            self.kill()
-        with suppress(SandboxError):
-            await asyncio.shield(self._ended)
-        # From here on the slot may be someone else's.
+    def close(self) -> asyncio.Task[None]:
+        """Leave nothing of it, whether it ran or not. Nobody has to wait for the task that does it."""
         self._closed = True
-        await self._held.aclose()
+        return self._bury()
 
 
 class Sandboxes:
     """Makes sandboxes on this host; an async context manager that raises HostError on entry.
 
     Attributes, once entered: `hierarchy`, of cgroups; `images` by name; `landlock_abi`, 0 for none;
-    `keeper`, of supervisors; `supervisor`, the running one.
+    `keeper`, of supervisors; `supervisor`, the running one; `pools`, of ready sandboxes, by image;
+    `dying`, the tasks in which sandboxes come to nothing.
     """
 
-    def __init__(self, state: str, count: int) -> None:
-        """Take the directory for what lives as long as the service, and how many are alive at once."""
+    def __init__(self, state: str, count: int, ready: Size, limits: cgroup.Limits) -> None:
+        """Take the directory for what lives as long as the service, and how many jobs run at once.
+
+        ready: how many more are made ahead of time; limits: those of the cgroups, until a job's own.
+        """
         self._state = Path(state)
-        self._count = count
+        self._size = ready
+        self._limits = limits
+        # As many as run may be dying: what the kernel takes for that is bounded by it.
+        self._count = 2 * count + ready.maximum
         # Last in, first out: the supervisor touches no more of its table than is in use at once.
-        self._slots: list[tuple[int, tuple[int, int]]] = []
+        self._places: list[Place] = []
+        self.dying: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Sandboxes":
         """Find what the host gives and start the supervisor."""
@@ -102,7 +116,7 @@ class Sandboxes:
                 self._instance = Instance(self._state, self.hierarchy)
                 undo.callback(self._instance.close)
             for slot, pair in enumerate(blocks.slots[:SLOTS_MAX]):
-                self._slots.append((slot, self._namespace.ids(pair)))
+                self._places.append((slot, self._namespace.ids(pair)))
             directory = self._instance.directory
             (directory / MOUNT_PLACE).mkdir()
             self.images = {"host": build_host(directory, "host")}
@@ -111,30 +125,45 @@ class Sandboxes:
             undo.callback(self.keeper.close)
             self.supervisor = Supervisor(self.keeper)
             self._undo = undo.pop_all()
+        self.pools = {name: Pool(partial(self._make, name), self._size) for name in self.images}
         return self
 
     async def __aexit__(self, *_exception: object) -> None:
         """End the supervisor and give everything back; every Sandbox has been closed."""
+        for pool in self.pools.values():
+            await pool.close()
+        while self.dying:
+            await asyncio.wait(self.dying)
         await self.supervisor.close()
         self._undo.close()
 
-    async def make(self, image: str) -> Sandbox:
+    async def take(self, image: str) -> Sandbox:
         """A sandbox of the image of that name, ready for a job. Raises SandboxError, OSError."""
-        async with AsyncExitStack() as stack:
-            supervisor = await self._running_supervisor()
-            # There are more than jobs at once; but one whose sandbox could not be removed never comes back.
-            if not self._slots:
-                raise SandboxError("slots")
-            place = slot, ids = self._slots.pop()
-            try:
-                group = self.hierarchy.make(str(slot))
-            except OSError:
-                self._slots.append(place)
-                raise
-            stack.push_async_callback(self._give_back, place, group)
-            ended = await supervisor.make(slot, group, self.images[image], ids)
-            stack.callback(supervisor.release, slot)
-            return Sandbox(slot, group, supervisor, ended, stack.pop_all())
+        return await self.pools[image].take()
+
+    async def fill(self) -> None:
+        """Wait until all that are made ahead of time are ready. Raises SandboxError, OSError."""
+        for pool in self.pools.values():
+            await pool.fill()
+
+    async def _make(self, image: str) -> Sandbox:
+        """Make one. Raises SandboxError, OSError."""
+        supervisor = await self._running_supervisor()
+        place = slot, ids = await self._free_place()
+        with ExitStack() as undo:
+            undo.callback(self._places.append, place)
+            group = self.hierarchy.make(str(slot))
+            undo.callback(group.remove)
+            group.limit(self._limits)
+            undo.pop_all()
+        try:
+            report = await supervisor.make(slot, group, self.images[image], ids)
+            if report.ended is None:
+                raise report.error()
+            return Sandbox(slot, group, supervisor, report.ended, partial(self._bury, place, group, supervisor))
+        except (OSError, SandboxError):
+            self._bury(place, group, supervisor)
+            raise
 
     async def _running_supervisor(self) -> Supervisor:
         """The supervisor; a new one when the last was lost."""
@@ -145,11 +174,32 @@ class Sandboxes:
         await self.supervisor.started()
         return self.supervisor
 
-    async def _give_back(self, place: tuple[int, tuple[int, int]], group: Cgroup) -> None:
-        """Remove a cgroup; then, and only then, its slot and ids can be someone else's. Raises OSError.
+    async def _free_place(self) -> Place:
+        """The next that is free. Raises SandboxError when none ever will be.
 
-        A lost supervisor's sandboxes may still be dying: wait until they have.
+        There are more than jobs at once; but one whose sandbox could not be removed never comes back.
         """
+        while not self._places:
+            if not self.dying:
+                raise SandboxError("slots")
+            await asyncio.wait(self.dying, return_when=asyncio.FIRST_COMPLETED)
+        return self._places.pop()
+
+    def _bury(self, place: Place, group: Cgroup, supervisor: Supervisor) -> asyncio.Task[None]:
+        """In the background, let go of a sandbox whose job has been told to end."""
+        task = asyncio.create_task(self._let_go(place, group, supervisor))
+        self.dying.add(task)
+        # What it raises is logged, by asyncio; its place is not used again.
+        task.add_done_callback(self.dying.discard)
+        return task
+
+    async def _let_go(self, place: Place, group: Cgroup, supervisor: Supervisor) -> None:
+        """Give up a slot, and remove a cgroup; then, and only then, its ids can be someone else's.
+
+        A lost supervisor's sandboxes may still be dying: wait until they have. Raises OSError.
+        """
+        with suppress(SandboxError):
+            await supervisor.release(place[0])
         try:
             group.remove()
         except OSError as error:
@@ -157,7 +207,7 @@ class Sandboxes:
                 raise
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(None, self.hierarchy.destroy, str(place[0]))
-        self._slots.append(place)
+        self._places.append(place)
 
 
 @contextmanager

@@ -16,6 +16,16 @@ class QueueFullError(Exception):
     retry_after_s = 1
 
 
+class Reservation:
+    """A slot and memory, held. `until`: what has to be done before the memory is given back, if anything."""
+
+    until: asyncio.Future | None = None
+
+    def keep_memory_until(self, done: asyncio.Future) -> None:
+        """The slot is given back sooner."""
+        self.until = done
+
+
 class Scheduler:
     """Slots and bytes of memory, and those who wait for them.
 
@@ -37,16 +47,21 @@ class Scheduler:
         return len(self._waiting)
 
     @asynccontextmanager
-    async def reserve(self, memory_bytes: int) -> AsyncIterator[None]:
+    async def reserve(self, memory_bytes: int) -> AsyncIterator["Reservation"]:
         """Hold a slot and that much memory. Raises QueueFullError at once when the queue is full.
 
         `memory_bytes` is at most the whole of `self.memory_bytes`, which settings see to.
         """
         await self._take(memory_bytes)
+        reservation = Reservation()
         try:
-            yield
+            yield reservation
         finally:
-            self._give_back(memory_bytes)
+            self._give_back_slot()
+            if reservation.until is None:
+                self._give_back_memory(memory_bytes)
+            else:
+                reservation.until.add_done_callback(lambda _: self._give_back_memory(memory_bytes))
 
     async def _take(self, memory_bytes: int) -> None:
         if not self._waiting and self._fits(memory_bytes):
@@ -60,7 +75,8 @@ class Scheduler:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                self._give_back(memory_bytes)
+                self._give_back_slot()
+                self._give_back_memory(memory_bytes)
             elif (memory_bytes, turn) in self._waiting:
                 self._waiting.remove((memory_bytes, turn))
                 self._call_next()
@@ -74,9 +90,12 @@ class Scheduler:
         self.running += 1
         self.memory_free_bytes -= memory_bytes
 
-    def _give_back(self, memory_bytes: int) -> None:
+    def _give_back_slot(self) -> None:
         self._slots_free += 1
         self.running -= 1
+        self._call_next()
+
+    def _give_back_memory(self, memory_bytes: int) -> None:
         self.memory_free_bytes += memory_bytes
         self._call_next()
 

@@ -34,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keys_sha256: hexadecimal SHA-256 digests of the keys that callers send as "Authorization: Bearer".
     slots: jobs at once; 0 is one for each processor, at least two.
     memory_bytes: for all jobs together; 0 is three quarters of the host's memory.
+    ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and however
+    many; 0 makes each when its job is there. ready_memory_bytes: for all of those of an image.
     queue: jobs that may wait. body_bytes: the largest request body.
     drain_ms: how long running jobs may finish after SIGTERM.
     policies: a directory of policies; empty is the shipped ones.
@@ -48,6 +50,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keys_sha256: tuple[str, ...] = ()
     slots: int = 0
     memory_bytes: int = 0
+    ready_min: int = 4
+    ready_max: int = 64
+    ready_memory_bytes: int = 64 * MIB
     queue: int = 256
     body_bytes: int = 64 * MIB
     drain_ms: int = 10_000
@@ -119,9 +124,12 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     ceilings = replace(found.ceilings, memory_bytes=min(found.ceilings.memory_bytes, memory_bytes))
     # What no job can have is no default either.
     defaults = replace(found.defaults, memory_bytes=min(found.defaults.memory_bytes, memory_bytes))
-    for name in ("slots", "memory_bytes", "queue", "body_bytes", "drain_ms"):
+    numbers = [field.name for field in msgspec.structs.fields(Settings) if field.type is int]
+    for name in numbers:
         if getattr(found, name) < 0:
             raise SettingsError(f"{name} = {getattr(found, name)} is below 0")
+    if found.ready_min > found.ready_max:
+        raise SettingsError(f"ready_min = {found.ready_min} is above ready_max = {found.ready_max}")
     unknown = [name for name in found.allow_degraded if name not in DEGRADABLE]
     if unknown:
         known = ", ".join(DEGRADABLE)

@@ -37,6 +37,8 @@ _STAGES = {
     number: name.removeprefix("STAGE_").lower() for number, name in ffi.typeof("enum stage").elements.items()
 }
 
+_MOMENTS = [name for name, _ in ffi.typeof("struct moments").fields]
+
 CAUSES = {
     number: name.removeprefix("CAUSE_").lower() for number, name in ffi.typeof("enum cause").elements.items()
 }
@@ -46,7 +48,8 @@ CAUSES = {
 class Report:
     """What the supervisor says of a slot: `facts`, a struct report, and a descriptor or -1.
 
-    `ended`, of a sandbox that is ready: the answer to come when nothing of it lives.
+    `ended`, of a sandbox that is ready: the answer to come when nothing of its job lives, or the
+    exception SandboxError, if the supervisor is lost before.
     """
 
     def __init__(self, packet: bytes, descriptors: Sequence[int]) -> None:
@@ -63,6 +66,19 @@ class Report:
         if not failure.stage:
             return None
         return Failure(_STAGES[failure.stage], failure.error, failure.index)
+
+    def error(self) -> SandboxError:
+        """The failure of a sandbox that ended before it was ready."""
+        failure = self.failure
+        if failure is None:
+            return SandboxError("lost")
+        return SandboxError(failure.stage, failure.error, failure.index)
+
+    @property
+    def moments(self) -> dict[str, int]:
+        """When the job passed from hand to hand: struct moments, in ns of CLOCK_MONOTONIC, as far as known."""
+        told = self.facts.moments
+        return {name.removesuffix("_ns"): getattr(told, name) for name in _MOMENTS if getattr(told, name)}
 
     @property
     def cause(self) -> str:
@@ -148,13 +164,11 @@ class Supervisor:
         """The same, of one that is there, for those who look at it from outside, such as tests."""
         return self._kept.started.result()
 
-    async def make(
-        self, slot: int, cgroup: Cgroup, image: Image, ids: tuple[int, int]
-    ) -> asyncio.Future[Report]:
-        """Make a sandbox in that slot and wait until it is ready.
+    async def make(self, slot: int, cgroup: Cgroup, image: Image, ids: tuple[int, int]) -> Report:
+        """Make a sandbox in that slot and wait for the report that it is ready; or ended, if it failed.
 
-        The answer comes when nothing of it lives; its exception is SandboxError, if the supervisor is
-        lost before. Raises SandboxError.
+        Not to be cancelled: the slot is in use until it was released. Raises SandboxError when the
+        supervisor was lost.
         """
         texts = [MOUNT_PLACE.encode(), *(text.encode() for pair in image.overlays for text in pair)]
         text = b"".join(part + b"\0" for part in texts)
@@ -169,25 +183,8 @@ class Supervisor:
         descriptors = (*cgroup.joins, *cgroup.born, *cgroup.cpu_counters, *cgroup.oom_event)
         answer = self._expect(slot)
         self._send(bytes(ffi.buffer(message)) + text, descriptors)
-        try:
-            # Shielded: what the supervisor tells must not be lost when we are cancelled.
-            report = await asyncio.shield(answer)
-        except asyncio.CancelledError:
-            await self._abandon(slot, answer)
-            raise
-        if report.ended is None:
-            self.release(slot)
-            raise _sandbox_error(report)
-        return report.ended
-
-    async def _abandon(self, slot: int, answer: asyncio.Future[Report]) -> None:
-        """End a sandbox that is being made, and give it up once nothing of it lives."""
-        self.kill(slot)
-        with suppress(SandboxError):
-            report = await answer
-            if report.ended is not None:
-                await report.ended
-            self.release(slot)
+        cgroup.hand_over()
+        return await answer
 
     def start(self, slot: int, start: Start) -> None:
         """Start a job in a ready sandbox."""
@@ -220,9 +217,19 @@ class Supervisor:
             raise OSError(error, os.strerror(error), path)
         return report.descriptor
 
-    def release(self, slot: int) -> None:
-        """Give up an ended sandbox with its /box. The slot can be made again."""
+    async def release(self, slot: int) -> None:
+        """Give up a sandbox with its /box, whatever it does, and wait until it is gone.
+
+        Then the slot can be made again. Raises SandboxError when the supervisor was lost, and the
+        sandbox with it.
+        """
+        under_way = self._waiting.get(slot)
+        if under_way is not None:
+            self.kill(slot)
+            await under_way
+        gone = self._expect(slot)
         self._send(_ask(lib.TYPE_RELEASE, slot))
+        await gone
 
     async def close(self) -> None:
         """End it and with it every sandbox; comes back when nothing is left."""
@@ -320,10 +327,3 @@ def _ask(kind: int, slot: int, path: bytes = b"") -> bytes:
     message = ffi.new("struct ask *", {"path_bytes": len(path)})
     message.header.type, message.header.slot = kind, slot
     return bytes(ffi.buffer(message)) + path
-
-
-def _sandbox_error(report: Report) -> SandboxError:
-    failure = report.failure
-    if failure is None:
-        return SandboxError("lost")
-    return SandboxError(failure.stage, failure.error, failure.index)

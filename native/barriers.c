@@ -25,6 +25,11 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+bool is_open(int fd)
+{
+	return fcntl(fd, F_GETFD) >= 0;
+}
+
 int close_all_but(int *keep, size_t count)
 {
 	unsigned int from = 0;
@@ -223,20 +228,9 @@ int set_rlimits(struct sandbox *sandbox, int *index)
 int change_ids(struct sandbox *sandbox, int *index)
 {
 	(void)sandbox, (void)index;
-	/* Kept for one step, so that the next can empty every set for good. */
-	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
-		return errno;
 	if (setresgid(JOB_ID, JOB_ID, JOB_ID) || setresuid(JOB_ID, JOB_ID, JOB_ID))
 		return errno;
 	return getgroups(0, NULL) == 0 ? 0 : EPERM;
-}
-
-static int set_capabilities(uint32_t low)
-{
-	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
-	struct __user_cap_data_struct sets[2] = { { .effective = low, .permitted = low } };
-
-	return syscall(SYS_capset, &header, sets) ? errno : 0;
 }
 
 static int have_capabilities(void)
@@ -258,13 +252,9 @@ static int have_capabilities(void)
 	 SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |                 \
 	 SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED)
 
-int drop_capabilities(struct sandbox *sandbox, int *index)
+int bound_capabilities(struct sandbox *sandbox, int *index)
 {
-	int error = set_capabilities(1U << CAP_SETPCAP);
-
 	(void)sandbox;
-	if (error)
-		return error;
 	/* EINVAL is the first number that the kernel has no capability for. */
 	for (int capability = 0; prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0; capability++)
 		*index = capability + 1;
@@ -274,11 +264,18 @@ int drop_capabilities(struct sandbox *sandbox, int *index)
 	if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
 		return errno;
 	*index = 101;
-	if (prctl(PR_SET_SECUREBITS, LOCKED_SECUREBITS, 0, 0, 0))
+	return prctl(PR_SET_SECUREBITS, LOCKED_SECUREBITS, 0, 0, 0) ? errno : 0;
+}
+
+int drop_capabilities(struct sandbox *sandbox, int *index)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	const struct __user_cap_data_struct none[2] = { 0 };
+
+	(void)sandbox, (void)index;
+	if (syscall(SYS_capset, &header, none))
 		return errno;
-	*index = 102;
-	error = set_capabilities(0);
-	return error ? error : have_capabilities();
+	return have_capabilities();
 }
 
 int set_no_new_privs(struct sandbox *sandbox, int *index)

@@ -106,12 +106,12 @@ static int read_news(const uint8_t *bytes, size_t length)
 	if (!length || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
 		return 0;
 	slot_clear(&slot);
-	slot.state = (enum state)(*bytes % (STATE_ENDED + 1));
+	slot.state = (enum state)(*bytes % (STATE_RELEASED + 1));
 	slot.control = pair[0];
 	slot.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
 	if (length > 1 && send(pair[1], bytes + 1, length - 1, 0) > 0)
 		error = slot_hear(&slot);
-	if (slot.state > STATE_ENDED)
+	if (slot.state > STATE_RELEASED)
 		abort();
 	close(pair[1]);
 	slot_release(&slot);

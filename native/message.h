@@ -9,7 +9,8 @@
  *   service    -> supervisor   struct make, struct start, struct ask
  *   supervisor -> service      struct report
  *   supervisor -> init         struct start, forwarded as it came
- *   init       -> supervisor   struct news
+ *   init       -> job          the same, with the descriptors that are the job's
+ *   init, job  -> supervisor   struct news
  *
  * Every message is one packet of a SOCK_SEQPACKET pair and begins with its type and
  * its slot. A slot is one place for a sandbox, numbered by the service. Times are in
@@ -56,22 +57,25 @@ enum stage {
 	STAGE_READ_ONLY,
 	STAGE_NETWORK,
 	STAGE_HOSTNAME,
+	STAGE_BOUNDING,
+	STAGE_NO_NEW_PRIVS,
+	STAGE_FORK,
+	STAGE_IDS,
+	STAGE_CAPABILITIES,
+	STAGE_LANDLOCK,
 	STAGE_READY,
 	STAGE_SIZES,
 	STAGE_FILES,
-	STAGE_FORK,
+	STAGE_HANDOVER,
 	STAGE_STDIO,
 	STAGE_CLOSE,
 	STAGE_RLIMITS,
-	STAGE_IDS,
-	STAGE_CAPABILITIES,
-	STAGE_NO_NEW_PRIVS,
 	STAGE_SPECULATION,
-	STAGE_LANDLOCK,
 	STAGE_PROGRAM,
 	STAGE_BASELINE,
 	STAGE_SECCOMP,
 	STAGE_EXEC,
+	STAGE_ATTEND,
 	/* The sandbox did not get through its set-up in time. */
 	STAGE_TIME
 };
@@ -87,10 +91,12 @@ enum type {
 	TYPE_READY,
 	TYPE_ENDED,
 	TYPE_OPENED,
-	/* news of init */
+	TYPE_GONE,
+	/* news of init and job */
 	TYPE_BUILT,
 	TYPE_STARTED,
 	TYPE_EXITED,
+	TYPE_EMPTY,
 	TYPE_FAILED
 };
 
@@ -190,7 +196,7 @@ struct file {
 	uint32_t path_bytes; /* with the NUL */
 };
 
-/* Kill, open or release. For open, the path beneath /box stands after the struct, ended by a NUL. */
+/* Kill, open or release; a released slot is told of once more, when it is gone. For open, the path beneath /box stands after the struct, ended by a NUL. */
 struct ask {
 	struct header header;
 	uint32_t path_bytes; /* with the NUL */
@@ -242,10 +248,20 @@ struct denials {
 	struct denial listed[DENIALS_MAX];
 };
 
+/* When a job passed from hand to hand, for whoever looks where its time went; 0 where it did not come. */
+struct moments {
+	uint64_t received_ns; /* by the supervisor */
+	uint64_t taken_ns;    /* by init */
+	uint64_t given_ns;    /* to the job's process, which has its program to find and its filter to load */
+	uint64_t started_ns;
+	uint64_t exited_ns;
+	uint64_t empty_ns;    /* nothing of it lived any more */
+};
+
 /*
- * What the supervisor knows of a slot. Ready: the sandbox waits for a job. Ended: nothing of it
+ * What the supervisor knows of a slot. Ready: the sandbox waits for a job. Ended: nothing of the job
  * lives, and these are the facts. Opened: `failure.error` is 0 and one descriptor comes along, or it
- * is the errno.
+ * is the errno. Gone: nothing of the sandbox lives, and the slot is free.
  */
 struct report {
 	struct header header;
@@ -262,15 +278,18 @@ struct report {
 	struct cpu_time cpu;
 	/* The largest of any process that was waited for. Known only if the main process was. */
 	uint64_t max_rss_bytes;
+	struct moments moments;
 };
 
 /*
- * What init tells the supervisor. Built: with a descriptor of /box. Started: the clock and the
- * CPU time just before the filter and execve(). Exited: the main process's end. Failed: where.
+ * What init and the job's process tell the supervisor. Built: with a descriptor of /box. Started: the clock
+ * and the CPU time just before the filter and execve(). Exited: the main process's end. Empty: nothing lives
+ * but init. Failed: where. `since_ns` is when the teller had the job: init's is told with the exit.
  */
 struct news {
 	struct header header;
 	struct failure failure;
+	uint64_t since_ns;
 	uint64_t clock_ns;
 	struct cpu_time cpu;
 	int32_t exit_code;

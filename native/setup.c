@@ -6,17 +6,17 @@
  *
  * Who runs it. The supervisor, "root" of the outer user namespace only, clones a process into new
  * user, pid, mount, network, ipc, uts and (where the kernel has it) time namespaces; its cgroup
- * namespace follows once it is in its cgroup. That process is init, pid 1. It runs the first part
- * of the table, up to `receive_job`, and is then a ready sandbox: everything is in place, nothing
- * has run. When a job comes, it goes on, forks, and stays behind in init.c to reap; pid 2 walks the
- * rest of the table and becomes the job.
+ * namespace follows once it is in its cgroup. That process is init, pid 1. It walks the first table and
+ * forks pid 2, which will be the job: each then walks a table of its own. Both wait at the row "ready":
+ * the sandbox is whole, every barrier that does not depend on a job is up, and nothing has run. When a
+ * job comes, init does what needs root, gives that up and hands the rest to pid 2.
  *
  * Two ids are mapped: INIT_ID for init and JOB_ID for the job, each to an id of the host that no
  * other sandbox and no service has. All of init's authority is over its own user namespace.
  *
- * Init's descriptors: one socket to the supervisor, the cgroup's CPU counters and, on cgroup
- * v1, the files through which it joins. While the job runs: the socket, the notices of deaths and what
- * the filter hands over (listener.c). The job has 0, 1 and 2.
+ * Init's descriptors: one socket to the supervisor, one to pid 2, the notices of deaths; while the job runs,
+ * what the filter hands over (listener.c). Pid 2 has both sockets and the cgroup's CPU counters, all
+ * close-on-exec. The job has 0, 1 and 2.
  */
 #include "setup.h"
 
@@ -27,7 +27,7 @@ struct step {
 	step_function *run;
 };
 
-static const struct step steps[] = {
+static const struct step sandbox_steps[] = {
 	/* The supervisor's other sockets came along: held here they would hide its death from others. */
 	{ STAGE_DESCRIPTORS, keep_own_descriptors },
 	/*
@@ -62,29 +62,44 @@ static const struct step steps[] = {
 	{ STAGE_READ_ONLY, make_read_only },
 	{ STAGE_NETWORK, raise_loopback },
 	{ STAGE_HOSTNAME, set_hostname },
-	/* Ready. Everything above happens before a job is known, so that a job does not wait for it. */
+	/* Before the fork: whoever comes after can only lose capabilities, and init needs a few until a job came. */
+	{ STAGE_BOUNDING, bound_capabilities },
+	/* For both as well. Landlock and seccomp ask for it from whoever has no capability. */
+	{ STAGE_NO_NEW_PRIVS, set_no_new_privs },
+	/* Ahead of time, like all above: a fork costs as much as half of what is left. */
+	{ STAGE_FORK, fork_job },
+};
+
+static const struct step init_steps[] = {
+	/* Once pid 2 is ready too. Everything above happens before a job is known: no job waits for it. */
 	{ STAGE_READY, receive_job },
 	/* While nothing of the job runs and root still owns the mounts. */
 	{ STAGE_SIZES, size_scratch },
 	/* Inside the cgroup, so that the job pays for its input, and before the job can plant a link. */
 	{ STAGE_FILES, write_files },
-	/* Init goes no further than this row: what follows is the job's own process. */
-	{ STAGE_FORK, fork_job },
+	/* Nothing below needs authority, and the job's program has not begun. */
+	{ STAGE_CAPABILITIES, drop_capabilities },
+	/* Last: from here on it is pid 2 that goes on. */
+	{ STAGE_HANDOVER, hand_over },
+	{ STAGE_ATTEND, attend },
+};
+
+static const struct step job_steps[] = {
+	/* The last step that needs privilege over the namespace, except for giving it up. */
+	{ STAGE_IDS, change_ids },
+	/* The change of ids leaves the inheritable set as it was, and by our securebits the others too. */
+	{ STAGE_CAPABILITIES, drop_capabilities },
+	/* Opens the directories it speaks of, so before the filter. */
+	{ STAGE_LANDLOCK, restrict_files },
+	/* Where pid 2 waits. What follows is the job's own choice, or needs to know it. */
+	{ STAGE_READY, receive_start },
 	{ STAGE_STDIO, put_stdio },
 	/* After stdio, whose originals go with the rest. What stays until execve() is close-on-exec. */
 	{ STAGE_CLOSE, close_descriptors },
-	/* Before the ids: lowering needs no privilege, but no later step may be caught by a limit unseen. */
+	/* Lowering needs no privilege; after what opens files, which must not be caught by a limit. */
 	{ STAGE_RLIMITS, set_rlimits },
-	/* The last step that needs privilege over the namespace, except for giving it up. */
-	{ STAGE_IDS, change_ids },
-	/* The change of ids leaves the bounding and inheritable sets as they were. */
-	{ STAGE_CAPABILITIES, drop_capabilities },
-	/* Landlock and seccomp ask for it from whoever has no capability. */
-	{ STAGE_NO_NEW_PRIVS, set_no_new_privs },
 	/* For good, and for all that it will fork and execute; the filter then refuses to ask otherwise. */
 	{ STAGE_SPECULATION, restrict_speculation },
-	/* Opens the directories it speaks of, so before the filter. */
-	{ STAGE_LANDLOCK, restrict_files },
 	/* With the job's ids and under Landlock: it finds what execve() will be allowed to run. */
 	{ STAGE_PROGRAM, find_program },
 	/* As late as can be: what came before is not charged to the job. */
@@ -94,19 +109,28 @@ static const struct step steps[] = {
 	{ STAGE_EXEC, execute },
 };
 
-_Noreturn void setup_run(struct sandbox *sandbox)
+/* Does not come back from a step that failed: the supervisor is told which it was. */
+static void walk(const struct step *steps, size_t count, struct sandbox *sandbox)
 {
 	struct news news = { .header.type = TYPE_FAILED };
-	int index = 0, error = 0;
 
-	for (size_t i = 0; i < COUNT(steps); i++) {
-		index = 0;
-		error = steps[i].run(sandbox, &index);
+	for (size_t i = 0; i < count; i++) {
+		int index = 0, error = steps[i].run(sandbox, &index);
+
 		if (!error)
 			continue;
 		news.failure = (struct failure){ steps[i].stage, error, index, 0 };
-		break;
+		tell(sandbox, &news, -1);
+		_exit(1);
 	}
-	tell(sandbox, &news, -1);
+}
+
+_Noreturn void setup_run(struct sandbox *sandbox)
+{
+	walk(sandbox_steps, COUNT(sandbox_steps), sandbox);
+	if (sandbox->job)
+		walk(init_steps, COUNT(init_steps), sandbox);
+	else
+		walk(job_steps, COUNT(job_steps), sandbox);
 	_exit(1);
 }

@@ -2,6 +2,7 @@
 #ifndef JAIL_SETUP_H
 #define JAIL_SETUP_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -9,6 +10,9 @@
 #include "protocol.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* Where a job's descriptors stand among those that come with it: struct start in message.h. */
+enum { STDIO = 3, JOB_FILTER = STDIO, JOB_PLAN, JOB_DESCRIPTORS, EXPLAINING_DESCRIPTORS = 2 };
 
 /*
  * What init has in hand. It is filled before the clone; `start` and its descriptors
@@ -20,15 +24,15 @@ struct sandbox {
 	int joins[DESCRIPTORS_MAX];         /* tasks files of v1 */
 	int counters[CPU_COUNTERS_MAX];
 	int box;                            /* what outputs will be read through */
+	pid_t job;                          /* 0 in itself */
+	int handover;                       /* between init and job */
+	int deaths;                         /* of init's children */
+	uint64_t taken_ns;                  /* when this process had the job */
 	struct start start;
-	int stdio[3];
-	int came_last;                      /* of the descriptors that came with the job */
-	int handover;                       /* between job and init, for the filter's listener; or -1 */
+	int received[DESCRIPTORS_MAX];      /* the descriptors that came with it */
 	int answers;                        /* how denied calls are answered, when they are explained; or -1 */
 	struct denials *denials;            /* where they are told of, or NULL */
-	const char *plan;                   /* mapped, start.plan_bytes long */
 	const char *filter;                 /* mapped, start.filter_bytes long */
-	const char *files;                  /* where the plan's files begin */
 	char **arguments;                   /* ended by NULL */
 	char **variables;                   /* ended by NULL */
 	const char *search;
@@ -36,14 +40,14 @@ struct sandbox {
 };
 
 /*
- * Set up the sandbox from inside and become its init; then its job, once one has come. Called in
+ * Set up the sandbox from inside and become its init, with the job's process ahead of its job. Called in
  * the new process right after clone3(). Only system calls from here on: no malloc, no stdio.
  */
 _Noreturn void setup_run(struct sandbox *sandbox);
 
 /*
  * Every step returns 0 or an errno value, and sets `index` where it does several things of one
- * kind. The steps stand in the table of setup.c, in order, with their reasons.
+ * kind. The steps stand in the tables of setup.c, in order, with their reasons.
  */
 typedef int step_function(struct sandbox *sandbox, int *index);
 
@@ -55,14 +59,19 @@ step_function make_read_only, size_scratch;
 step_function keep_own_descriptors, join_cgroup, become_root_of_sandbox, reset_signals;
 step_function die_with_parent, start_session, forbid_nesting, set_hostname, raise_loopback;
 step_function set_rlimits, change_ids, drop_capabilities, set_no_new_privs;
-step_function restrict_speculation, restrict_files, load_filter;
-
-/* job.c */
-step_function receive_job, write_files, put_stdio, close_descriptors, find_program, report_baseline;
-step_function execute;
+step_function bound_capabilities, restrict_speculation, restrict_files, load_filter;
 
 /* init.c */
-step_function fork_job;
+step_function fork_job, attend;
+
+/* handover.c */
+step_function receive_job, hand_over, receive_start;
+
+/* files.c */
+step_function write_files;
+
+/* job.c */
+step_function put_stdio, close_descriptors, find_program, report_baseline, execute;
 
 /*
  * Take in what the filter hands over, at `fd`: first `handover`, by which its listener comes, then that
@@ -70,8 +79,13 @@ step_function fork_job;
  */
 int hear_calls(struct sandbox *sandbox, int *fd);
 
+/* Map a descriptor's bytes, at `place`, to be read. Returns 0 or an errno value. */
+int map_bytes(int fd, uint64_t bytes, const char **place);
+
 /* Tell the supervisor `news`, with `fd` unless it is negative. Returns 0 or an errno value. */
 int tell(const struct sandbox *sandbox, struct news *news, int fd);
+
+bool is_open(int fd);
 
 /* Close everything but `keep`, `count` descriptors in any order, which is sorted in place. */
 int close_all_but(int *keep, size_t count);

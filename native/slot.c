@@ -1,10 +1,11 @@
 /*
  * slot.c - the life of one sandbox, seen from the supervisor.
  *
- *   FREE -> MAKING -> READY -> STARTING -> RUNNING -> ENDED -> FREE
+ *   FREE -> MAKING -> READY -> STARTING -> RUNNING -> ENDED -> RELEASED -> FREE
  *
  * From every state between FREE and ENDED the next may be ENDED: init can fail or be killed
- * anywhere. Processes are named by pidfds; init's pid is used once, to write its id maps
+ * anywhere. A job that ends by itself leaves init behind, alone, until the slot is released: what its end
+ * costs, nobody waits for. Processes are named by pidfds; init's pid is used once, to write its id maps
  * while it is our unwaited-for child and cannot be anyone else's.
  */
 #include "slot.h"
@@ -159,6 +160,42 @@ static int clone_sandbox(struct slot *slot, const struct make *make, const int *
 	return error ? (fail(slot, STAGE_ID_MAPS, error), 0) : 0;
 }
 
+/* The first failure stays: it is the one that the others follow from. */
+static void count_up(struct slot *slot)
+{
+	struct cpu_time cpu;
+	int error = cpu_read(slot->counters, slot->counter_count, &cpu);
+
+	if (error && slot->report.failure.stage == STAGE_NONE)
+		fail(slot, STAGE_BASELINE, error);
+	if (error || !slot->report.started)
+		return;
+	slot->report.cpu = cpu_since(slot->baseline, cpu);
+	if (!slot->ended_ns)
+		slot->ended_ns = clock_now();
+	if (slot->ended_ns > slot->started_ns)
+		slot->report.wall_ns = slot->ended_ns - slot->started_ns;
+}
+
+static void close_watches(struct slot *slot)
+{
+	close_one(&slot->timer);
+	close_one(&slot->oom);
+	close_one(&slot->kill);
+	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
+		close_one(&slot->counters[i]);
+}
+
+/* Nothing of the job lives: count. What is needed from here on is init, to see its end, and /box. */
+static void end(struct slot *slot)
+{
+	count_up(slot);
+	close_watches(slot);
+	slot->state = STATE_ENDED;
+	slot->report.header.type = TYPE_ENDED;
+	slot->unsent = true;
+}
+
 int slot_make(struct slot *slot, const struct make *make, const int *fds)
 {
 	int pair[2], error;
@@ -180,6 +217,8 @@ int slot_make(struct slot *slot, const struct make *make, const int *fds)
 	}
 	for (uint32_t i = 0; i < make->joins + make->born; i++)
 		close(fds[i]);
+	if (error)
+		end(slot);
 	return error;
 }
 
@@ -188,11 +227,18 @@ int slot_start(struct slot *slot, const struct start *start, const int *fds, siz
 	int error;
 
 	slot->state = STATE_STARTING;
+	slot->report.moments.received_ns = clock_now();
 	slot->cpu_limit_ns = start->cpu_ns;
 	slot->wall_limit_ns = start->wall_ns;
 	slot->parallelism = start->parallelism ? start->parallelism : 1;
 	error = message_send(slot->control, start, sizeof *start, fds, count);
 	return error ? fail(slot, STAGE_READY, error) : set_timer(slot, later(clock_now(), start->setup_ns));
+}
+
+static void kill_init(const struct slot *slot)
+{
+	if (slot->init >= 0)
+		syscall(SYS_pidfd_send_signal, slot->init, SIGKILL, NULL, 0);
 }
 
 void slot_kill(struct slot *slot, enum cause cause)
@@ -203,10 +249,8 @@ void slot_kill(struct slot *slot, enum cause cause)
 	if (slot->report.cause == CAUSE_NONE && !slot->report.exited)
 		slot->report.cause = cause;
 	/* cgroup v2 has a call for it. Else init, pid 1 of the sandbox: with it the kernel kills all others. */
-	if (slot->kill >= 0 && write(slot->kill, "1", 1) == 1)
-		return;
-	if (slot->init >= 0)
-		syscall(SYS_pidfd_send_signal, slot->init, SIGKILL, NULL, 0);
+	if (slot->kill < 0 || write(slot->kill, "1", 1) != 1)
+		kill_init(slot);
 }
 
 static int check_running(struct slot *slot, uint64_t now)
@@ -267,10 +311,22 @@ static int hear_started(struct slot *slot, const struct news *news)
 {
 	slot->state = STATE_RUNNING;
 	slot->report.started = 1;
+	slot->report.moments.given_ns = news->since_ns;
+	slot->report.moments.started_ns = news->clock_ns;
 	slot->baseline = news->cpu;
 	slot->started_ns = news->clock_ns;
 	/* A look now would show nothing. */
 	return set_timer(slot, later(slot->started_ns, CLOSEST_LOOK_NS));
+}
+
+static bool lives(const struct slot *slot)
+{
+	return slot->state != STATE_FREE && slot->state < STATE_ENDED;
+}
+
+static bool has_job(const struct slot *slot)
+{
+	return slot->state == STATE_STARTING || slot->state == STATE_RUNNING;
 }
 
 static void hear_exited(struct slot *slot, const struct news *news)
@@ -279,7 +335,15 @@ static void hear_exited(struct slot *slot, const struct news *news)
 	slot->report.exit_code = news->exit_code;
 	slot->report.signal = news->signal;
 	slot->report.max_rss_bytes = news->max_rss_bytes;
+	slot->report.moments.taken_ns = news->since_ns;
+	slot->report.moments.exited_ns = news->clock_ns;
 	slot->ended_ns = news->clock_ns;
+}
+
+static void hear_empty(struct slot *slot, const struct news *news)
+{
+	slot->report.moments.empty_ns = news->clock_ns;
+	end(slot);
 }
 
 int slot_hear(struct slot *slot)
@@ -297,59 +361,33 @@ int slot_hear(struct slot *slot)
 		hear_built(slot, fds[taken++]);
 	else if (news.header.type == TYPE_STARTED && slot->state == STATE_STARTING)
 		error = hear_started(slot, &news);
-	else if (news.header.type == TYPE_EXITED && slot->state >= STATE_STARTING)
+	else if (news.header.type == TYPE_EXITED && has_job(slot))
 		hear_exited(slot, &news);
-	else if (news.header.type == TYPE_FAILED && slot->report.failure.stage == STAGE_NONE)
+	else if (news.header.type == TYPE_EMPTY && has_job(slot) && slot->report.exited)
+		hear_empty(slot, &news);
+	else if (news.header.type == TYPE_FAILED && lives(slot) && slot->report.failure.stage == STAGE_NONE)
 		slot->report.failure = news.failure;
 	while (taken < count)
 		close(fds[taken++]);
 	return error;
 }
 
-/* The first failure stays: it is the one that the others follow from. */
-static void count_up(struct slot *slot)
-{
-	struct cpu_time cpu;
-	int error = cpu_read(slot->counters, slot->counter_count, &cpu);
-
-	if (error && slot->report.failure.stage == STAGE_NONE)
-		fail(slot, STAGE_BASELINE, error);
-	if (error || !slot->report.started)
-		return;
-	slot->report.cpu = cpu_since(slot->baseline, cpu);
-	if (!slot->ended_ns)
-		slot->ended_ns = clock_now();
-	if (slot->ended_ns > slot->started_ns)
-		slot->report.wall_ns = slot->ended_ns - slot->started_ns;
-}
-
-static void close_all_but_box(struct slot *slot)
-{
-	close_one(&slot->control);
-	close_one(&slot->init);
-	close_one(&slot->timer);
-	close_one(&slot->oom);
-	close_one(&slot->kill);
-	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
-		close_one(&slot->counters[i]);
-}
-
 int slot_bury(struct slot *slot)
 {
-	siginfo_t end = { 0 };
+	siginfo_t death = { 0 };
 
-	if (waitid(P_PIDFD, (id_t)slot->init, &end, WEXITED | WNOHANG | __WALL))
+	if (waitid(P_PIDFD, (id_t)slot->init, &death, WEXITED | WNOHANG | __WALL))
 		return errno;
-	if (!end.si_pid)
+	if (!death.si_pid)
 		return EAGAIN;
 	/* What init said last may not have been read yet. */
-	while (slot_hear(slot) == 0)
+	while (slot->control >= 0 && slot_hear(slot) == 0)
 		;
-	count_up(slot);
-	close_all_but_box(slot);
-	slot->state = STATE_ENDED;
-	slot->report.header.type = TYPE_ENDED;
-	slot->unsent = true;
+	close_one(&slot->control);
+	close_one(&slot->init);
+	if (lives(slot))
+		end(slot);
+	slot->unsent = slot->unsent || slot_is_gone(slot);
 	return 0;
 }
 
@@ -384,8 +422,17 @@ void slot_open(struct slot *slot, const char *path)
 
 void slot_release(struct slot *slot)
 {
-	close_all_but_box(slot);
+	kill_init(slot);
+	close_watches(slot);
+	close_one(&slot->control);
 	close_one(&slot->box);
 	close_one(&slot->opened);
-	slot_clear(slot);
+	slot->state = STATE_RELEASED;
+	slot->report.header.type = TYPE_GONE;
+	slot->unsent = slot_is_gone(slot);
+}
+
+bool slot_is_gone(const struct slot *slot)
+{
+	return slot->state == STATE_RELEASED && slot->init < 0;
 }

@@ -13,7 +13,8 @@ enum state {
 	STATE_READY,    /* it waits for a job */
 	STATE_STARTING, /* it got one and sets that up */
 	STATE_RUNNING,  /* the program was about to be executed: its clocks run */
-	STATE_ENDED,    /* nothing of it lives; /box can still be read */
+	STATE_ENDED,    /* nothing of the job lives; /box can still be read */
+	STATE_RELEASED, /* nobody needs it any more; init may still be dying */
 };
 
 /* Descriptors are -1 when there is none. */
@@ -54,16 +55,19 @@ void slot_kill(struct slot *slot, enum cause cause);
 /* What a timer that fired means: a limit reached, or the next moment to look. Returns 0 or an errno value. */
 int slot_check_limits(struct slot *slot);
 
-/* Take in one message of init. Returns 0, EAGAIN when there is none, or another errno value. */
+/* Take in one message of init or pid 2. Returns 0, EAGAIN when there is none, or another errno value. */
 int slot_hear(struct slot *slot);
 
-/* Once init is dead: reap it, count, and keep nothing but /box. EAGAIN when it is not dead. */
+/* Once init is dead: reap it, and end what had not ended. EAGAIN when it is not dead. */
 int slot_bury(struct slot *slot);
 
 /* Open a regular file beneath /box for reading, as `opened`, with the outcome in the report. */
 void slot_open(struct slot *slot, const char *path);
 
-/* Close what is left and be free. */
+/* End init if it lives, and close what is left. The slot is free again once init is buried. */
 void slot_release(struct slot *slot);
+
+/* Whether a slot was released and its init buried. */
+bool slot_is_gone(const struct slot *slot);
 
 #endif

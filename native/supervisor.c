@@ -83,6 +83,8 @@ static int send_report(struct supervisor *supervisor, struct slot *slot)
 	if (slot->opened >= 0)
 		close(slot->opened);
 	slot->opened = -1;
+	if (slot_is_gone(slot))
+		slot_clear(slot);
 	return 0;
 }
 
@@ -103,12 +105,8 @@ static int on_make(struct supervisor *supervisor, struct slot *slot, const struc
 
 	slot_clear(slot);
 	slot->report.header = make->header;
-	if (slot_make(slot, make, fds)) {
-		slot->report.header.type = TYPE_ENDED;
-		slot->state = STATE_ENDED;
-		slot->unsent = true;
+	if (slot_make(slot, make, fds))
 		return send_report(supervisor, slot);
-	}
 	error = watch(supervisor, slot->control, ABOUT_CONTROL, number);
 	if (!error)
 		error = watch(supervisor, slot->init, ABOUT_INIT, number);
@@ -135,6 +133,8 @@ static int on_ask(struct supervisor *supervisor, struct slot *slot, const struct
 {
 	bool ended = slot->state == STATE_ENDED;
 
+	if (slot->state == STATE_RELEASED)
+		return EPROTO;
 	switch (ask->header.type) {
 	case TYPE_KILL:
 		if (!ended)
@@ -149,7 +149,7 @@ static int on_ask(struct supervisor *supervisor, struct slot *slot, const struct
 		if (!ended)
 			return EPROTO;
 		slot_release(slot);
-		return 0;
+		return send_report(supervisor, slot);
 	}
 }
 
@@ -206,7 +206,7 @@ static void hear_oom(struct slot *slot)
 {
 	uint64_t notices;
 
-	if (read(slot->oom, &notices, sizeof notices) > 0)
+	if (slot->oom >= 0 && read(slot->oom, &notices, sizeof notices) > 0)
 		slot_kill(slot, CAUSE_MEMORY);
 }
 
@@ -215,19 +215,19 @@ static int on_event(struct supervisor *supervisor, enum about about, struct slot
 {
 	int error;
 
-	if (slot->state == STATE_FREE || slot->state == STATE_ENDED)
-		return 0;
 	switch (about) {
 	case ABOUT_CONTROL:
-		return hear_init(supervisor, slot);
+		return slot->control < 0 ? 0 : hear_init(supervisor, slot);
 	case ABOUT_TIMER:
-		if (slot_check_limits(slot))
+		if (slot->timer >= 0 && slot_check_limits(slot))
 			slot_kill(slot, CAUSE_NONE);
 		return 0;
 	case ABOUT_OOM:
 		hear_oom(slot);
 		return 0;
 	default:
+		if (slot->init < 0)
+			return 0;
 		error = slot_bury(slot);
 		if (error)
 			return error == EAGAIN ? 0 : error;

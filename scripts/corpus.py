@@ -67,6 +67,7 @@ def seeds() -> dict[str, bytes]:
         "release": request("ask", lib.TYPE_RELEASE),
         "started": news(STARTING, lib.TYPE_STARTED, clock_ns=10**9, cpu={"total_ns": 5, "user_ns": 3}),
         "exited": news(RUNNING, lib.TYPE_EXITED, exit_code=-1, signal=9, max_rss_bytes=1 << 20),
+        "empty": news(RUNNING, lib.TYPE_EMPTY, clock_ns=10**9),
         "failed": news(MAKING, lib.TYPE_FAILED, failure={"stage": lib.STAGE_ROOT, "error": 2, "index": 1}),
         "plan": b"p" + plan.pack(job),
         "files": b"p" + b"".join(pack_file(f.path.encode(), f.mode, f.content) for f in files),

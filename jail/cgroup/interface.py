@@ -49,7 +49,7 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cgroup(Protocol):
-    """One sandbox's cgroup. The descriptors are open until `remove()`.
+    """One sandbox's cgroup. The descriptors are for the supervisor; they are open until `hand_over()`.
 
     joins: tasks files that init writes itself into (v1). born: the directory to be cloned
     into and its cgroup.kill (v2). cpu_counters, oom_event: as struct make in message.h has them.
@@ -60,14 +60,20 @@ class Cgroup(Protocol):
     cpu_counters: tuple[int, ...]
     oom_event: tuple[int, ...]
 
+    def hand_over(self) -> None:
+        """Close the descriptors, which the supervisor has now."""
+
     def limit(self, limits: Limits) -> None:
-        """Set the limits. Raises OSError."""
+        """Set the limits, as far as they are others than before. Raises OSError."""
+
+    def memory_bytes(self) -> int:
+        """What is charged to it now. Raises OSError."""
 
     def count(self) -> Counters:
-        """Read the counters. Raises OSError."""
+        """Read the counters, once limits have been set. Raises OSError."""
 
     def remove(self) -> None:
-        """Close the descriptors and remove the directory; nothing may live in it. Raises OSError."""
+        """Remove the directory; nothing may live in it. Raises OSError."""
 
 
 class Hierarchy(Protocol):

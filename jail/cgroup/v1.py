@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -22,6 +22,11 @@ REQUIRED = ("memory", "pids", "cpu", "cpuacct")
 # Joined where it is delegated, since it counts; nothing here limits by it.
 OPTIONAL = ("blkio",)
 
+_MEMSW = "memory.memsw.limit_in_bytes"
+_PIDS_PEAK = "pids.peak"
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
 _CPU_COUNTERS = ("cpuacct.usage", "cpuacct.usage_user", "cpuacct.usage_sys")
 
 
@@ -30,15 +35,21 @@ class CgroupV1:
 
     born: tuple[int, ...] = ()
 
-    def __init__(self, directories: Mapping[str, Path]) -> None:
-        """Make the directories and open what the sandbox needs of them. Raises OSError."""
+    def __init__(self, directories: Mapping[str, str], optional: Collection[str]) -> None:
+        """Make the directories and open what the sandbox needs of them. Raises OSError.
+
+        optional: the files that not every kernel has and this one does.
+        """
         self._directories = directories
+        self._optional = optional
+        self._written = files.Written()
+        self._limits: Limits | None = None
         # cpu and cpuacct are often one mount.
         self._distinct = tuple(dict.fromkeys(directories.values()))
         with ExitStack() as undo:
             for directory in self._distinct:
-                directory.mkdir()
-                undo.callback(directory.rmdir)
+                os.mkdir(directory)
+                undo.callback(os.rmdir, directory)
             joins: list[int] = []
             undo.callback(files.close_each, joins)
             for directory in self._distinct:
@@ -52,59 +63,73 @@ class CgroupV1:
     def _watch_oom(self) -> int:
         """An eventfd that the kernel raises when the group runs out (cgroup-v1/memory.rst, 10)."""
         directory = self._directories["memory"]
-        with open(directory / "memory.oom_control", "rb") as control:
+        control = os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
+        try:
             event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             try:
-                files.write(directory / "cgroup.event_control", f"{event} {control.fileno()}")
+                files.write(f"{directory}/cgroup.event_control", f"{event} {control}")
             except OSError:
                 os.close(event)
                 raise
+        finally:
+            os.close(control)
         return event
 
+    def hand_over(self) -> None:
+        """Close the descriptors, which the supervisor has now."""
+        files.close_each(self.joins + self.cpu_counters + self.oom_event)
+        self.joins = self.cpu_counters = self.oom_event = ()
+
     def limit(self, limits: Limits) -> None:
-        """Set the limits. Raises OSError."""
-        memory, cpu = self._directories["memory"], self._directories["cpu"]
-        files.write(memory / "memory.limit_in_bytes", limits.memory_bytes)
-        # Memory and swap together; never below the limit of memory alone, so after it.
-        if (memory / "memory.memsw.limit_in_bytes").exists():
-            files.write(memory / "memory.memsw.limit_in_bytes", limits.memory_bytes)
+        """Set the limits, as far as they are others than before. Raises OSError."""
+        memory, write = self._directories["memory"], self._written.write
+        bounds = [f"{memory}/memory.limit_in_bytes"]
+        if _MEMSW in self._optional:
+            # Memory and swap together; never below the limit of memory alone.
+            bounds.append(f"{memory}/{_MEMSW}")
+        rises = self._limits is not None and limits.memory_bytes > self._limits.memory_bytes
+        for bound in reversed(bounds) if rises else bounds:
+            write(bound, limits.memory_bytes)
         # Socket buffers have a counter of their own here, and are not counted at all without a limit.
-        files.write(memory / "memory.kmem.tcp.limit_in_bytes", limits.memory_bytes)
-        files.write(self._directories["pids"] / "pids.max", limits.pids)
-        files.write(cpu / "cpu.cfs_quota_us", limits.quota_us)
+        write(f"{memory}/memory.kmem.tcp.limit_in_bytes", limits.memory_bytes)
+        write(f"{self._directories['pids']}/pids.max", limits.pids)
+        write(f"{self._directories['cpu']}/cpu.cfs_quota_us", limits.quota_us)
+        self._limits = limits
+
+    def memory_bytes(self) -> int:
+        """What is charged to it now. Raises OSError."""
+        return files.read_number(f"{self._directories['memory']}/memory.usage_in_bytes")
 
     def count(self) -> Counters:
-        """Read the counters. Raises OSError."""
+        """Read the counters, once limits have been set. Raises OSError."""
         memory, pids = self._directories["memory"], self._directories["pids"]
-        stat = files.read_fields(self._directories["cpu"] / "cpu.stat")
+        peak_bytes = files.read_number(f"{memory}/memory.max_usage_in_bytes")
         read, written = self._count_io()
-        peak = pids / "pids.peak"
         return Counters(
-            memory_peak_bytes=files.read_number(memory / "memory.max_usage_in_bytes"),
+            memory_peak_bytes=peak_bytes,
             memory_source="memory.max_usage_in_bytes",
-            oom_kills=files.read_fields(memory / "memory.oom_control")["oom_kill"],
-            limit_oom=self._was_full(),
-            pids_peak=files.read_number(peak) if peak.exists() else None,
-            pids_limit_hits=files.read_fields(pids / "pids.events")["max"],
-            throttled_ns=stat["throttled_time"],
+            oom_kills=files.read_fields(f"{memory}/memory.oom_control")[b"oom_kill"],
+            limit_oom=self._was_full(peak_bytes),
+            pids_peak=files.read_number(f"{pids}/{_PIDS_PEAK}") if _PIDS_PEAK in self._optional else None,
+            pids_limit_hits=files.read_fields(f"{pids}/pids.events")[b"max"],
+            throttled_ns=files.read_fields(f"{self._directories['cpu']}/cpu.stat")[b"throttled_time"],
             io_read_bytes=read,
             io_write_bytes=written,
         )
 
-    def _was_full(self) -> bool:
+    def _was_full(self, peak_bytes: int) -> bool:
         """Whether the limit was reached. Not by memory.failcnt, which newer kernels (6.18) leave at 0.
 
-        The kernel charges in batches of 64 pages (MEMCG_CHARGE_BATCH): the peak may miss the limit by one.
+        The kernel rounds it down to pages, and charges in batches of 64 pages (MEMCG_CHARGE_BATCH): the peak
+        may miss the limit by one.
         """
-        memory = self._directories["memory"]
-        room = 64 * os.sysconf("SC_PAGE_SIZE")
-        limit_bytes = files.read_number(memory / "memory.limit_in_bytes")
-        return files.read_number(memory / "memory.max_usage_in_bytes") + room >= limit_bytes
+        limit_bytes = self._limits.memory_bytes // _PAGE_BYTES * _PAGE_BYTES
+        return peak_bytes + 64 * _PAGE_BYTES >= limit_bytes
 
     def _count_io(self) -> tuple[int, int] | tuple[None, None]:
         if "blkio" not in self._directories:
             return None, None
-        text = (self._directories["blkio"] / "blkio.throttle.io_service_bytes").read_text()
+        text = files.read(f"{self._directories['blkio']}/blkio.throttle.io_service_bytes").decode()
         # "8:0 Read 4096", and at the end "Total 4096".
         lines = [line.split() for line in text.splitlines() if not line.startswith("Total")]
         if not lines:
@@ -113,10 +138,10 @@ class CgroupV1:
         return tuple(sum(int(line[2]) for line in lines if line[1] == kind) for kind in ("Read", "Write"))
 
     def remove(self) -> None:
-        """Close the descriptors and remove the directories; nothing may live in them. Raises OSError."""
-        files.close_each(self.joins + self.cpu_counters + self.oom_event)
+        """Remove the directories; nothing may live in them. Raises OSError."""
+        self.hand_over()
         for directory in self._distinct:
-            directory.rmdir()
+            os.rmdir(directory)
 
 
 class HierarchyV1:
@@ -152,6 +177,8 @@ class HierarchyV1:
             for directory in dict.fromkeys(self._own.values()):
                 directory.mkdir()
             self._lock = lock(self._own["memory"])
+        places = (self._own["memory"] / _MEMSW, self._own["pids"] / _PIDS_PEAK)
+        self._optional = frozenset(place.name for place in places if place.exists())
 
     def _sweep(self, directory: Path) -> None:
         """The lock is on the directory of the memory controller, which therefore goes last."""
@@ -169,7 +196,8 @@ class HierarchyV1:
 
     def make(self, name: str) -> CgroupV1:
         """A new cgroup of that name in the claimed directory, not yet limited. Raises OSError."""
-        return CgroupV1({controller: own / name for controller, own in self._own.items()})
+        directories = {controller: f"{own}/{name}" for controller, own in self._own.items()}
+        return CgroupV1(directories, self._optional)
 
     def destroy(self, name: str) -> None:
         """End all that lives in a cgroup that was made here, and remove it. Raises OSError."""

@@ -6,6 +6,7 @@ into a leaf beside the sandboxes. Sandboxes are born in their cgroup and ended b
 
 import os
 import select
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from jail.locks import held, lock, try_lock
 
 REQUIRED = ("memory", "pids", "cpu")
 OPTIONAL = ("io",)
+
+_SWAP = "memory.swap.max"
+_PIDS_PEAK = "pids.peak"
+_IO_STAT = "io.stat"
 
 SERVICE = "service"
 SANDBOXES = "sandboxes"
@@ -26,12 +31,17 @@ class CgroupV2:
     joins: tuple[int, ...] = ()
     oom_event: tuple[int, ...] = ()
 
-    def __init__(self, directory: Path) -> None:
-        """Make the directory and open what the sandbox needs of it. Raises OSError."""
+    def __init__(self, directory: str, optional: Collection[str]) -> None:
+        """Make the directory and open what the sandbox needs of it. Raises OSError.
+
+        optional: the files that not every kernel has and this one does.
+        """
         self._directory = directory
+        self._optional = optional
+        self._written = files.Written()
         with ExitStack() as undo:
-            directory.mkdir()
-            undo.callback(directory.rmdir)
+            os.mkdir(directory)
+            undo.callback(os.rmdir, directory)
             folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             undo.callback(os.close, folder)
             (kill,) = files.open_each(directory, ("cgroup.kill",), os.O_WRONLY)
@@ -40,50 +50,60 @@ class CgroupV2:
             self.cpu_counters = files.open_each(directory, ("cpu.stat",), os.O_RDONLY)
             undo.callback(files.close_each, self.cpu_counters)
             # One process of a sandbox never outlives another's OOM kill.
-            files.write(directory / "memory.oom.group", 1)
+            files.write(f"{directory}/memory.oom.group", 1)
             undo.pop_all()
 
+    def hand_over(self) -> None:
+        """Close the descriptors, which the supervisor has now."""
+        files.close_each(self.born + self.cpu_counters)
+        self.born = self.cpu_counters = ()
+
     def limit(self, limits: Limits) -> None:
-        """Set the limits. Raises OSError."""
-        files.write(self._directory / "memory.max", limits.memory_bytes)
+        """Set the limits, as far as they are others than before. Raises OSError."""
+        directory, write = self._directory, self._written.write
+        write(f"{directory}/memory.max", limits.memory_bytes)
         # A kernel without swap has no such file and nothing to forbid.
-        if (self._directory / "memory.swap.max").exists():
-            files.write(self._directory / "memory.swap.max", 0)
-        files.write(self._directory / "pids.max", limits.pids)
-        files.write(self._directory / "cpu.max", f"{limits.quota_us} {PERIOD_US}")
+        if _SWAP in self._optional:
+            write(f"{directory}/{_SWAP}", 0)
+        write(f"{directory}/pids.max", limits.pids)
+        write(f"{directory}/cpu.max", f"{limits.quota_us} {PERIOD_US}")
+
+    def memory_bytes(self) -> int:
+        """What is charged to it now. Raises OSError."""
+        return files.read_number(f"{self._directory}/memory.current")
 
     def count(self) -> Counters:
-        """Read the counters. Raises OSError."""
+        """Read the counters, once limits have been set. Raises OSError."""
         directory = self._directory
-        events = files.read_fields(directory / "memory.events")
-        peak = directory / "pids.peak"
+        events = files.read_fields(f"{directory}/memory.events")
+        peak = f"{directory}/{_PIDS_PEAK}"
         read, written = self._count_io()
         return Counters(
-            memory_peak_bytes=files.read_number(directory / "memory.peak"),
+            memory_peak_bytes=files.read_number(f"{directory}/memory.peak"),
             memory_source="memory.peak",
-            oom_kills=events["oom_kill"],
-            limit_oom=events["oom"] > 0,
-            pids_peak=files.read_number(peak) if peak.exists() else None,
-            pids_limit_hits=files.read_fields(directory / "pids.events")["max"],
-            throttled_ns=files.read_fields(directory / "cpu.stat")["throttled_usec"] * 1000,
+            oom_kills=events[b"oom_kill"],
+            limit_oom=events[b"oom"] > 0,
+            pids_peak=files.read_number(peak) if _PIDS_PEAK in self._optional else None,
+            pids_limit_hits=files.read_fields(f"{directory}/pids.events")[b"max"],
+            throttled_ns=files.read_fields(f"{directory}/cpu.stat")[b"throttled_usec"] * 1000,
             io_read_bytes=read,
             io_write_bytes=written,
         )
 
     def _count_io(self) -> tuple[int, int] | tuple[None, None]:
-        path = self._directory / "io.stat"
-        if not path.exists():
+        if _IO_STAT not in self._optional:
             return None, None
         # "8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0"
-        pairs = [field.split("=") for field in path.read_text().split() if "=" in field]
+        text = files.read(f"{self._directory}/{_IO_STAT}").decode()
+        pairs = [field.split("=") for field in text.split() if "=" in field]
         return tuple(
             sum(int(value) for name, value in pairs if name == kind) for kind in ("rbytes", "wbytes")
         )
 
     def remove(self) -> None:
-        """Close the descriptors and remove the directory; nothing may live in it. Raises OSError."""
-        files.close_each(self.born + self.cpu_counters)
-        self._directory.rmdir()
+        """Remove the directory; nothing may live in it. Raises OSError."""
+        self.hand_over()
+        os.rmdir(self._directory)
 
 
 class HierarchyV2:
@@ -119,10 +139,12 @@ class HierarchyV2:
             self._own.mkdir()
             self._lock = lock(self._own)
         files.write(self._own / "cgroup.subtree_control", self._enable)
+        places = (self._own / name for name in (_SWAP, _PIDS_PEAK, _IO_STAT))
+        self._optional = frozenset(place.name for place in places if place.exists())
 
     def make(self, name: str) -> CgroupV2:
         """A new cgroup of that name in the claimed directory, not yet limited. Raises OSError."""
-        return CgroupV2(self._own / name)
+        return CgroupV2(f"{self._own}/{name}", self._optional)
 
     def destroy(self, name: str) -> None:
         """End all that lives in a cgroup that was made here, and remove it. Raises OSError."""

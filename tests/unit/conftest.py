@@ -46,23 +46,22 @@ class FakeKernel:
 @pytest.fixture
 def fake_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Call it with what a directory holds, and tmp_path behaves like a cgroup file system."""
-    mkdir, rmdir = Path.mkdir, Path.rmdir
+    mkdir, rmdir = os.mkdir, os.rmdir
 
     def install(files: Callable[[Path], dict[str, str]]) -> FakeKernel:
         kernel = FakeKernel(tmp_path, files)
 
-        def make(path: Path, *arguments: object, **options: object) -> None:
-            is_new = not path.exists()
+        def make(path: str | Path, *arguments: object, **options: object) -> None:
             mkdir(path, *arguments, **options)
-            if is_new and path.is_relative_to(tmp_path):
-                kernel.fill(path)
+            if Path(path).is_relative_to(tmp_path):
+                kernel.fill(Path(path))
 
-        def remove(path: Path) -> None:
-            kernel.empty(path)
+        def remove(path: str | Path) -> None:
+            kernel.empty(Path(path))
             rmdir(path)
 
-        monkeypatch.setattr(Path, "mkdir", make)
-        monkeypatch.setattr(Path, "rmdir", remove)
+        monkeypatch.setattr(os, "mkdir", make)
+        monkeypatch.setattr(os, "rmdir", remove)
         return kernel
 
     return install

@@ -1,0 +1,175 @@
+"""Ready sandboxes: made ahead of time, each used once; how many there are follows the demand.
+
+Every sandbox comes this way. Whoever takes one gets a ready one, or waits for the next to be made; another
+is made in its place meanwhile. A pool of any size, none included, changes nothing but time.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+
+from jail.errors import SandboxError
+
+LEAD_SECONDS = 0.125
+"""As many are kept ready as are taken in this time: longer than a loaded host takes to make one."""
+
+_RATE_SECONDS = 1.0
+
+
+class Ready(Protocol):
+    """What a pool holds. `memory_bytes`: what it costs to keep. `alive`: it still waits for a job."""
+
+    memory_bytes: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be used."""
+
+    def close(self) -> None:
+        """Leave nothing of it, in the background."""
+
+
+class Size(msgspec.Struct, frozen=True):
+    """How many are kept ready: at least, at most, and in how much memory together."""
+
+    minimum: int
+    maximum: int
+    memory_bytes: int
+
+
+class Demand:
+    """How many were taken within the last second, as far as it matters: not beyond `most`."""
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """None so far."""
+        self._clock = clock
+        self._taken: deque[float] = deque(maxlen=most)
+
+    def note(self) -> None:
+        """One more was taken, now."""
+        self._taken.append(self._clock())
+
+    def per_second(self) -> float:
+        """The rate at which they are taken now."""
+        oldest = self._clock() - _RATE_SECONDS
+        while self._taken and self._taken[0] < oldest:
+            self._taken.popleft()
+        return len(self._taken) / _RATE_SECONDS
+
+
+class Pool:
+    """Ready sandboxes of one image. Attributes: `making`, how many are on their way; `ready`, how many wait."""
+
+    def __init__(self, make: Callable[[], Awaitable[Ready]], size: Size) -> None:
+        """Keep as many as `size` says of what `make` makes, from the first one on that is taken."""
+        self._make = make
+        self._size = size
+        self._ready: deque[Ready] = deque()
+        self._turns: deque[asyncio.Future[Ready]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._demand = Demand(math.ceil(size.maximum / LEAD_SECONDS))
+        self._memory_bytes = 1
+        self._later: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def ready(self) -> int:
+        """How many wait for a job."""
+        return len(self._ready)
+
+    @property
+    def making(self) -> int:
+        """How many are on their way."""
+        return len(self._tasks)
+
+    async def take(self) -> Ready:
+        """One for a job; the caller closes it. Raises what `make` raises."""
+        self._demand.note()
+        found = self._pop()
+        loop = asyncio.get_running_loop()
+        if found is not None:
+            # Not before the job has begun.
+            loop.call_soon(self._adjust)
+            return found
+        turn = loop.create_future()
+        self._turns.append(turn)
+        self._adjust()
+        return await turn
+
+    async def fill(self) -> None:
+        """Wait until as many are ready as there are at least. Raises what `make` raises."""
+        while len(self._ready) < self._target():
+            first = await self.take()
+            self._ready.append(first)
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+
+    async def close(self) -> None:
+        """Leave nothing of those that are ready, and make no more."""
+        self._closed = True
+        if self._later is not None:
+            self._later.cancel()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        while self._ready:
+            self._ready.pop().close()
+
+    def _pop(self) -> Ready | None:
+        while self._ready:
+            found = self._ready.popleft()
+            if found.alive:
+                return found
+            found.close()
+        return None
+
+    def _target(self) -> int:
+        wanted = max(self._size.minimum, math.ceil(self._demand.per_second() * LEAD_SECONDS))
+        return min(wanted, self._size.maximum, self._size.memory_bytes // self._memory_bytes)
+
+    def _adjust(self) -> None:
+        """Make what is missing, close what is too much, and look again while there may be too much."""
+        if self._closed:
+            return
+        target = self._target()
+        for _ in range(target + len(self._turns) - len(self._ready) - len(self._tasks)):
+            task = asyncio.create_task(self._make_one())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        while len(self._ready) > target:
+            self._ready.popleft().close()
+        if self._later is None and target > self._size.minimum:
+            self._later = asyncio.get_running_loop().call_later(_RATE_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        self._later = None
+        self._adjust()
+
+    async def _make_one(self) -> None:
+        try:
+            made = await self._make()
+        except (SandboxError, OSError) as error:
+            # Whoever waits is told. Nobody does: the next to come will try again.
+            turn = self._next_turn()
+            if turn is not None:
+                turn.set_exception(error)
+            return
+        self._memory_bytes = max(1, made.memory_bytes)
+        turn = self._next_turn()
+        if turn is not None:
+            turn.set_result(made)
+        elif self._closed:
+            made.close()
+        else:
+            self._ready.append(made)
+
+    def _next_turn(self) -> asyncio.Future[Ready] | None:
+        while self._turns:
+            turn = self._turns.popleft()
+            if not turn.done():
+                return turn
+        return None
