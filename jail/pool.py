@@ -63,7 +63,7 @@ class Demand:
 
 
 class Pool:
-    """Ready sandboxes of one image. Attributes: `making`, how many are on their way; `ready`, how many wait."""
+    """Ready sandboxes of one image. Attribute `tasks`: in which they are made."""
 
     def __init__(self, make: Callable[[], Awaitable[Ready]], size: Size) -> None:
         """Keep as many as `size` says of what `make` makes, from the first one on that is taken."""
@@ -71,7 +71,7 @@ class Pool:
         self._size = size
         self._ready: deque[Ready] = deque()
         self._turns: deque[asyncio.Future[Ready]] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
         self._demand = Demand(math.ceil(size.maximum / LEAD_SECONDS))
         self._memory_bytes = 1
         self._later: asyncio.TimerHandle | None = None
@@ -81,11 +81,6 @@ class Pool:
     def ready(self) -> int:
         """How many wait for a job."""
         return len(self._ready)
-
-    @property
-    def making(self) -> int:
-        """How many are on their way."""
-        return len(self._tasks)
 
     async def take(self) -> Ready:
         """One for a job; the caller closes it. Raises what `make` raises."""
@@ -106,16 +101,16 @@ class Pool:
         while len(self._ready) < self._target():
             first = await self.take()
             self._ready.append(first)
-            while self._tasks:
-                await asyncio.wait(self._tasks)
+            while self.tasks:
+                await asyncio.wait(self.tasks)
 
     async def close(self) -> None:
         """Leave nothing of those that are ready, and make no more."""
         self._closed = True
         if self._later is not None:
             self._later.cancel()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self.tasks:
+            await asyncio.wait(self.tasks)
         while self._ready:
             self._ready.pop().close()
 
@@ -136,10 +131,10 @@ class Pool:
         if self._closed:
             return
         target = self._target()
-        for _ in range(target + len(self._turns) - len(self._ready) - len(self._tasks)):
+        for _ in range(target + len(self._turns) - len(self._ready) - len(self.tasks)):
             task = asyncio.create_task(self._make_one())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
         while len(self._ready) > target:
             self._ready.popleft().close()
         if self._later is None and target > self._size.minimum:

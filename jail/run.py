@@ -30,6 +30,7 @@ from jail.spec import JobSpec
 from jail.supervisor import Report
 
 _NOTHING = Captured(b"", 0)
+_TIMED = ("submitted", "reserved", "sent", "heard", "answered")
 _CAUSES = {"cpu": Ended.CPU, "wall": Ended.WALL, "memory": Ended.MEMORY}
 
 
@@ -58,7 +59,8 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 class Run:
     """One job. `id` names it; `task` ends with its Result, or raises QueueFullError.
 
-    `failure`: where set-up failed, once it has.
+    `failure`: where set-up failed, once it has. `marks`: when the job passed from hand to hand, in ns of
+    CLOCK_MONOTONIC, here and in the supervisor, in that order as far as it came.
     """
 
     def __init__(self, means: Means, spec: JobSpec) -> None:
@@ -71,7 +73,7 @@ class Run:
         self._sandbox: Sandbox | None = None
         self.failure: Failure | None = None
         self._waits = False
-        self._marks = [time.monotonic_ns()]
+        self.marks = {"submitted": time.monotonic_ns()}
         self.task = asyncio.create_task(self._run(), name=f"run {self.id}")
 
     def cancel(self) -> None:
@@ -92,8 +94,8 @@ class Run:
             self._excess = self._excess or limit
             self._end(Ended.OUTPUT)
 
-    def _mark(self) -> None:
-        self._marks.append(time.monotonic_ns())
+    def _mark(self, name: str) -> None:
+        self.marks[name] = time.monotonic_ns()
 
     async def _run(self) -> Result:
         if self._ended:
@@ -102,7 +104,7 @@ class Run:
         try:
             async with self._means.scheduler.reserve(self._spec.limits.memory_bytes) as reservation:
                 self._waits = False
-                self._mark()
+                self._mark("reserved")
                 return self._answer(await self._execute(reservation))
         except asyncio.CancelledError:
             if not self._waits or self._ended is not Ended.CANCELLED:
@@ -124,6 +126,7 @@ class Run:
 
     async def _use(self, sandbox: Sandbox, stack: ExitStack) -> Execution:
         limits = self._spec.limits
+        self._mark("sandbox")
         sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
         stdout = Capture(limits.stdout_bytes, lambda: self._exceed("stdout_bytes"))
         stack.callback(stdout.close)
@@ -131,9 +134,10 @@ class Run:
         stack.callback(stderr.close)
         denials = stack.enter_context(Denials()) if self._spec.explain else None
         self._start(sandbox, (stdout, stderr), denials)
-        self._mark()
+        self._mark("sent")
         report = await sandbox.ended()
-        self._mark()
+        self.marks |= report.moments
+        self._mark("heard")
         counters = sandbox.count()
         # Before the facts: what is still in the pipes may be too much.
         captured = stdout.finish(), stderr.finish()
@@ -201,7 +205,7 @@ class Run:
     def _answer(self, execution: Execution) -> Result:
         self.failure = execution.facts.failure
         verdict: Verdict = decide(execution.facts)
-        self._mark()
+        self._mark("answered")
         found, errors = execution.outputs
         return Result(
             id=self.id,
@@ -225,7 +229,7 @@ class Run:
 
     def _timing(self) -> Timing:
         """The time between marks; a stage that was not reached took none."""
-        marks = self._marks[:-1] + [self._marks[-1]] * (6 - len(self._marks))
+        marks = [self.marks.get(name, self.marks["answered"]) for name in _TIMED]
         queued, setup, run, collect = (milliseconds(end - start) for start, end in pairwise(marks))
         return Timing(queued_ms=queued, setup_ms=setup, run_ms=run, collect_ms=collect)
 

@@ -146,6 +146,21 @@ class Sandboxes:
         for pool in self.pools.values():
             await pool.fill()
 
+    @property
+    def ready(self) -> int:
+        """How many wait for a job."""
+        return sum(pool.ready for pool in self.pools.values())
+
+    @property
+    def making(self) -> int:
+        """How many are on their way."""
+        return sum(len(pool.tasks) for pool in self.pools.values())
+
+    async def settle(self) -> None:
+        """Wait until nothing dies and nothing is being made."""
+        while busy := [*self.dying, *(task for pool in self.pools.values() for task in pool.tasks)]:
+            await asyncio.wait(busy)
+
     async def _make(self, image: str) -> Sandbox:
         """Make one. Raises SandboxError, OSError."""
         supervisor = await self._running_supervisor()

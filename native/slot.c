@@ -41,6 +41,11 @@
 #define IDLE_AFTER_NS 10000000u
 #define IDLE_LOOK_NS 4000000u
 
+bool slot_lives(const struct slot *slot)
+{
+	return slot->state != STATE_FREE && slot->state < STATE_ENDED;
+}
+
 static void close_one(int *fd)
 {
 	if (*fd >= 0)
@@ -186,11 +191,10 @@ static void close_watches(struct slot *slot)
 		close_one(&slot->counters[i]);
 }
 
-/* Nothing of the job lives: count. What is needed from here on is init, to see its end, and /box. */
+/* Nothing of the job lives. Nothing is closed yet: closing takes longer than telling. */
 static void end(struct slot *slot)
 {
 	count_up(slot);
-	close_watches(slot);
 	slot->state = STATE_ENDED;
 	slot->report.header.type = TYPE_ENDED;
 	slot->unsent = true;
@@ -319,11 +323,6 @@ static int hear_started(struct slot *slot, const struct news *news)
 	return set_timer(slot, later(slot->started_ns, CLOSEST_LOOK_NS));
 }
 
-static bool lives(const struct slot *slot)
-{
-	return slot->state != STATE_FREE && slot->state < STATE_ENDED;
-}
-
 static bool has_job(const struct slot *slot)
 {
 	return slot->state == STATE_STARTING || slot->state == STATE_RUNNING;
@@ -365,7 +364,7 @@ int slot_hear(struct slot *slot)
 		hear_exited(slot, &news);
 	else if (news.header.type == TYPE_EMPTY && has_job(slot) && slot->report.exited)
 		hear_empty(slot, &news);
-	else if (news.header.type == TYPE_FAILED && lives(slot) && slot->report.failure.stage == STAGE_NONE)
+	else if (news.header.type == TYPE_FAILED && slot_lives(slot) && slot->report.failure.stage == STAGE_NONE)
 		slot->report.failure = news.failure;
 	while (taken < count)
 		close(fds[taken++]);
@@ -385,7 +384,7 @@ int slot_bury(struct slot *slot)
 		;
 	close_one(&slot->control);
 	close_one(&slot->init);
-	if (lives(slot))
+	if (slot_lives(slot))
 		end(slot);
 	slot->unsent = slot->unsent || slot_is_gone(slot);
 	return 0;

@@ -67,6 +67,9 @@ void slot_open(struct slot *slot, const char *path);
 /* End init if it lives, and close what is left. The slot is free again once init is buried. */
 void slot_release(struct slot *slot);
 
+/* Whether something of the job, or of a sandbox that waits for one, may live. */
+bool slot_lives(const struct slot *slot);
+
 /* Whether a slot was released and its init buried. */
 bool slot_is_gone(const struct slot *slot);
 

@@ -206,7 +206,7 @@ static void hear_oom(struct slot *slot)
 {
 	uint64_t notices;
 
-	if (slot->oom >= 0 && read(slot->oom, &notices, sizeof notices) > 0)
+	if (read(slot->oom, &notices, sizeof notices) > 0)
 		slot_kill(slot, CAUSE_MEMORY);
 }
 
@@ -219,11 +219,12 @@ static int on_event(struct supervisor *supervisor, enum about about, struct slot
 	case ABOUT_CONTROL:
 		return slot->control < 0 ? 0 : hear_init(supervisor, slot);
 	case ABOUT_TIMER:
-		if (slot->timer >= 0 && slot_check_limits(slot))
+		if (slot_lives(slot) && slot_check_limits(slot))
 			slot_kill(slot, CAUSE_NONE);
 		return 0;
 	case ABOUT_OOM:
-		hear_oom(slot);
+		if (slot_lives(slot))
+			hear_oom(slot);
 		return 0;
 	default:
 		if (slot->init < 0)

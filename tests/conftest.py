@@ -27,6 +27,11 @@ from jail import settings, spec
 from jail.engine import Engine
 from jail.run import Run
 
+READY = int(os.environ.get("JAIL_TEST_READY", "2"))
+"""How many sandboxes are kept ready: always so many, so that what is there can be told from what is left."""
+
+READY_SETTINGS = {"JAIL_READY_MIN": str(READY), "JAIL_READY_MAX": str(READY)}
+
 DEADLINE_SECONDS = 20
 """How long an event may take on a busy machine. Reaching it is a failure; nothing waits it out."""
 
@@ -132,6 +137,15 @@ class Jail:
         return self.run({"argv": ["python3", "-ISc", script], **body})
 
     @property
+    def ready(self) -> int:
+        """How many sandboxes wait for a job."""
+        return self.engine.sandboxes.ready
+
+    def settle(self) -> None:
+        """Let what is under way behind a job's back come to its end: burials, and what replaces used sandboxes."""
+        self.do(self.engine.sandboxes.settle())
+
+    @property
     def supervisor(self) -> int:
         """The process id of the supervisor."""
         return self.engine.sandboxes.supervisor.pid
@@ -201,7 +215,7 @@ def executing(
 @pytest.fixture(scope="session")
 def jail() -> Iterator[Jail]:
     """One engine for the whole session, with room for a few jobs at once and a short queue."""
-    found = msgspec.structs.replace(settings.load({}), slots=4, queue=8)
+    found = msgspec.structs.replace(settings.load(READY_SETTINGS), slots=4, queue=8)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         stack = AsyncExitStack()
         engine = runner.run(stack.enter_async_context(Engine(found)))
@@ -218,7 +232,7 @@ class Service:
         """Start it and wait until it says that it is ready; `command` follows Python's name."""
         self.process = subprocess.Popen(
             [sys.executable, "-P", *command],
-            env={**command_environment(), "JAIL_ADDRESS": "127.0.0.1:0", **settings},
+            env={**command_environment(), "JAIL_ADDRESS": "127.0.0.1:0", **READY_SETTINGS, **settings},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,

@@ -33,11 +33,14 @@ class Metrics:
             registry=self._registry,
         )
         self._phases = {phase: seconds.labels(phase) for phase in _PHASES}
-        scheduler = engine.scheduler
+        scheduler, sandboxes = engine.scheduler, engine.sandboxes
         gauges = {
             "jail_running": ("Jobs that hold a slot.", lambda: scheduler.running),
             "jail_queued": ("Jobs that wait for one.", lambda: scheduler.queued),
             "jail_memory_free_bytes": ("Not reserved.", lambda: scheduler.memory_free_bytes),
+            "jail_ready": ("Sandboxes that wait for a job.", lambda: sandboxes.ready),
+            "jail_making": ("Sandboxes on their way.", lambda: sandboxes.making),
+            "jail_dying": ("Sandboxes whose job has ended.", lambda: len(sandboxes.dying)),
         }
         for name, (text, read) in gauges.items():
             Gauge(name, text, registry=self._registry).set_function(read)
