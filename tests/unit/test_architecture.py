@@ -215,8 +215,9 @@ def targets(statement: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
 
 
 def is_constant(name: str, value: ast.expr) -> bool:
-    # A type is written like a class: `Open = Callable[[str], Awaitable[int]]`.
-    is_type = isinstance(value, (ast.Subscript, ast.Call)) and re.fullmatch("_?[A-Z][A-Za-z]*", name)
+    # A type is written like a class: `Open = Callable[[str], Awaitable[int]]`, `Node = int | Decision`.
+    makes_type = isinstance(value, (ast.Subscript, ast.Call, ast.BinOp))
+    is_type = makes_type and re.fullmatch("_?[A-Z][A-Za-z]*", name)
     return bool(is_type or re.fullmatch("_?[A-Z][A-Z0-9_]*|__[a-z]+__", name))
 
 
