@@ -66,7 +66,7 @@ int keep_own_descriptors(struct sandbox *sandbox, int *index)
 	return close_all_but(keep, count);
 }
 
-/* In cgroup v2 we are already: clone3() put us there. The namespace then hides all above. */
+/* In cgroup v2 we are already: clone3() put us there. */
 int join_cgroup(struct sandbox *sandbox, int *index)
 {
 	for (uint32_t i = 0; i < sandbox->make->joins; i++) {
@@ -75,8 +75,16 @@ int join_cgroup(struct sandbox *sandbox, int *index)
 			return errno;
 		close(sandbox->joins[i]);
 	}
-	*index = DESCRIPTORS_MAX;
-	return unshare(CLONE_NEWCGROUP) ? errno : 0;
+	return 0;
+}
+
+/* The time namespace is that of pid 2 and whatever comes from it: time_namespaces(7). */
+int enter_namespaces(struct sandbox *sandbox, int *index)
+{
+	const int namespaces = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+
+	(void)index;
+	return unshare(namespaces | (sandbox->make->time_namespace ? CLONE_NEWTIME : 0)) ? errno : 0;
 }
 
 int become_root_of_sandbox(struct sandbox *sandbox, int *index)
