@@ -48,7 +48,7 @@ class Sandbox:
     @property
     def alive(self) -> bool:
         """Whether it still waits for its job, or for the end of it."""
-        return not self._ended.done()
+        return not (self._ended.done() or self._supervisor.lost.is_set())
 
     def limit(self, limits: cgroup.Limits) -> None:
         """Set the limits of its cgroup. Raises OSError."""

@@ -23,7 +23,6 @@ LAYERS = (
         "jail.limits",
         "jail.locks",
         "jail.outcome",
-        "jail.pool",
         "jail.scheduler",
     ),
     (
@@ -31,6 +30,7 @@ LAYERS = (
         "jail.ids",
         "jail.namespace",
         "jail.policy",
+        "jail.pool",
         "jail.result",
         "jail.rlimits",
         "jail.settings",
