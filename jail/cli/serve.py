@@ -1,6 +1,7 @@
 """`jail serve`: the HTTP service."""
 
 import asyncio
+import json
 import logging
 import signal
 import socket
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
+import msgspec
 import structlog
 import uvicorn
 import uvloop
@@ -112,6 +114,8 @@ async def _serve(found: Settings, listener: socket.socket) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            # Nothing here asks where a caller is, and who calls could claim it.
+            proxy_headers=False,
             timeout_graceful_shutdown=found.drain_ms // 1000 + _LAST_ANSWERS_SECONDS,
         )
         # What it imports and makes late, so that it comes before.
@@ -138,8 +142,20 @@ def _configure_log() -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
+            _line,
         ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
+
+
+def _line(_logger: object, _method: str, event: dict[str, object]) -> bytes:
+    """An event as JSON in ASCII: other characters might move a terminal's cursor, or end a line for some."""
+    try:
+        line = msgspec.json.encode(event, enc_hook=repr)
+        if line.isascii():
+            return line
+    except UnicodeEncodeError:
+        # Half of a surrogate pair: json writes it as it is, escaped.
+        pass
+    return json.dumps(event, default=repr).encode()
