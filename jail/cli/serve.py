@@ -1,7 +1,6 @@
 """`jail serve`: the HTTP service."""
 
 import asyncio
-import json
 import logging
 import signal
 import socket
@@ -10,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
-import msgspec
 import structlog
 import uvicorn
 import uvloop
 
 from jail import delegation, host, settings, shed
+from jail.cli import log
 from jail.cli.failures import explained
 from jail.engine import Engine
 from jail.errors import HostError
@@ -103,7 +102,8 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(found: Settings, listener: socket.socket) -> None:
-    _configure_log()
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    log.configure(sys.stderr.buffer)
     threads = ThreadPoolExecutor()
     asyncio.get_running_loop().set_default_executor(threads)
     async with Engine(found) as engine:
@@ -132,30 +132,3 @@ def _shed(engine: Engine, threads: ThreadPoolExecutor) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
     landlock = "landlock" not in engine.means.degraded
     shed.shed(Path(engine.settings.state), engine.sandboxes.hierarchy, landlock)
-
-
-def _configure_log() -> None:
-    """One JSON object a line on stderr, so that what a job named cannot forge a line."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            _line,
-        ],
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
-        cache_logger_on_first_use=True,
-    )
-
-
-def _line(_logger: object, _method: str, event: dict[str, object]) -> bytes:
-    """An event as JSON in ASCII: other characters might move a terminal's cursor, or end a line for some."""
-    try:
-        line = msgspec.json.encode(event, enc_hook=repr)
-        if line.isascii():
-            return line
-    except UnicodeEncodeError:
-        # Half of a surrogate pair: json writes it as it is, escaped.
-        pass
-    return json.dumps(event, default=repr).encode()
