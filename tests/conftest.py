@@ -270,7 +270,7 @@ class Service:
     def _wait_until_ready(self) -> str:
         for line in self.process.stderr:
             self.log.append(line)
-            if '"event": "ready"' in line:
+            if '"event":"ready"' in line:
                 return json.loads(line)["address"]
         self.process.wait()
         self.process.stderr.close()

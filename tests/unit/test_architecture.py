@@ -73,8 +73,6 @@ ENVIRONMENT = ("jail.delegation", "jail.settings", "jail.shed")
 """Settings read it. Delegation hands it on to the process that it becomes, and shed empties it."""
 
 NOT_CONSTANT = {
-    # structlog's own: it holds no more than what it was configured with.
-    "jail.http.app": {"log"},
     # A script: nobody imports it.
     "jail.doctor.probe": {"_libc"},
 }
