@@ -55,7 +55,8 @@ class Sandbox:
         self._group.limit(limits)
 
     def start(self, start: Start) -> None:
-        """Start its one job."""
+        """Start its one job. Raises OSError."""
+        self._group.begin()
         self._supervisor.start(self._slot, start)
 
     async def ended(self) -> Report:
