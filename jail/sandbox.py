@@ -60,8 +60,8 @@ class Sandbox:
         self._supervisor.start(self._slot, start)
 
     async def ended(self) -> Report:
-        """Wait until nothing of its job lives. Raises SandboxError when the supervisor was lost."""
-        return await asyncio.shield(self._ended)
+        """Wait until nothing of its job lives; not to be cancelled. Raises SandboxError: supervisor lost."""
+        return await self._ended
 
     def kill(self) -> None:
         """End everything in it. Never too late: then nothing happens."""
