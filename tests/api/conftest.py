@@ -79,7 +79,9 @@ def count_held(
 
 
 @pytest.fixture(scope="session")
-def held(service: Any, client: httpx.Client, count_held: Callable[[], tuple[float, int]]) -> tuple[float, int]:
+def held(
+    service: Any, client: httpx.Client, count_held: Callable[[], tuple[float, int]]
+) -> tuple[float, int]:
     """The same, of a service that has run a job and has one client."""
     assert client.post("/v1/run", json={"argv": ["true"]}).json()["status"] == "ok"
     service.settle()

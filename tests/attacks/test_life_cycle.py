@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -432,7 +433,7 @@ def kill_family(processes):
 
 @pytest.fixture
 def assert_swept(cgroups_of, processes, ready):
-    """Of a service that lost its supervisor: what that had is gone, and the next sandboxes are like the first."""
+    """Of a service that lost its supervisor: all of that is gone, and there are others like the first."""
 
     def check(service):
         canary(service)
@@ -493,13 +494,17 @@ def test_nothing_outlives_a_supervisor_that_is_killed_during_set_up(
     serve, processes, kill_family, assert_swept, ready, count
 ):
     """Attack 113. As soon as there is a process of another sandbox, and as soon as there are two."""
+
+    def others(supervisor, before):
+        return len(set(processes.descendants(supervisor)) - before) >= count
+
     service = serve(JAIL_SLOTS="2")
     for _ in range(8):
         canary(service)
         service.settle()
         supervisor, before = service.supervisor, set(processes.descendants(service.supervisor))
         with closing(send(service, SLEEPER)) as client:
-            eventually(lambda: len(set(processes.descendants(supervisor)) - before) >= count)
+            eventually(partial(others, supervisor, before))
             assert kill_family(supervisor, SECONDS) >= 2 * ready + count
             assert json.load(client.getresponse())["status"] == "sandbox_error"
     assert_swept(service)
