@@ -176,7 +176,9 @@ class Sandboxes:
             report = await supervisor.make(slot, group, self.images[image], ids)
             if report.ended is None:
                 raise report.error()
-            return Sandbox(slot, group, supervisor, report.ended, partial(self._bury, place, group, supervisor))
+            return Sandbox(
+                slot, group, supervisor, report.ended, partial(self._bury, place, group, supervisor)
+            )
         except (OSError, SandboxError):
             self._bury(place, group, supervisor)
             raise

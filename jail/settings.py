@@ -34,8 +34,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keys_sha256: hexadecimal SHA-256 digests of the keys that callers send as "Authorization: Bearer".
     slots: jobs at once; 0 is one for each processor, at least two.
     memory_bytes: for all jobs together; 0 is three quarters of the host's memory.
-    ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and however
-    many; 0 makes each when its job is there. ready_memory_bytes: for all of those of an image.
+    ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and
+    however many; 0 makes each when its job is there. ready_memory_bytes: for all of those of an image.
     queue: jobs that may wait. body_bytes: the largest request body.
     drain_ms: how long running jobs may finish after SIGTERM.
     policies: a directory of policies; empty is the shipped ones.
