@@ -83,6 +83,11 @@ def load(environment: Mapping[str, str] | None = None, config: str | None = None
     return _complete(found, environment)
 
 
+def for_one_job(found: Settings) -> Settings:
+    """The same, for an engine that runs one job: nothing is made ahead of time."""
+    return msgspec.structs.replace(found, ready_min=0, ready_max=0)
+
+
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
