@@ -356,20 +356,26 @@ async def test_closing_leaves_none_that_is_ready_and_none_that_is_on_its_way(sce
     assert scene.open == scene.given
 
 
-@scenario(minimum=1, maximum=1)
-async def test_what_is_ready_in_the_moment_of_a_taking_is_counted_once(scene):
-    """Else nobody would make what the next one waits for."""
+@scenario(maximum=0)
+async def test_what_has_just_been_made_is_not_taken_for_one_that_is_to_come(scene):
+    scene.workshop.held = True
+    await scene.take()
+    scene.workshop.finish()
+    await scene.take()
+    assert len(scene.workshop.orders) == 1
+    scene.workshop.finish()
+    await let_others_run()
+    assert len(scene.given) == 2
+
+
+@scenario(minimum=2, maximum=2)
+async def test_what_is_made_in_the_moment_of_a_taking_is_counted_once(scene):
     await scene.pool.fill()
-    for turns in range(10):
-        scene.workshop.held = True
-        await scene.take()
-        scene.workshop.finish()
-        scene.workshop.held = False
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        await scene.take()
-        assert all(map(got, scene.takers))
-        assert (scene.pool.ready, len(scene.pool.tasks)) == (1, 0)
+    scene.workshop.held = True
+    await scene.take()
+    scene.loop.call_soon(scene.workshop.finish)
+    await scene.take()
+    assert scene.pool.ready + len(scene.workshop.orders) == 2
 
 
 ACTIONS = ["take", "take", "finish", "finish", "fail", "leave", "die", "pass", "turn"]
