@@ -138,7 +138,8 @@ class Sandboxes:
             (directory / MOUNT_PLACE).mkdir()
             self.images = {"host": build_host(directory, "host")}
             self.landlock_abi = host.landlock_abi()
-            self.keeper = Keeper(self._namespace, directory)
+            view = MOUNT_PLACE, *self.images["host"].host_directories
+            self.keeper = Keeper(self._namespace, directory, view)
             undo.callback(self.keeper.close)
             self.supervisor = Supervisor(self.keeper)
             self._undo = undo.pop_all()

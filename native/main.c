@@ -5,7 +5,9 @@
  *                               hold a new user namespace until stdin ends, in which there are so many
  *                               of inotify and so many network namespaces; a byte on stdout says that it
  *                               is there. The service maps ids into it and keeps it open.
- *   jail-supervisor keep        start supervisors, each a fork of it: see keeper.c and supervisor.c
+ *   jail-supervisor keep PLACE DIRECTORY...
+ *                               start supervisors, each a fork of it: see keeper.c and supervisor.c. Of
+ *                               the host they see these directories: see view.c
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -57,8 +59,8 @@ int main(int argc, char **argv)
 
 	if (argc == 5 && !strcmp(argv[1], "namespace"))
 		error = hold_namespace(argv + 2);
-	else if (argc == 2 && !strcmp(argv[1], "keep"))
-		error = keep();
+	else if (argc >= 3 && !strcmp(argv[1], "keep"))
+		error = keep(argv + 2);
 	if (error)
 		fprintf(stderr, "jail-supervisor: %s: %s\n", argc > 1 ? argv[1] : "usage", strerror(error));
 	/* The errno value is the exit status: the service words it for the operator. */
