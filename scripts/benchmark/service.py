@@ -18,6 +18,7 @@ from benchmark.client import Connection
 from jail.settings import Settings
 
 START_SECONDS = 60
+STOP_SECONDS = 60
 _LOG_BYTES = 4000
 
 
@@ -75,8 +76,8 @@ def serving(
 ) -> Iterator[Service]:
     """`jail serve` on a free port for as long as the context lasts, all of it on these processors.
 
-    `settings` by their names: `{"slots": 1000}` is JAIL_SLOTS. `wrapper`: a command that runs it; then
-    `pid` is the wrapper's. Raises OSError when it does not start.
+    `settings` by their names: `{"slots": 1000}` is JAIL_SLOTS. `wrapper`: a command that runs it
+    as its child. Raises OSError when it does not start.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -93,13 +94,28 @@ def serving(
         )
         try:
             _await_ready(process, port)
-            yield Service(port, process.pid, (time.monotonic() - began) * 1e3)
+            start_ms = (time.monotonic() - began) * 1e3
+            yield Service(port, children(process.pid)[0] if wrapper else process.pid, start_ms)
         except OSError as error:
             error.add_note(_end_of(log))
             raise
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+            _stop(process, is_wrapped=bool(wrapper))
+
+
+def _stop(process: subprocess.Popen, is_wrapped: bool) -> None:
+    """Ask it to end, and end it if it does not. A wrapper may keep signals to itself; it ends with it."""
+    if is_wrapped:
+        for pid in children(process.pid):
+            os.kill(pid, signal.SIGTERM)
+    else:
+        process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise OSError("jail serve did not stop") from None
 
 
 def _await_ready(process: subprocess.Popen, port: int) -> None:
