@@ -28,7 +28,7 @@ TITLE = "sustained churn: eight clients"
 IS_PLAIN = True
 
 BUCKET_SECONDS = 10
-SECONDS = 6
+SECONDS = 4
 """Of a run that was not told how long."""
 
 STEADY = 0.9

@@ -20,6 +20,7 @@ TITLE = "a no-op job over HTTP"
 IS_PLAIN = True
 
 PAUSE_SECONDS = 0.3
+_SPARSE = 6
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -42,12 +43,13 @@ def measure(session: Session) -> Figures:
     found = []
     with serving() as service:
         load.warm_up(service.port)
-        advance = session.task("HTTP: one client, sparse, eight", session.rounds)
+        rounds = session.rounds * 2
+        advance = session.task("HTTP: one client, sparse, eight", rounds)
         after = session.floor()
-        for _ in range(session.rounds):
+        for _ in range(rounds):
             before = after
             one = load.sequence(service.port, session.runs)
-            sparse = load.sequence(service.port, max(8, session.runs // 10), PAUSE_SECONDS)
+            sparse = load.sequence(service.port, _SPARSE, PAUSE_SECONDS)
             many = load.crowd(service.port, CLIENTS, session.runs * 3)
             after = session.floor()
             found.append(Round(floor.mean(before, after), one, sparse, many))

@@ -30,8 +30,8 @@ TITLE = "the same no-op job: jail over HTTP, and others as processes"
 IS_PLAIN = True
 
 JAIL = "jail"
-_SPARSE = 5
-_SECONDS_MAX = 1.5
+_SPARSE = 3
+_SECONDS_MAX = 0.7
 _TRIAL_SECONDS = 20
 
 Command = Callable[[], list[str]]

@@ -19,6 +19,7 @@ TITLE = "sandboxes kept ready"
 IS_PLAIN = True
 
 SIZES = (0, 1, 4, 16, 64)
+_SPARSE = 3
 
 
 class Round(msgspec.Struct, frozen=True):
@@ -61,7 +62,7 @@ def measure(session: Session) -> Figures:
 
 def _round(port: int, runs: int) -> Round:
     one = load.sequence(port, runs)
-    sparse = load.sequence(port, 5, PAUSE_SECONDS)
+    sparse = load.sequence(port, _SPARSE, PAUSE_SECONDS)
     return Round(one, sparse, load.crowd(port, CLIENTS, runs * 2))
 
 

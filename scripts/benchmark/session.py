@@ -99,6 +99,9 @@ class Session:
                 subprocess.run(command, check=True, stderr=subprocess.PIPE)
             except FileNotFoundError:
                 raise UnavailableError("gcc is not installed") from None
+            except subprocess.CalledProcessError as error:
+                said = error.stderr.decode(errors="replace").strip().splitlines()
+                raise UnavailableError(f"{name}.c cannot be compiled: {said[-1:]}") from None
         return path
 
 
