@@ -10,7 +10,7 @@ from typing import BinaryIO
 from benchmark import machine, options, page, plots, record, report
 from benchmark.record import Record
 from benchmark.sections import SECTIONS
-from benchmark.session import Session, UnavailableError, session
+from benchmark.session import Extent, Session, UnavailableError, session
 
 ROUNDS, ROUNDS_FULL = 2, 9
 
@@ -40,7 +40,8 @@ def _write(descriptor: int | None, put: Callable[[BinaryIO], object]) -> None:
 def _measured(asked: Namespace) -> Record:
     names = asked.only or [name for name, section in SECTIONS.items() if asked.full or section.IS_PLAIN]
     rounds = ROUNDS_FULL if asked.full else ROUNDS
-    with session(asked.floor, max(10, asked.runs), rounds, asked.full, max(2, asked.churn)) as given:
+    extent = Extent(max(10, asked.runs), rounds, asked.full, max(2, asked.churn))
+    with session(asked.floor, extent) as given:
         return _measure(given, names)
 
 

@@ -104,4 +104,5 @@ def rows(found: Figures, _floor: Floor) -> Iterator[Row]:
         ratio=median(lambda r: r.many.times.p99_ms / r.many.times.p50_ms),
         to="their p50",
         at_most=4,
+        note=f"{many.p99_ms / one.p50_ms:.1f} x one client's p50",
     )
