@@ -124,6 +124,7 @@ def test_the_page_is_the_template_with_a_run_in_it():
     assert "a processor, 24 GiB, Linux 6.18.1, cgroup v2" in text
     assert "| one client: p50 | 1.75 ms | 3.50 x bare | at most 3.5: met |" in text
     assert "![latency load](latency-load.svg)" in text
+    assert "Not measured in this run." in text
     assert "$" not in text
 
 
