@@ -228,11 +228,11 @@ def rows(found: Figures, _floor: Floor) -> Iterator[Row]:
         pairs = list(zip(rounds, jail, strict=True))
         sparse = statistics.median(each.sparse.p50_ms for each in rounds)
         yield Row(
-            name=f"{name}: one after the other, p50",
+            name=f"{name}: one at a time, p50",
             value=statistics.median(each.one.p50_ms for each in rounds),
             ratio=statistics.median(each.one.p50_ms / ours.one.p50_ms for each, ours in pairs),
             to="jail",
-            note=f"{PAUSE_SECONDS * 1e3:.0f} ms between jobs: {sparse:.2f} ms",
+            note=f"{PAUSE_SECONDS * 1e3:.0f} ms apart: {sparse:.2f} ms",
         )
     for name, rounds in found.rounds.items():
         pairs = list(zip(rounds, jail, strict=True))

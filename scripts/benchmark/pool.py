@@ -79,7 +79,7 @@ def rows(found: Figures, _floor: Floor) -> Iterator[Row]:
     for kept in found.services:
         sparse, _ = compare(lambda r: r.sparse.p50_ms, kept, none)
         value, ratio = compare(lambda r: r.one.p50_ms, kept, none)
-        note = f"{PAUSE_SECONDS * 1e3:.0f} ms between jobs: {sparse:.2f} ms"
+        note = f"{PAUSE_SECONDS * 1e3:.0f} ms apart: {sparse:.2f} ms"
         yield Row(name=f"{kept.size}: one client's p50", value=value, ratio=ratio, to="none ready", note=note)
     for kept in found.services:
         value, ratio = compare(lambda r: r.many.jobs_per_s, kept, none)

@@ -6,7 +6,7 @@ import tarfile
 
 import msgspec
 import pytest
-from benchmark import clients, cores, figures, floor, options, page, plots, pool, record
+from benchmark import clients, cores, figures, floor, options, page, plots, pool, record, report
 from benchmark.figures import Times
 from benchmark.floor import Floor
 from benchmark.latency import Figures, Round
@@ -15,6 +15,7 @@ from benchmark.machine import Machine
 from benchmark.record import Record
 from benchmark.row import Row, number
 from benchmark.sections import SECTIONS
+from rich.text import Text
 
 MACHINE = Machine("6.18.1", "a processor", 2, 24 << 30, "v2", "3.11.2")
 FLOOR = Floor(bare_ms=0.5, cold_ms=1.5, start_ms=0.7, churn_ms=1.5)
@@ -108,6 +109,18 @@ def test_a_record_comes_back_as_it_was_written():
     assert record.rows(again) == record.rows(found)
     assert (again.machine, again.missing) == (MACHINE, found.missing)
     assert [aim.is_met for aim in again.aims] == [False] * 4
+
+
+def test_a_row_on_a_terminal_has_its_verdict_and_no_markup_but_ours():
+    row = Row(name="p50 [x]", value=1.75, ratio=3.6, to="bare", at_most=3.5, note="[red]")
+    texts = [Text.from_markup(cell).plain for cell in report.cells(row)]
+    assert [text.split() for text in texts] == [
+        ["p50", "[x]"],
+        ["1.75", "ms"],
+        ["3.60", "x", "bare"],
+        ["at", "most", "3.5", "missed"],
+        ["[red]"],
+    ]
 
 
 def test_a_page_has_every_row_and_no_bar_that_is_not_a_cell_s():
