@@ -92,7 +92,7 @@ class Session:
     def compiled(self, name: str) -> Path:
         """programs/NAME.c as a static program. Raises UnavailableError without a compiler."""
         path = self.directory / name
-        command = ["gcc", "-O2", "-static", "-o", path, _PROGRAMS / f"{name}.c"]
+        command = ["gcc", "-D_GNU_SOURCE", "-O2", "-static", "-o", path, _PROGRAMS / f"{name}.c"]
         if not path.exists():
             try:
                 subprocess.run(command, check=True, stderr=subprocess.PIPE)
