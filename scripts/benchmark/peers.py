@@ -157,14 +157,14 @@ def _jail_round(port: int, runs: int) -> Round:
 
 def _round(command: Command, runs: int) -> Round:
     return Round(
-        figures.times(_sequence(command, runs, 0)),
-        figures.times(_sequence(command, _SPARSE, PAUSE_SECONDS)),
+        figures.times(sequence(command, runs, 0)),
+        figures.times(sequence(command, _SPARSE, PAUSE_SECONDS)),
         _crowd(command, runs * 2),
     )
 
 
-def _sequence(command: Command, runs: int, pause_seconds: float) -> list[float]:
-    """Seconds of each, one after the other; of a slow one, as many as there is time for."""
+def sequence(command: Command, runs: int, pause_seconds: float) -> list[float]:
+    """Seconds of each, one after the other; of a slow one, as many as there is time for. Raises OSError."""
     found: list[float] = []
     deadline = time.perf_counter() + _SECONDS_MAX + runs * pause_seconds
     while len(found) < runs and time.perf_counter() < deadline:
