@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import BinaryIO
 
-from benchmark import floor, plots, record, report
+from benchmark import plots, record, report
 from benchmark.options import EXPLAIN
 from benchmark.record import Record
 from benchmark.row import Row, multiple, number
@@ -30,7 +30,7 @@ def page(found: Record, drawn: Iterable[str]) -> str:
     explained = {name: rows.pop(name) for name in EXPLAIN if name in rows}
     return Template(_TEMPLATE.read_text()).substitute(
         machine=report.about(found.machine),
-        moved=f"{floor.moved(found.floors):.0%}",
+        steadiness=report.steadiness(found),
         table=table(rows, found.missing),
         explained=table(explained, {}),
         plots="\n\n".join(f"![{Path(name).stem.replace('-', ' ')}]({name})" for name in drawn),

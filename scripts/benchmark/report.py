@@ -27,9 +27,15 @@ def show(found: Record) -> None:
         console.width = WIDTH
     console.print(about(found.machine))
     console.print(table(found))
+    console.print(steadiness(found))
+
+
+def steadiness(found: Record) -> str:
+    """A sentence about how quiet the machine was."""
     moved = floor.moved(found.floors)
-    if moved > floor.STEADY:
-        console.print(f"The floor moved by {moved:.0%} meanwhile: this machine is not quiet.")
+    if moved <= floor.STEADY:
+        return f"The floor moved by {moved:.0%} meanwhile."
+    return f"The floor moved by {moved:.0%} meanwhile: this machine was not quiet, and verdicts mean little."
 
 
 def about(machine: Machine) -> str:

@@ -2,8 +2,11 @@
 
 import inspect
 import io
+import re
 import tarfile
+from pathlib import Path
 
+import benchmark
 import msgspec
 import pytest
 from benchmark import clients, cores, figures, floor, options, page, plots, pool, record, report
@@ -44,7 +47,7 @@ def test_rounds_are_told_by_their_medians():
 def test_a_floor_that_moved_says_by_how_much():
     slower = msgspec.structs.replace(FLOOR, start_ms=1.05)
     assert floor.moved([FLOOR, slower]) == pytest.approx(0.5)
-    assert floor.mean(FLOOR, slower).start_ms == pytest.approx(0.875)
+    assert floor.least(slower, FLOOR) == FLOOR
     assert floor.middle([FLOOR, slower, slower]) == slower
 
 
@@ -172,3 +175,22 @@ def test_sections_are_named_one_by_one_and_explain_names_its_own():
     assert set(options.parse(["floor", "--explain"]).only) <= set(SECTIONS)
     with pytest.raises(SystemExit):
         options.parse(["floor", "--only", "nothing"])
+
+
+def test_a_run_on_a_busy_machine_says_what_its_verdicts_are_worth():
+    slower = msgspec.structs.replace(FLOOR, churn_ms=2)
+    quiet, busy = (Record(machine=MACHINE, floors=(FLOOR, other), figures={}) for other in (FLOOR, slower))
+    assert report.steadiness(quiet) == "The floor moved by 0% meanwhile."
+    assert "33%" in report.steadiness(busy)
+    assert "mean little" in report.steadiness(busy)
+
+
+def test_the_page_in_docs_has_all_that_people_wrote_in_the_template():
+    root = Path(benchmark.__file__).parents[2]
+    text = (root / "docs" / page.NAME).read_text()
+    written = re.split(r"\$[a-z]+", (root / "scripts" / "benchmark" / page.NAME).read_text())
+    assert len(written) > 4
+    place = 0
+    for part in written:
+        place = text.index(part, place) + len(part)
+    assert "docs/performance.md" in (root / "README.md").read_text()
