@@ -26,6 +26,7 @@ enum {
 	COUNTED_MAX = 8,
 	DENIALS_MAX = 64,
 	CALL_ARGUMENTS = 6,
+	PROCESSORS_MAX = 1024,
 	OPTIONS_BYTES = 96,
 	PATH_BYTES_MAX = 4096,
 	/* The ids that a job sees for init and for itself. */
@@ -67,6 +68,7 @@ enum stage {
 	STAGE_SIZES,
 	STAGE_FILES,
 	STAGE_HANDOVER,
+	STAGE_PROCESSORS,
 	STAGE_STDIO,
 	STAGE_CLOSE,
 	STAGE_RLIMITS,
@@ -184,6 +186,8 @@ struct start {
 	uint32_t counted_calls;
 	uint32_t padding;
 	struct counted counted[COUNTED_MAX];
+	/* A bit for each processor that the job may run on; none of them set: any. */
+	uint64_t processors[PROCESSORS_MAX / 64];
 	/* Soft and hard alike, by the numbers of RLIMIT_*. */
 	uint64_t rlimits[RLIMIT_COUNT];
 	/* Mount options for /box, /tmp and /dev/shm: size= and nr_inodes=. */

@@ -24,6 +24,7 @@ LAYERS = (
         "jail.locks",
         "jail.outcome",
         "jail.pool",
+        "jail.processors",
         "jail.scheduler",
     ),
     (
