@@ -34,6 +34,8 @@ struct slot {
 	uint64_t used_ns, moved_ns; /* CPU time at the last look, and when it was last seen to change */
 	struct cpu_time baseline;
 	struct report report;
+	bool alone;   /* on one processor, where no other job is */
+	bool booking; /* its CPU time is about to be booked */
 	bool unsent; /* the report waits for room in the service's socket */
 };
 
