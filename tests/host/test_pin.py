@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 
 import msgspec
 import pytest
@@ -39,6 +40,21 @@ def test_a_pinned_job_has_a_processor_of_its_own(pinned):
     found = processors(pinned(*[OWN_AND_STAY] * len(usable), limits={"wall_ms": 500}))
     assert [len(own) for own in found] == [1] * len(usable)
     assert set.union(*found) == usable
+
+
+def test_init_is_where_its_job_is(executing, processes, state):
+    found = msgspec.structs.replace(settings.load({}), pin=True, state=str(state))
+
+    async def scene():
+        async with Engine(found) as engine:
+            engine.submit(spec.parse(b'{"argv": ["sleep", "60"]}', engine.rules))
+            (job,) = await executing(engine.sandboxes.supervisor.pid, "sleep")
+            init = int(processes.status(job)["PPid"])
+            return [os.sched_getaffinity(process) for process in (job, init)]
+
+    job, init = asyncio.run(scene())
+    assert len(job) == 1
+    assert init == job
 
 
 def test_a_job_with_room_for_all_has_all(pinned):
