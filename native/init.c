@@ -30,7 +30,7 @@ static int report_exit(const struct sandbox *sandbox, int status)
 		news.signal = WTERMSIG(status);
 	else
 		news.exit_code = WEXITSTATUS(status);
-	return tell(sandbox, &news, -1);
+	return tell(sandbox, &news, NULL, 0);
 }
 
 /*
@@ -58,7 +58,7 @@ static _Noreturn void report_end(const struct sandbox *sandbox, int status)
 		error = end_all_others();
 	news.clock_ns = clock_now();
 	if (!error)
-		error = tell(sandbox, &news, -1);
+		error = tell(sandbox, &news, NULL, 0);
 	while (!error && poll(&supervisor, 1, -1) < 0 && errno == EINTR)
 		;
 	_exit(error ? 1 : 0);

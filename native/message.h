@@ -22,6 +22,7 @@ enum {
 	SLOTS_MAX = 4096,
 	MESSAGE_BYTES_MAX = 32768,
 	DESCRIPTORS_MAX = 16,
+	BUILT_DESCRIPTORS = 2,
 	RLIMIT_COUNT = 16,
 	COUNTED_MAX = 8,
 	DENIALS_MAX = 64,
@@ -286,9 +287,10 @@ struct report {
 };
 
 /*
- * What init and the job's process tell the supervisor. Built: with a descriptor of /box. Started: the clock
- * and the CPU time just before the filter and execve(). Exited: the main process's end. Empty: nothing lives
- * but init. Failed: where. `since_ns` is when the teller had the job: init's is told with the exit.
+ * What init and the job's process tell the supervisor. Built: with a descriptor of /box and the pidfd of
+ * the job's process. Started: the clock and the CPU time just before the filter and execve(). Exited: the
+ * main process's end. Empty: nothing lives but init. Failed: where. `since_ns` is when the teller had the
+ * job: init's is told with the exit.
  */
 struct news {
 	struct header header;

@@ -124,7 +124,7 @@ static void walk(const struct step *steps, size_t count, struct sandbox *sandbox
 		if (!error)
 			continue;
 		news.failure = (struct failure){ steps[i].stage, error, index, 0 };
-		tell(sandbox, &news, -1);
+		tell(sandbox, &news, NULL, 0);
 		_exit(1);
 	}
 }

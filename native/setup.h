@@ -82,8 +82,8 @@ int hear_calls(struct sandbox *sandbox, int *fd);
 /* Map a descriptor's bytes, at `place`, to be read. Returns 0 or an errno value. */
 int map_bytes(int fd, uint64_t bytes, const char **place);
 
-/* Tell the supervisor `news`, with `fd` unless it is negative. Returns 0 or an errno value. */
-int tell(const struct sandbox *sandbox, struct news *news, int fd);
+/* Tell the supervisor `news`, with `count` descriptors. Returns 0 or an errno value. */
+int tell(const struct sandbox *sandbox, struct news *news, const int *fds, size_t count);
 
 bool is_open(int fd);
 

@@ -58,7 +58,7 @@ static void close_one(int *fd)
 void slot_clear(struct slot *slot)
 {
 	memset(slot, 0, sizeof *slot);
-	slot->control = slot->init = slot->timer = slot->oom = slot->kill = -1;
+	slot->control = slot->init = slot->timer = slot->oom = slot->kill = slot->job = -1;
 	slot->box = slot->opened = -1;
 	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
 		slot->counters[i] = -1;
@@ -189,6 +189,7 @@ static void close_watches(struct slot *slot)
 	close_one(&slot->timer);
 	close_one(&slot->oom);
 	close_one(&slot->kill);
+	close_one(&slot->job);
 	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
 		close_one(&slot->counters[i]);
 }
@@ -251,10 +252,10 @@ int slot_start(struct slot *slot, const struct start *start, const int *fds, siz
 	return error ? fail(slot, STAGE_READY, error) : set_timer(slot, later(clock_now(), start->setup_ns));
 }
 
-static void kill_init(const struct slot *slot)
+static void kill_process(int pidfd)
 {
-	if (slot->init >= 0)
-		syscall(SYS_pidfd_send_signal, slot->init, SIGKILL, NULL, 0);
+	if (pidfd >= 0)
+		syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
 }
 
 void slot_kill(struct slot *slot, enum cause cause)
@@ -264,9 +265,14 @@ void slot_kill(struct slot *slot, enum cause cause)
 		;
 	if (slot->report.cause == CAUSE_NONE && !slot->report.exited)
 		slot->report.cause = cause;
-	/* cgroup v2 has a call for it. Else init, pid 1 of the sandbox: with it the kernel kills all others. */
-	if (slot->kill < 0 || write(slot->kill, "1", 1) != 1)
-		kill_init(slot);
+	/*
+	 * cgroup v2 has a call for it. Else init, pid 1 of the sandbox: with it the kernel kills all others, once it
+	 * runs, for which the job may leave it no processor. First init, which would tell of the job's death.
+	 */
+	if (slot->kill >= 0 && write(slot->kill, "1", 1) == 1)
+		return;
+	kill_process(slot->init);
+	kill_process(slot->job);
 }
 
 static uint64_t wall_end(const struct slot *slot)
@@ -339,13 +345,16 @@ int slot_check_limits(struct slot *slot)
 	return 0;
 }
 
-static void hear_built(struct slot *slot, int box)
+/* Returns how many of the descriptors are the slot's from here on. */
+static size_t hear_built(struct slot *slot, const int *fds)
 {
-	slot->box = box;
+	slot->box = fds[0];
+	slot->job = fds[1];
 	slot->state = STATE_READY;
 	slot->report.header.type = TYPE_READY;
 	slot->unsent = true;
 	set_timer(slot, 0);
+	return BUILT_DESCRIPTORS;
 }
 
 static int hear_started(struct slot *slot, const struct news *news)
@@ -392,8 +401,9 @@ int slot_hear(struct slot *slot)
 		return error;
 	if (length != sizeof news)
 		error = EBADMSG;
-	else if (news.header.type == TYPE_BUILT && slot->state == STATE_MAKING && count == 1)
-		hear_built(slot, fds[taken++]);
+	else if (news.header.type == TYPE_BUILT && slot->state == STATE_MAKING &&
+		 count == BUILT_DESCRIPTORS)
+		taken = hear_built(slot, fds);
 	else if (news.header.type == TYPE_STARTED && slot->state == STATE_STARTING)
 		error = hear_started(slot, &news);
 	else if (news.header.type == TYPE_EXITED && has_job(slot))
@@ -457,7 +467,7 @@ void slot_open(struct slot *slot, const char *path)
 
 void slot_release(struct slot *slot)
 {
-	kill_init(slot);
+	kill_process(slot->init);
 	close_watches(slot);
 	close_one(&slot->control);
 	close_one(&slot->box);

@@ -22,6 +22,7 @@ struct slot {
 	enum state state;
 	int control; /* socket to init */
 	int init;    /* pidfd */
+	int job;     /* pidfd of pid 2 */
 	int timer;
 	int oom;     /* eventfd: OOM notices of cgroup v1 */
 	int kill;    /* cgroup.kill of cgroup v2 */
