@@ -1,0 +1,21 @@
+"""What scripts/bench may be told."""
+
+import argparse
+
+from benchmark.sections import SECTIONS
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options; ends the process when they are wrong.
+
+    Files are opened by scripts/bench, since the user who measures need not be able to write them:
+    here they are numbers of descriptors.
+    """
+    about = "What a job costs on this host, beside the least that a fresh sandbox can cost."
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=about)
+    parser.add_argument("floor", help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", metavar="SECTION", choices=SECTIONS, help=", ".join(SECTIONS))
+    parser.add_argument("--full", action="store_true", help="all sections, and more rounds")
+    parser.add_argument("--runs", type=int, default=100, help="jobs of a kind in a round (%(default)s)")
+    parser.add_argument("--json", type=int, metavar="FILE", help="write all figures there")
+    return parser.parse_args(arguments)

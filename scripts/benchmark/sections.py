@@ -1,0 +1,31 @@
+"""The parts of the benchmark, in the order of the table."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import msgspec
+
+from benchmark import latency
+from benchmark.floor import Floor
+from benchmark.row import Row
+from benchmark.session import Session
+
+
+class Section(Protocol):
+    """What each of these modules has."""
+
+    TITLE: str
+    IS_PLAIN: bool
+    Figures: type[msgspec.Struct]
+
+    def measure(self, session: Session) -> msgspec.Struct:
+        """Find the figures. Raises OSError, UnavailableError."""
+
+    def rows(self, found: msgspec.Struct, floor: Floor) -> Iterator[Row]:
+        """Tell them."""
+
+
+SECTIONS: dict[str, Section] = {
+    "latency": latency,
+}
+"""By the name that --only takes."""

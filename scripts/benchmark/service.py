@@ -1,0 +1,100 @@
+"""`jail serve`, started for a measurement."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from benchmark.client import Connection
+
+START_SECONDS = 60
+_LOG_BYTES = 4000
+
+
+class Service(msgspec.Struct, frozen=True):
+    """A running one. `start_ms`: from its process being made to /readyz saying yes."""
+
+    port: int
+    pid: int
+    start_ms: float
+
+    def sandboxes(self) -> int:
+        """How many sandboxes live, ready or in use: the processes that its supervisor has made."""
+        keepers = _children(self.pid)
+        supervisors = [child for keeper in keepers for child in _children(keeper)]
+        return sum(len(_children(supervisor)) for supervisor in supervisors)
+
+    def await_sandboxes(self, count: int, seconds: float = START_SECONDS) -> None:
+        """Wait until at least so many live. Raises OSError."""
+        deadline = time.monotonic() + seconds
+        while (found := self.sandboxes()) < count:
+            if time.monotonic() > deadline:
+                raise OSError(f"after {seconds} s there are {found} sandboxes, not {count}")
+            time.sleep(0.01)
+
+
+@contextmanager
+def serving(
+    settings: Mapping[str, object] | None = None, processors: set[int] | None = None
+) -> Iterator[Service]:
+    """`jail serve` on a free port for as long as the context lasts, all of it on these processors.
+
+    `settings` by their names: `{"slots": 1000}` is JAIL_SLOTS. Raises OSError when it does not start.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    variables = {f"JAIL_{name.upper()}": str(value) for name, value in (settings or {}).items()}
+    with tempfile.TemporaryFile() as log:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            # -P: the installed package, also where the current directory is a checkout.
+            [sys.executable, "-P", "-m", "jail", "serve"],
+            env={**os.environ, **variables, "JAIL_ADDRESS": f"127.0.0.1:{port}"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=(lambda: os.sched_setaffinity(0, processors)) if processors else None,
+        )
+        try:
+            _await_ready(process, port)
+            yield Service(port, process.pid, (time.monotonic() - began) * 1e3)
+        except OSError as error:
+            error.add_note(_end_of(log))
+            raise
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def _await_ready(process: subprocess.Popen, port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            with closing(Connection(port)) as connection:
+                if b" 200 " in connection.ask("GET /readyz", b"")[:20]:
+                    return
+        except ConnectionError:
+            pass
+        time.sleep(0.01)
+    raise OSError("jail serve did not get ready")
+
+
+def _end_of(log: BinaryIO) -> str:
+    log.seek(0)
+    return log.read().decode(errors="replace")[-_LOG_BYTES:]
+
+
+def _children(pid: int) -> list[int]:
+    """The children of the main thread of a process; of one that is gone: none."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
