@@ -7,12 +7,12 @@ from rich.table import Table
 from benchmark import floor, record
 from benchmark.machine import Machine
 from benchmark.record import Record
-from benchmark.row import Row, number
+from benchmark.row import Row, multiple, number
 from benchmark.sections import SECTIONS
 
 TITLES = {"floor": "the floor: native/floor.c"} | {name: s.TITLE for name, s in SECTIONS.items()}
 
-WIDTH = 140
+WIDTH = 150
 """Of the table where there is no terminal that has one."""
 
 _VERDICTS = {True: "[green]met[/]", False: "[bold red]missed[/]", None: ""}
@@ -66,7 +66,6 @@ def _begin(laid: Table, title: str) -> None:
 
 def cells(row: Row) -> tuple[str, ...]:
     """A row as text, verdict in rich's markup."""
-    ratio = "" if row.ratio is None else number(row.ratio)
     to = f"x {row.to}" if row.to else ""
     verdict = _VERDICTS[row.is_met]
-    return f"  {row.name}", number(row.value), row.unit, ratio, to, row.aim, verdict, row.note
+    return f"  {row.name}", number(row.value), row.unit, multiple(row.ratio), to, row.aim, verdict, row.note

@@ -37,3 +37,10 @@ def number(value: float) -> str:
     """Three digits that count, and no more than two after the point."""
     size = abs(value)
     return f"{value:,.0f}" if size >= 100 else f"{value:.1f}" if size >= 10 else f"{value:.2f}"
+
+
+def multiple(ratio: float | None) -> str:
+    """A ratio; near 1 a hundredth may be the matter."""
+    if ratio is None:
+        return ""
+    return f"{ratio:.3f}" if 0.9 < ratio < 1.1 and ratio != 1 else number(ratio)

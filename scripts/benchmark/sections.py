@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from benchmark import latency
+from benchmark import density, inside, latency
 from benchmark.floor import Floor
 from benchmark.row import Row
 from benchmark.session import Session
@@ -27,5 +27,7 @@ class Section(Protocol):
 
 SECTIONS: dict[str, Section] = {
     "latency": latency,
+    "inside": inside,
+    "density": density,
 }
 """By the name that --only takes."""

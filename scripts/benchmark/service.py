@@ -15,6 +15,7 @@ from typing import BinaryIO
 import msgspec
 
 from benchmark.client import Connection
+from jail.settings import Settings
 
 START_SECONDS = 60
 _LOG_BYTES = 4000
@@ -27,19 +28,29 @@ class Service(msgspec.Struct, frozen=True):
     pid: int
     start_ms: float
 
-    def sandboxes(self) -> int:
-        """How many sandboxes live, ready or in use: the processes that its supervisor has made."""
-        keepers = _children(self.pid)
-        supervisors = [child for keeper in keepers for child in _children(keeper)]
-        return sum(len(_children(supervisor)) for supervisor in supervisors)
+    def inits(self) -> list[int]:
+        """The first process of every sandbox that lives, ready or in use: its supervisor's children."""
+        keepers = children(self.pid)
+        supervisors = [child for keeper in keepers for child in children(keeper)]
+        return [child for supervisor in supervisors for child in children(supervisor)]
+
+    def jobs(self) -> list[int]:
+        """The first process of every job that runs."""
+        return [job for init in self.inits() for job in children(init)]
 
     def await_sandboxes(self, count: int, seconds: float = START_SECONDS) -> None:
         """Wait until at least so many live. Raises OSError."""
         deadline = time.monotonic() + seconds
-        while (found := self.sandboxes()) < count:
+        while (found := len(self.inits())) < count:
             if time.monotonic() > deadline:
                 raise OSError(f"after {seconds} s there are {found} sandboxes, not {count}")
             time.sleep(0.01)
+
+
+def ready(count: int) -> dict[str, object] | None:
+    """The settings of a service that keeps so many sandboxes ready; None where there are none."""
+    names = ("ready_min", "ready_max")
+    return dict.fromkeys(names, count) if set(names) <= set(Settings.__struct_fields__) else None
 
 
 @contextmanager
@@ -92,7 +103,7 @@ def _end_of(log: BinaryIO) -> str:
     return log.read().decode(errors="replace")[-_LOG_BYTES:]
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     """The children of the main thread of a process; of one that is gone: none."""
     try:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
