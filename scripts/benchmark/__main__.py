@@ -19,7 +19,7 @@ def main() -> None:
     asked = options.parse(sys.argv[1:])
     names = asked.only or [name for name, section in SECTIONS.items() if asked.full or section.IS_PLAIN]
     rounds = ROUNDS_FULL if asked.full else ROUNDS
-    with session(asked.floor, max(10, asked.runs), rounds, asked.full, 0) as given:
+    with session(asked.floor, max(10, asked.runs), rounds, asked.full, max(2, asked.churn)) as given:
         found = _measure(given, names)
     report.show(found)
     if asked.json is not None:

@@ -16,7 +16,7 @@ from benchmark.client import Connection
 from benchmark.figures import Times
 from benchmark.floor import Floor
 from benchmark.row import Row
-from benchmark.service import Service, ready, serving
+from benchmark.service import Service, await_many, ready, serving
 from benchmark.session import Session
 from jail.cgroup.find import mounts
 
@@ -84,7 +84,7 @@ def _start(count: int) -> tuple[float, Weight | None]:
     before = _settled()
     with serving(ready(count) or {}) as service:
         began = time.monotonic()
-        service.await_sandboxes(count)
+        service.await_ready(count)
         spent_ms = service.start_ms + (time.monotonic() - began) * 1e3
         weight = _weigh(before, _settled(), [service], count) if count else None
     return spent_ms, weight
@@ -105,7 +105,7 @@ def _sleep(count: int, start_ms: float, some: tuple[float, Weight | None] | None
         for number in range(count):
             client = held.enter_context(closing(Connection(running[number % services].port)))
             client.send(body=json.dumps(_SLEEP).encode())
-        _await_jobs(running, count)
+        await_many(lambda: sum(len(service.jobs()) for service in running), count)
         seconds = time.monotonic() - began
         weight = _weigh(before, _settled(), running, count)
         beside = load.sequence(running[0].port, 50)
@@ -119,14 +119,6 @@ def slots_each(count: int) -> int:
         return count
     most = (hard - _FILES_BASE) // _FILES_PER_SLOT - _SPARE_SLOTS
     return math.ceil(count / math.ceil(count / most))
-
-
-def _await_jobs(services: Sequence[Service], count: int) -> None:
-    deadline = time.monotonic() + 30 + count / 10
-    while sum(len(service.jobs()) for service in services) < count:
-        if time.monotonic() > deadline:
-            raise OSError(f"{count} jobs do not come to sleep at once")
-        time.sleep(0.05)
 
 
 def _settled() -> memory.Memory:

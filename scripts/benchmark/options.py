@@ -2,6 +2,7 @@
 
 import argparse
 
+from benchmark import churn
 from benchmark.sections import SECTIONS
 
 
@@ -16,6 +17,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("floor", help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", metavar="SECTION", choices=SECTIONS, help=", ".join(SECTIONS))
     parser.add_argument("--full", action="store_true", help="all sections, and more rounds")
+    parser.add_argument(
+        "--churn", type=int, default=churn.SECONDS, metavar="SECONDS", help="of sustained churn (%(default)s)"
+    )
     parser.add_argument("--runs", type=int, default=100, help="jobs of a kind in a round (%(default)s)")
     parser.add_argument("--json", type=int, metavar="FILE", help="write all figures there")
     return parser.parse_args(arguments)

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from benchmark import density, inside, latency
+from benchmark import churn, density, inside, latency
 from benchmark.floor import Floor
 from benchmark.row import Row
 from benchmark.session import Session
@@ -29,5 +29,6 @@ SECTIONS: dict[str, Section] = {
     "latency": latency,
     "inside": inside,
     "density": density,
+    "churn": churn,
 }
 """By the name that --only takes."""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -38,13 +38,22 @@ class Service(msgspec.Struct, frozen=True):
         """The first process of every job that runs."""
         return [job for init in self.inits() for job in children(init)]
 
-    def await_sandboxes(self, count: int, seconds: float = START_SECONDS) -> None:
-        """Wait until at least so many live. Raises OSError."""
-        deadline = time.monotonic() + seconds
-        while (found := len(self.inits())) < count:
-            if time.monotonic() > deadline:
-                raise OSError(f"after {seconds} s there are {found} sandboxes, not {count}")
-            time.sleep(0.01)
+    def await_ready(self, count: int) -> None:
+        """Wait until at least so many sandboxes live. Raises OSError."""
+        await_many(lambda: len(self.inits()), count)
+
+    def await_jobs(self, count: int) -> None:
+        """Wait until at least so many jobs run. Raises OSError."""
+        await_many(lambda: len(self.jobs()), count)
+
+
+def await_many(look: Callable[[], int], count: int) -> None:
+    """Look until there are so many. Raises OSError after START_SECONDS."""
+    deadline = time.monotonic() + START_SECONDS
+    while (found := look()) < count:
+        if time.monotonic() > deadline:
+            raise OSError(f"after {START_SECONDS} s there are {found} of {count}")
+        time.sleep(0.01)
 
 
 def ready(count: int) -> dict[str, object] | None:
