@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from benchmark import churn, density, inside, latency
+from benchmark import churn, clients, cores, density, inside, latency, pool
 from benchmark.floor import Floor
 from benchmark.row import Row
 from benchmark.session import Session
@@ -27,6 +27,9 @@ class Section(Protocol):
 
 SECTIONS: dict[str, Section] = {
     "latency": latency,
+    "clients": clients,
+    "cores": cores,
+    "pool": pool,
     "inside": inside,
     "density": density,
     "churn": churn,
