@@ -68,4 +68,5 @@ def cells(row: Row) -> tuple[str, ...]:
     """A row as text, verdict in rich's markup."""
     to = f"x {row.to}" if row.to else ""
     verdict = _VERDICTS[row.is_met]
-    return f"  {row.name}", number(row.value), row.unit, multiple(row.ratio), to, row.aim, verdict, row.note
+    value, unit = ("", "") if row.value is None else (number(row.value), row.unit)
+    return f"  {row.name}", value, unit, multiple(row.ratio), to, row.aim, verdict, row.note

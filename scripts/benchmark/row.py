@@ -4,10 +4,13 @@ import msgspec
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """`value` in `unit`; `ratio` of it `to` something; the aim is one of the ratio if there is one."""
+    """`value` in `unit`; `ratio` of it `to` something; the aim is one of the ratio if there is one.
+
+    None of them: nothing could be measured, and the note says why.
+    """
 
     name: str
-    value: float
+    value: float | None = None
     unit: str = "ms"
     ratio: float | None = None
     to: str = ""
@@ -19,6 +22,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     def is_met(self) -> bool | None:
         """Whether the aim is met; None where there is none."""
         figure = self.value if self.ratio is None else self.ratio
+        if figure is None:
+            return None
         if self.at_most is not None:
             return figure <= self.at_most
         if self.at_least is not None:

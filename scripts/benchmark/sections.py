@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from benchmark import churn, clients, cores, density, inside, latency, pool
+from benchmark import churn, clients, cores, density, inside, latency, peers, pool
 from benchmark.floor import Floor
 from benchmark.row import Row
 from benchmark.session import Session
@@ -30,6 +30,7 @@ SECTIONS: dict[str, Section] = {
     "clients": clients,
     "cores": cores,
     "pool": pool,
+    "peers": peers,
     "inside": inside,
     "density": density,
     "churn": churn,
