@@ -5,6 +5,8 @@ import argparse
 from benchmark import churn
 from benchmark.sections import SECTIONS
 
+EXPLAIN = ("explain", "calls")
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options; ends the process when they are wrong.
@@ -16,6 +18,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=about)
     parser.add_argument("floor", help=argparse.SUPPRESS)
     parser.add_argument("--only", nargs="+", metavar="SECTION", choices=SECTIONS, help=", ".join(SECTIONS))
+    parser.add_argument(
+        "--explain",
+        dest="only",
+        action="store_const",
+        const=EXPLAIN,
+        help="only where the time of a job goes: " + ", ".join(EXPLAIN),
+    )
     parser.add_argument("--full", action="store_true", help="all sections, and more rounds")
     parser.add_argument(
         "--churn", type=int, default=churn.SECONDS, metavar="SECONDS", help="of sustained churn (%(default)s)"

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from benchmark import churn, clients, cores, density, inside, latency, peers, pool
+from benchmark import calls, churn, clients, cores, density, explain, inside, latency, peers, pool
 from benchmark.floor import Floor
 from benchmark.row import Row
 from benchmark.session import Session
@@ -31,6 +31,8 @@ SECTIONS: dict[str, Section] = {
     "cores": cores,
     "pool": pool,
     "peers": peers,
+    "explain": explain,
+    "calls": calls,
     "inside": inside,
     "density": density,
     "churn": churn,

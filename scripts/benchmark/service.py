@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -30,9 +30,14 @@ class Service(msgspec.Struct, frozen=True):
 
     def inits(self) -> list[int]:
         """The first process of every sandbox that lives, ready or in use: its supervisor's children."""
-        keepers = children(self.pid)
-        supervisors = [child for keeper in keepers for child in children(keeper)]
-        return [child for supervisor in supervisors for child in children(supervisor)]
+        return children(self.supervisor())
+
+    def supervisor(self) -> int:
+        """Its process. Raises OSError when there is none."""
+        for keeper in children(self.pid):
+            for supervisor in children(keeper):
+                return supervisor
+        raise OSError("the service has no supervisor")
 
     def jobs(self) -> list[int]:
         """The first process of every job that runs."""
@@ -64,11 +69,14 @@ def ready(count: int) -> dict[str, object] | None:
 
 @contextmanager
 def serving(
-    settings: Mapping[str, object] | None = None, processors: set[int] | None = None
+    settings: Mapping[str, object] | None = None,
+    processors: set[int] | None = None,
+    wrapper: Sequence[str] = (),
 ) -> Iterator[Service]:
     """`jail serve` on a free port for as long as the context lasts, all of it on these processors.
 
-    `settings` by their names: `{"slots": 1000}` is JAIL_SLOTS. Raises OSError when it does not start.
+    `settings` by their names: `{"slots": 1000}` is JAIL_SLOTS. `wrapper`: a command that runs it; then
+    `pid` is the wrapper's. Raises OSError when it does not start.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -77,7 +85,7 @@ def serving(
         began = time.monotonic()
         process = subprocess.Popen(
             # -P: the installed package, also where the current directory is a checkout.
-            [sys.executable, "-P", "-m", "jail", "serve"],
+            [*wrapper, sys.executable, "-P", "-m", "jail", "serve"],
             env={**os.environ, **variables, "JAIL_ADDRESS": f"127.0.0.1:{port}"},
             stdout=log,
             stderr=subprocess.STDOUT,
