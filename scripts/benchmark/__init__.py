@@ -11,6 +11,8 @@ session     what every section is given: how much to measure, with what, and whe
 sections    the parts of the benchmark, in order; each is one module
 row, report the table of all of them, with ratios and aims
 record      all that one run found, as JSON
+plots, page the same as SVG, and as docs/performance.md
+options     what scripts/bench may be told
 
 A section is a module with TITLE, IS_PLAIN (whether it is measured without --full), Figures (a frozen
 struct: what it finds), `measure(session) -> Figures` and `rows(figures, floor) -> Iterator[Row]`. It

@@ -3,9 +3,11 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from typing import BinaryIO
 
-from benchmark import machine, options, record, report
+from benchmark import machine, options, page, plots, record, report
 from benchmark.record import Record
 from benchmark.sections import SECTIONS
 from benchmark.session import Session, UnavailableError, session
@@ -17,14 +19,28 @@ def main() -> None:
     """Run the benchmark."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     asked = options.parse(sys.argv[1:])
+    if asked.kept is None:
+        found = _measured(asked)
+    else:
+        with os.fdopen(asked.kept, "rb") as file:
+            found = record.decode(file.read())
+    report.show(found)
+    _write(asked.json, lambda file: file.write(record.encode(found)))
+    _write(asked.plots, lambda file: page.pack(plots.draw(found), file))
+    _write(asked.write, lambda file: page.pack(page.files(found), file))
+
+
+def _write(descriptor: int | None, put: Callable[[BinaryIO], object]) -> None:
+    if descriptor is not None:
+        with os.fdopen(descriptor, "wb") as file:
+            put(file)
+
+
+def _measured(asked: Namespace) -> Record:
     names = asked.only or [name for name, section in SECTIONS.items() if asked.full or section.IS_PLAIN]
     rounds = ROUNDS_FULL if asked.full else ROUNDS
     with session(asked.floor, max(10, asked.runs), rounds, asked.full, max(2, asked.churn)) as given:
-        found = _measure(given, names)
-    report.show(found)
-    if asked.json is not None:
-        with os.fdopen(asked.json, "wb") as file:
-            file.write(record.encode(found))
+        return _measure(given, names)
 
 
 def _measure(given: Session, names: Sequence[str]) -> Record:
