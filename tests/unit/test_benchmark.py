@@ -1,10 +1,12 @@
 """The pure parts of scripts/bench: percentiles, the floor's figures, rows with their aims, the record."""
 
 import inspect
+import io
+import tarfile
 
 import msgspec
 import pytest
-from benchmark import figures, floor, record
+from benchmark import clients, cores, figures, floor, options, page, plots, pool, record
 from benchmark.figures import Times
 from benchmark.floor import Floor
 from benchmark.latency import Figures, Round
@@ -106,3 +108,53 @@ def test_a_record_comes_back_as_it_was_written():
     assert record.rows(again) == record.rows(found)
     assert (again.machine, again.missing) == (MACHINE, found.missing)
     assert [aim.is_met for aim in again.aims] == [False] * 4
+
+
+def test_a_page_has_every_row_and_no_bar_that_is_not_a_cell_s():
+    rows = {"floor": [Row(name="a|b", value=1.5, ratio=3.0, to="bare", at_most=3.5, note="c\nd")]}
+    header, rule, title, row, missing = page.table(rows, {"latency": "no service"}).splitlines()
+    assert header.count("|") == rule.count("|") == title.count("|") == missing.count("|") == 6
+    assert row == r"| a\|b | 1.50 ms | 3.00 x bare | at most 3.5: met | c d |"
+    assert "no service" in missing
+
+
+def test_the_page_is_the_template_with_a_run_in_it():
+    found = Record(machine=MACHINE, floors=(FLOOR,), figures={"latency": latency(1.75, 2.6, 500, 50)})
+    text = page.page(found, ["latency-load.svg"])
+    assert "a processor, 24 GiB, Linux 6.18.1, cgroup v2" in text
+    assert "| one client: p50 | 1.75 ms | 3.50 x bare | at most 3.5: met |" in text
+    assert "![latency load](latency-load.svg)" in text
+    assert "$" not in text
+
+
+def test_what_is_packed_can_be_unpacked():
+    file = io.BytesIO()
+    page.pack({"a.svg": b"<svg/>", "b.md": b"# b"}, file)
+    file.seek(0)
+    with tarfile.open(fileobj=file) as archive:
+        found = {about.name: archive.extractfile(about).read() for about in archive}
+    assert found == {"a.svg": b"<svg/>", "b.md": b"# b"}
+
+
+def test_plots_are_small_and_the_same_each_time():
+    pytest.importorskip("matplotlib")
+    loads = tuple(Load(n, 400.0, Times(n, 2 * n, 100)) for n in (1, 2, 4))
+    pinned = (cores.Pinned(1, (200.0,), 0.1), cores.Pinned(2, (380.0,), 0.2))
+    once = pool.Round(Times(1, 2, 3), Times(1, 2, 3), loads[0])
+    figures = {
+        "clients": clients.Figures(loads),
+        "cores": cores.Figures(pinned),
+        "pool": pool.Figures((pool.Kept(0, (once,)), pool.Kept(4, (once,)))),
+    }
+    found = Record(machine=MACHINE, floors=(FLOOR,), figures=figures)
+    drawn = plots.draw(found)
+    assert list(drawn) == ["latency-load.svg", "throughput-processors.svg", "throughput-ready.svg"]
+    assert all(b"<text" in svg and len(svg) < 30_000 for svg in drawn.values())
+    assert plots.draw(found) == drawn
+
+
+def test_sections_are_named_one_by_one_and_explain_names_its_own():
+    assert options.parse(["floor", "--only", "latency", "cores"]).only == ["latency", "cores"]
+    assert set(options.parse(["floor", "--explain"]).only) <= set(SECTIONS)
+    with pytest.raises(SystemExit):
+        options.parse(["floor", "--only", "nothing"])
