@@ -113,10 +113,10 @@ def check(limits: Limits, ceilings: Limits) -> Limits:
 
 
 def resolve(request: LimitsRequest, defaults: Limits, ceilings: Limits) -> Limits:
-    """The limits of a job: what was asked, else the defaults; raises LimitError."""
+    """The limits of a job: what was asked, else `defaults`, which are in range; raises LimitError."""
     asked = {
         field: value
         for field in LimitsRequest.__struct_fields__
         if (value := getattr(request, field)) is not None
     }
-    return check(msgspec.structs.replace(defaults, **asked), ceilings)
+    return check(msgspec.structs.replace(defaults, **asked), ceilings) if asked else defaults

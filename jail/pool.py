@@ -132,9 +132,7 @@ class Pool:
             return
         target = self._target()
         for _ in range(target + len(self._turns) - len(self._ready) - len(self.tasks)):
-            task = asyncio.create_task(self._make_one())
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            self.tasks.add(asyncio.create_task(self._make_one()))
         while len(self._ready) > target:
             self._ready.popleft().close()
         if self._later is None and target > self._size.minimum:
@@ -146,13 +144,17 @@ class Pool:
 
     async def _make_one(self) -> None:
         try:
-            made = await self._make()
+            self._hand_out(await self._make())
         except (SandboxError, OSError) as error:
             # Whoever waits is told. Nobody does: the next to come will try again.
             turn = self._next_turn()
             if turn is not None:
                 turn.set_exception(error)
-            return
+        finally:
+            # Here, and not when the task is found to be done: what it made would be counted twice meanwhile.
+            self.tasks.discard(asyncio.current_task())
+
+    def _hand_out(self, made: Ready) -> None:
         self._memory_bytes = max(1, made.memory_bytes)
         turn = self._next_turn()
         if turn is not None:

@@ -48,14 +48,15 @@ class Sandbox:
     @property
     def alive(self) -> bool:
         """Whether it still waits for its job, or for the end of it."""
-        return not self._ended.done()
+        return not (self._ended.done() or self._supervisor.lost.is_set())
 
     def limit(self, limits: cgroup.Limits) -> None:
         """Set the limits of its cgroup. Raises OSError."""
         self._group.limit(limits)
 
     def start(self, start: Start) -> None:
-        """Start its one job."""
+        """Start its one job. Raises OSError."""
+        self._group.begin()
         self._supervisor.start(self._slot, start)
 
     async def ended(self) -> Report:

@@ -119,6 +119,11 @@ class SpecError(ValueError):
         self.detail = detail
 
 
+_REQUEST = msgspec.json.Decoder(Request)
+
+# An object becomes a tuple of pairs, a number is left as it stands: some are too long for int().
+_PAIRS = json.JSONDecoder(object_pairs_hook=tuple, parse_int=str, parse_float=str)
+
 # msgspec ends its messages with the place: "... - at `$.limits.cpu_ms`".
 _PLACE = re.compile(r"^(?P<detail>.*?)(?: - at (?P<key>key in )?`\$(?P<path>.*)`)?$", re.DOTALL)
 _UNKNOWN = re.compile(r"unknown field `(?P<name>.*)`$")
@@ -137,13 +142,13 @@ def _type_error(error: msgspec.ValidationError) -> SpecError:
 def decode(body: bytes) -> Request:
     """Read a JSON body into a Request; raises SpecError for bad JSON, fields, types and repeated names."""
     try:
-        request = msgspec.json.decode(body, type=Request)
+        request = _REQUEST.decode(body)
+        pairs = _PAIRS.decode(body.decode())
     except msgspec.ValidationError as error:
         raise _type_error(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SpecError("", f"the body is not JSON in UTF-8: {error}") from None
-    # An object becomes a tuple of pairs, a number is left as it stands: some are too long for int().
-    _check_unique("", json.loads(body, object_pairs_hook=tuple, parse_int=str, parse_float=str))
+    _check_unique("", pairs)
     return request
 
 
@@ -227,8 +232,9 @@ def _env(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def _check_strings(spec: JobSpec) -> None:
-    strings = (*spec.argv, *(f"{name}={value}" for name, value in spec.env.items()))
-    total = sum(len(string.encode()) + 1 for string in strings)
+    strings = (*spec.argv, *map("=".join, spec.env.items()), "")
+    # Each ends with a NUL.
+    total = len("\0".join(strings).encode())
     # execve(2) gives a quarter of the stack to arguments and environment together.
     maximum = min(STRINGS_BYTES_MAX, spec.limits.stack_bytes // 4)
     if total > maximum:

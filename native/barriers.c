@@ -66,7 +66,7 @@ int keep_own_descriptors(struct sandbox *sandbox, int *index)
 	return close_all_but(keep, count);
 }
 
-/* In cgroup v2 we are already: clone3() put us there. The namespace then hides all above. */
+/* In cgroup v2 we are already: clone3() put us there. */
 int join_cgroup(struct sandbox *sandbox, int *index)
 {
 	for (uint32_t i = 0; i < sandbox->make->joins; i++) {
@@ -75,8 +75,16 @@ int join_cgroup(struct sandbox *sandbox, int *index)
 			return errno;
 		close(sandbox->joins[i]);
 	}
-	*index = DESCRIPTORS_MAX;
-	return unshare(CLONE_NEWCGROUP) ? errno : 0;
+	return 0;
+}
+
+/* The time namespace is that of pid 2 and whatever comes from it: time_namespaces(7). */
+int enter_namespaces(struct sandbox *sandbox, int *index)
+{
+	const int namespaces = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+
+	(void)index;
+	return unshare(namespaces | (sandbox->make->time_namespace ? CLONE_NEWTIME : 0)) ? errno : 0;
 }
 
 int become_root_of_sandbox(struct sandbox *sandbox, int *index)
@@ -143,20 +151,20 @@ int start_session(struct sandbox *sandbox, int *index)
  * kernel counts per user and not per cgroup.
  */
 static const struct {
-	const char *path, *value;
+	const char *name, *value;
 } nesting[] = {
-	{ "/proc/sys/user/max_user_namespaces", "0" },
-	{ "/proc/sys/user/max_pid_namespaces", "0" },
-	{ "/proc/sys/user/max_mnt_namespaces", "0" },
-	{ "/proc/sys/user/max_net_namespaces", "0" },
-	{ "/proc/sys/user/max_ipc_namespaces", "0" },
-	{ "/proc/sys/user/max_uts_namespaces", "0" },
-	{ "/proc/sys/user/max_cgroup_namespaces", "0" },
-	{ "/proc/sys/user/max_time_namespaces", "0" },
-	{ "/proc/sys/user/max_inotify_instances", "16" },
-	{ "/proc/sys/user/max_inotify_watches", "1024" },
-	{ "/proc/sys/user/max_fanotify_groups", "0" },
-	{ "/proc/sys/user/max_fanotify_marks", "0" },
+	{ "max_user_namespaces", "0" },
+	{ "max_pid_namespaces", "0" },
+	{ "max_mnt_namespaces", "0" },
+	{ "max_net_namespaces", "0" },
+	{ "max_ipc_namespaces", "0" },
+	{ "max_uts_namespaces", "0" },
+	{ "max_cgroup_namespaces", "0" },
+	{ "max_time_namespaces", "0" },
+	{ "max_inotify_instances", "16" },
+	{ "max_inotify_watches", "1024" },
+	{ "max_fanotify_groups", "0" },
+	{ "max_fanotify_marks", "0" },
 };
 
 /* An image may have put something else where we write: what is written must reach the kernel. */
@@ -167,26 +175,34 @@ static bool is_of_proc(int fd)
 	return fstatfs(fd, &about) == 0 && about.f_type == PROC_SUPER_MAGIC;
 }
 
+static int set_maximum(int settings, const char *name, const char *value)
+{
+	ssize_t length = (ssize_t)strlen(value);
+	int fd = openat(settings, name, O_WRONLY | O_CLOEXEC), error = 0;
+
+	/* A kernel without the file was built without the object. */
+	if (fd < 0)
+		return errno == ENOENT ? 0 : errno;
+	if (write(fd, value, (size_t)length) != length)
+		error = errno;
+	close(fd);
+	return error;
+}
+
 int forbid_nesting(struct sandbox *sandbox, int *index)
 {
-	(void)sandbox;
-	for (size_t i = 0; i < COUNT(nesting); i++) {
-		size_t length = strlen(nesting[i].value);
-		int fd = open(nesting[i].path, O_WRONLY | O_CLOEXEC);
+	int settings = open("/proc/sys/user", O_PATH | O_DIRECTORY | O_CLOEXEC), error;
 
+	(void)sandbox;
+	if (settings < 0)
+		return errno;
+	error = is_of_proc(settings) ? 0 : EXDEV;
+	for (size_t i = 0; !error && i < COUNT(nesting); i++) {
 		*index = (int)i;
-		/* A kernel without the file was built without the object. */
-		if (fd < 0 && errno == ENOENT)
-			continue;
-		if (fd < 0)
-			return errno;
-		if (!is_of_proc(fd))
-			return EXDEV;
-		if (write(fd, nesting[i].value, length) != (ssize_t)length)
-			return errno;
-		close(fd);
+		error = set_maximum(settings, nesting[i].name, nesting[i].value);
 	}
-	return 0;
+	close(settings);
+	return error;
 }
 
 int set_hostname(struct sandbox *sandbox, int *index)

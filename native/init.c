@@ -1,15 +1,16 @@
 /*
- * init.c - pid 1 of a sandbox, from the fork of pid 2 on: reap, report, end what is left.
+ * init.c - pid 1 of a sandbox, from the fork of pid 2 on: reap, report, exit.
  *
- * What the job left behind holds no answer back: once the job's main process is dead, init kills all that
- * is left and says when it was the last. Then it waits to be killed, since its own end takes the kernel a
- * while, and everything that the sandbox is made of ends with it.
+ * Its exit ends the sandbox: the kernel kills whatever else lives in the pid namespace, so nothing that
+ * the job left behind holds an answer back. But where nothing is left init stays, and says so: the end of
+ * all that a sandbox is made of takes the kernel longer than a short job does, and nobody has to wait for it.
  */
 #include "setup.h"
 
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -33,35 +34,31 @@ static int report_exit(const struct sandbox *sandbox, int status)
 	return tell(sandbox, &news, NULL, 0);
 }
 
-/*
- * Kill all others and wait until there are none. kill(2) reaches everything in a pid namespace but its
- * init, and no fork escapes it; who loses its parent meanwhile becomes our child before the parent can be
- * waited for.
- */
-static int end_all_others(void)
+/* Everything in a pid namespace but its init descends from init: without a child it is alone. */
+static bool is_alone(void)
 {
-	if (kill(-1, SIGKILL) && errno != ESRCH)
-		return errno;
-	while (waitpid(-1, NULL, __WALL) > 0 || errno == EINTR)
+	while (waitpid(-1, NULL, WNOHANG | __WALL) > 0)
 		;
-	return errno == ECHILD ? 0 : errno;
+	return errno == ECHILD;
 }
 
-/* The supervisor kills us when nobody needs /box any more; or it is dead, and its end of the socket closed. */
+/*
+ * Alone, we say so and wait: the supervisor kills us when nobody needs /box any more, or it is dead, and its
+ * end of the socket closed. Otherwise our own end is what ends the others, and the supervisor sees that.
+ */
 static _Noreturn void report_end(const struct sandbox *sandbox, int status)
 {
 	struct news news = { .header.type = TYPE_EMPTY };
 	struct pollfd supervisor = { .fd = sandbox->control };
-	int error = report_exit(sandbox, status);
 
-	if (!error)
-		error = end_all_others();
+	if (report_exit(sandbox, status) || !is_alone())
+		_exit(0);
 	news.clock_ns = clock_now();
-	if (!error)
-		error = tell(sandbox, &news, NULL, 0);
-	while (!error && poll(&supervisor, 1, -1) < 0 && errno == EINTR)
+	if (tell(sandbox, &news, NULL, 0))
+		_exit(1);
+	while (poll(&supervisor, 1, -1) < 0 && errno == EINTR)
 		;
-	_exit(error ? 1 : 0);
+	_exit(0);
 }
 
 /* Reap all that have died; does not come back when the job's main process is among them. */

@@ -45,6 +45,7 @@ enum stage {
 	STAGE_ID_MAPS,
 	STAGE_DESCRIPTORS,
 	STAGE_CGROUP,
+	STAGE_NAMESPACES,
 	STAGE_MAPS,
 	STAGE_SIGNALS,
 	STAGE_PARENT,
@@ -201,7 +202,10 @@ struct file {
 	uint32_t path_bytes; /* with the NUL */
 };
 
-/* Kill, open or release; a released slot is told of once more, when it is gone. For open, the path beneath /box stands after the struct, ended by a NUL. */
+/*
+ * Kill, open or release; a released slot is told of once more, when it is gone. For open, the path beneath
+ * /box stands after the struct, ended by a NUL.
+ */
 struct ask {
 	struct header header;
 	uint32_t path_bytes; /* with the NUL */

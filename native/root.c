@@ -6,8 +6,9 @@
  *   /dev        tmpfs with five harmless devices, read-only
  *   /dev/shm, /tmp, /box    tmpfs of the job's own, bounded in bytes and in inodes
  *
- * Until enter_root() the working directory is the new root and every target is relative to it.
- * The image is the operator's: its mount points are directories, never links, or the step fails.
+ * Between mount_root() and enter_root() every step begins and ends with the new root as working directory,
+ * and finds its targets from there. The image is the operator's: its mount points are directories, never
+ * links, or the step fails. What is mounted on one is mounted on ".", from within.
  */
 #include "setup.h"
 
@@ -27,17 +28,76 @@
 #define UNSIZED "size=4k,nr_inodes=2,"
 /* Documentation/admin-guide/devices.txt: character device 1:3. */
 #define NULL_DEVICE makedev(1, 3)
+#define MASK_OPTIONS "size=4k,nr_inodes=1,mode=0555"
 #define DEV_OPTIONS "size=16k,nr_inodes=32,mode=0755"
 
-/* A mount point beneath `root` that is what it seems: no link on the way, not out of the root. */
-static int open_target(int root, const char *path, uint64_t flags)
+/* A mount point beneath `root` that is what it seems: a directory, no link on the way, not out of the root. */
+static int open_target(int root, const char *path)
 {
 	struct open_how how = {
-		.flags = O_PATH | O_CLOEXEC | O_NOFOLLOW | flags,
+		.flags = O_PATH | O_CLOEXEC | O_NOFOLLOW | O_DIRECTORY,
 		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
 	};
 
 	return (int)syscall(SYS_openat2, root, path, &how, sizeof how);
+}
+
+static int open_here(int *root)
+{
+	*root = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return *root < 0 ? errno : 0;
+}
+
+static int go_into(int root, const char *target)
+{
+	int fd = open_target(root, target), error = 0;
+
+	if (fd < 0)
+		return errno;
+	if (fchdir(fd))
+		error = errno;
+	close(fd);
+	return error;
+}
+
+/* Back to where open_here() was; the first error stays. */
+static int go_back(int root, int error)
+{
+	if (root < 0)
+		return error;
+	if (fchdir(root) && !error)
+		error = errno;
+	close(root);
+	return error;
+}
+
+/* The working directory is then what the mount lies upon. */
+static int mount_on(int root, const char *target, const char *type, unsigned long flags, const char *options)
+{
+	int error = go_into(root, target);
+
+	if (!error && mount(type, ".", type, flags, options))
+		error = errno;
+	return error;
+}
+
+/* The working directory is then the root of the mount. */
+static int mount_and_enter(int root, const char *target, const char *type, unsigned long flags,
+			   const char *options)
+{
+	int error = mount_on(root, target, type, flags, options);
+
+	return error ? error : go_into(root, target);
+}
+
+/* Whether what was mounted lies where it should. */
+static int check_type(const char *path, long magic)
+{
+	struct statfs system;
+
+	if (statfs(path, &system))
+		return errno;
+	return system.f_type == magic ? 0 : EXDEV;
 }
 
 /* The path through which an open descriptor is named to mount(2). */
@@ -55,27 +115,6 @@ static const char *descriptor_path(int fd, char path[32])
 		path[length++] = digits[--count];
 	path[length] = 0;
 	return path;
-}
-
-static int mount_beneath(int root, const char *source, const char *target, const char *type,
-			 unsigned long flags, const char *options)
-{
-	uint64_t kind = flags & MS_BIND ? 0 : O_DIRECTORY;
-	int fd = open_target(root, target, kind), error = 0;
-	char path[32];
-
-	if (fd < 0)
-		return errno;
-	if (mount(source, descriptor_path(fd, path), type, flags, options))
-		error = errno;
-	close(fd);
-	return error;
-}
-
-static int mount_on(const char *source, const char *target, const char *type, unsigned long flags,
-		    const char *options)
-{
-	return mount_beneath(AT_FDCWD, source, target, type, flags, options);
 }
 
 int make_mounts_private(struct sandbox *sandbox, int *index)
@@ -97,38 +136,48 @@ static int overlay_options(char *options, size_t capacity, const char *lower)
 	return 0;
 }
 
+/* Not from within: the layers' paths are relative to the working directory. */
+static int mount_overlay(int root, const char *target, const char *lower)
+{
+	/* Without an upper directory an overlay is read-only by nature; MS_RDONLY says it once more. */
+	const unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV;
+	char options[PATH_BYTES_MAX], path[32];
+	int error = overlay_options(options, sizeof options, lower), fd;
+
+	if (error)
+		return error;
+	fd = open_target(root, target);
+	if (fd < 0)
+		return errno;
+	if (mount("overlay", descriptor_path(fd, path), "overlay", flags, options))
+		error = errno;
+	close(fd);
+	return error;
+}
+
 /*
- * Without an upper directory an overlay is read-only by nature; MS_RDONLY says it once more.
  * The first overlay is the root itself, the others lie on directories in it. Paths of the plan are
  * relative to the service's private directory, where we still are: the ids of this sandbox may not
  * be allowed to walk there from the top.
  */
 int mount_root(struct sandbox *sandbox, int *index)
 {
-	const unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV;
 	const char *place = (const char *)(sandbox->make + 1);
 	const char *target = place + strlen(place) + 1;
-	char options[PATH_BYTES_MAX];
-	int root = AT_FDCWD, error = 0;
+	int root = -1, error = 0;
 
 	for (uint32_t i = 0; !error && i < sandbox->make->overlays; i++) {
 		const char *lower = target + strlen(target) + 1;
 
 		*index = (int)i;
-		error = overlay_options(options, sizeof options, lower);
-		if (!error)
-			error = mount_beneath(root, "overlay", i ? target : place, "overlay", flags, options);
-		if (!error && root < 0)
+		error = mount_overlay(i ? root : AT_FDCWD, i ? target : place, lower);
+		if (!error && !i)
 			root = open(place, O_PATH | O_DIRECTORY | O_CLOEXEC);
-		if (root < 0 && !error)
+		if (!error && root < 0)
 			error = errno;
 		target = lower + strlen(lower) + 1;
 	}
-	if (!error && fchdir(root))
-		error = errno;
-	if (root >= 0)
-		close(root);
-	return error;
+	return go_back(root, error);
 }
 
 /*
@@ -137,105 +186,122 @@ int mount_root(struct sandbox *sandbox, int *index)
  * behind an empty tmpfs.
  */
 static const char *const masked_files[] = {
-	"proc/bootconfig", "proc/cmdline", "proc/config.gz", "proc/diskstats",
-	"proc/interrupts", "proc/iomem", "proc/ioports", "proc/kallsyms",
-	"proc/kcore", "proc/key-users", "proc/keys", "proc/latency_stats", "proc/locks",
-	"proc/modules", "proc/partitions", "proc/sched_debug", "proc/softirqs",
-	"proc/sysrq-trigger", "proc/timer_list",
+	"bootconfig", "cmdline",   "config.gz", "diskstats",	 "interrupts", "iomem",	    "ioports",
+	"kallsyms",   "kcore",	   "key-users", "keys",		 "latency_stats", "locks",  "modules",
+	"partitions", "sched_debug", "softirqs", "sysrq-trigger", "timer_list",
 };
 
 static const char *const masked_directories[] = {
-	"proc/acpi", "proc/asound", "proc/bus", "proc/driver", "proc/dynamic_debug",
-	"proc/fs",   "proc/irq",    "proc/scsi", "proc/sysvipc", "proc/tty",
+	"acpi", "asound", "bus", "driver", "dynamic_debug", "fs", "irq", "scsi", "sysvipc", "tty",
 };
 
-/* Whether the masked path leads where it should: to the null device, or to an empty tmpfs. */
-static int check_mask(const char *target)
+static int mask_file(const char *name)
 {
-	int fd = open_target(AT_FDCWD, target, 0), error = 0;
-	struct statfs system;
 	struct stat about;
 
-	if (fd < 0)
+	if (mount("/dev/null", name, NULL, MS_BIND, NULL) || lstat(name, &about))
 		return errno;
-	if (fstat(fd, &about) || fstatfs(fd, &system))
-		error = errno;
-	else if (S_ISDIR(about.st_mode) ? system.f_type != TMPFS_MAGIC :
-					  !S_ISCHR(about.st_mode) || about.st_rdev != NULL_DEVICE)
-		error = EXDEV;
-	close(fd);
-	return error;
+	return S_ISCHR(about.st_mode) && about.st_rdev == NULL_DEVICE ? 0 : EXDEV;
 }
 
-/* A kernel that was built without the file has nothing there to hide. */
-static int mask(const char *source, const char *target, const char *type, unsigned long flags)
+/* One tmpfs for all, at `empty` once there is one: the rest of a mount costs a quarter of a superblock. */
+static int mask_directory(const char **empty, const char *name)
 {
-	int error = mount_on(source, target, type, flags, type ? "size=4k,nr_inodes=1,mode=0555" : NULL);
+	const unsigned long flags = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC;
 
-	if (error == ENOENT)
-		return 0;
-	return error ? error : check_mask(target);
+	if (*empty ? mount(*empty, name, NULL, MS_BIND, NULL) :
+		     mount("tmpfs", name, "tmpfs", flags, MASK_OPTIONS))
+		return errno;
+	*empty = name;
+	return check_type(name, TMPFS_MAGIC);
+}
+
+/* In the root of a procfs, where every name is the kernel's own: one that it was built without hides nothing. */
+static int mask_all(int *index)
+{
+	const char *empty = NULL;
+	int error = 0;
+
+	for (size_t i = 0; !error && i < COUNT(masked_files); i++) {
+		*index = (int)i + 1;
+		error = mask_file(masked_files[i]);
+		error = error == ENOENT ? 0 : error;
+	}
+	for (size_t i = 0; !error && i < COUNT(masked_directories); i++) {
+		*index = (int)(COUNT(masked_files) + i + 1);
+		error = mask_directory(&empty, masked_directories[i]);
+		error = error == ENOENT ? 0 : error;
+	}
+	return error;
 }
 
 int mount_proc(struct sandbox *sandbox, int *index)
 {
-	const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
-	int error = mount_on("proc", "proc", "proc", flags, NULL);
+	int root, error = open_here(&root);
 
 	(void)sandbox;
-	for (size_t i = 0; !error && i < COUNT(masked_files); i++) {
-		*index = (int)i + 1;
-		error = mask("/dev/null", masked_files[i], NULL, MS_BIND);
-	}
-	for (size_t i = 0; !error && i < COUNT(masked_directories); i++) {
-		*index = (int)(COUNT(masked_files) + i + 1);
-		error = mask("tmpfs", masked_directories[i], "tmpfs", flags | MS_RDONLY);
-	}
-	return error;
+	if (!error)
+		error = mount_and_enter(root, "proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+	if (!error)
+		error = check_type(".", PROC_SUPER_MAGIC);
+	if (!error)
+		error = mask_all(index);
+	return go_back(root, error);
 }
 
 static const struct {
-	const char *source, *target;
+	const char *source, *name;
 } devices[] = {
-	{ "/dev/null", "dev/null" },	 { "/dev/zero", "dev/zero" },	  { "/dev/full", "dev/full" },
-	{ "/dev/random", "dev/random" }, { "/dev/urandom", "dev/urandom" },
+	{ "/dev/null", "null" },     { "/dev/zero", "zero" },	    { "/dev/full", "full" },
+	{ "/dev/random", "random" }, { "/dev/urandom", "urandom" },
 };
 
 static const struct {
-	const char *to, *path;
+	const char *to, *name;
 } links[] = {
-	{ "/proc/self/fd", "dev/fd" },
-	{ "/proc/self/fd/0", "dev/stdin" },
-	{ "/proc/self/fd/1", "dev/stdout" },
-	{ "/proc/self/fd/2", "dev/stderr" },
+	{ "/proc/self/fd", "fd" },
+	{ "/proc/self/fd/0", "stdin" },
+	{ "/proc/self/fd/1", "stdout" },
+	{ "/proc/self/fd/2", "stderr" },
 };
 
-static int make_device(const char *source, const char *target)
+static int make_device(const char *source, const char *name)
 {
-	int fd = open(target, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
-
-	if (fd < 0)
+	if (mknod(name, S_IFREG | 0666, 0) || mount(source, name, NULL, MS_BIND, NULL))
 		return errno;
-	close(fd);
-	return mount_on(source, target, NULL, MS_BIND, NULL);
+	return 0;
+}
+
+/* In the root of an empty tmpfs. */
+static int fill_dev(int *index)
+{
+	int error = 0;
+
+	for (size_t i = 0; !error && i < COUNT(devices); i++) {
+		*index = (int)i + 1;
+		error = make_device(devices[i].source, devices[i].name);
+	}
+	for (size_t i = 0; !error && i < COUNT(links); i++) {
+		*index = (int)(COUNT(devices) + i + 1);
+		error = symlink(links[i].to, links[i].name) ? errno : 0;
+	}
+	if (!error && mkdir("shm", 01777))
+		error = errno;
+	return error;
 }
 
 int mount_dev(struct sandbox *sandbox, int *index)
 {
-	int error = mount_on("tmpfs", "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, DEV_OPTIONS);
+	int root, error = open_here(&root);
 
 	(void)sandbox;
-	for (size_t i = 0; !error && i < COUNT(devices); i++) {
-		*index = (int)i + 1;
-		error = make_device(devices[i].source, devices[i].target);
-	}
-	for (size_t i = 0; !error && i < COUNT(links); i++) {
-		*index = (int)(COUNT(devices) + i + 1);
-		error = symlink(links[i].to, links[i].path) ? errno : 0;
-	}
-	if (!error && mkdir("dev/shm", 01777))
-		error = errno;
-	return error;
+	if (!error)
+		error = mount_and_enter(root, "dev", "tmpfs", MS_NOSUID | MS_NOEXEC, DEV_OPTIONS);
+	if (!error)
+		error = check_type(".", TMPFS_MAGIC);
+	if (!error)
+		error = fill_dev(index);
+	return go_back(root, error);
 }
 
 static const struct {
@@ -252,34 +318,33 @@ static const struct {
  * The tmpfs of /box is there twice. Below lies what outputs are read through when the job is dead:
  * read-only, and blind to links. On top lies what the job sees.
  */
-static int mount_box_twice(struct sandbox *sandbox)
+static int mount_box_twice(struct sandbox *sandbox, int root)
 {
-	const unsigned long outputs = MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOSYMFOLLOW;
-	char path[32];
-	int error = mount_on(NULL, scratch->target, NULL, MS_REMOUNT | MS_BIND | outputs, NULL);
+	struct mount_attr outputs = {
+		.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW,
+	};
 
-	if (error)
-		return error;
-	sandbox->box = open_target(AT_FDCWD, scratch->target, O_DIRECTORY);
-	if (sandbox->box < 0)
+	sandbox->box = open_target(root, scratch->target);
+	if (sandbox->box < 0 || fchdir(sandbox->box))
 		return errno;
-	error = mount_on(descriptor_path(sandbox->box, path), scratch->target, NULL, MS_BIND, NULL);
-	return error ? error : mount_on(NULL, scratch->target, NULL, MS_REMOUNT | MS_BIND | scratch->flags, NULL);
+	if (mount(".", ".", NULL, MS_BIND, NULL))
+		return errno;
+	return mount_setattr(sandbox->box, "", AT_EMPTY_PATH, &outputs, sizeof outputs) ? errno : 0;
 }
 
 int mount_scratch(struct sandbox *sandbox, int *index)
 {
-	int error = 0;
+	int root, error = open_here(&root);
 
 	for (size_t i = 0; !error && i < COUNT(scratch); i++) {
 		*index = (int)i;
-		error = mount_on("tmpfs", scratch[i].target, "tmpfs", scratch[i].flags,
-				 scratch[i].options);
+		error = mount_on(root, scratch[i].target, "tmpfs", scratch[i].flags, scratch[i].options);
 	}
-	if (error)
-		return error;
-	*index = COUNT(scratch);
-	return mount_box_twice(sandbox);
+	if (!error) {
+		*index = COUNT(scratch);
+		error = mount_box_twice(sandbox, root);
+	}
+	return go_back(root, error);
 }
 
 /* pivot_root(2), NOTES: with both arguments "." the old root comes to lie over the new one. */

@@ -4,9 +4,9 @@
  * Read this file first. The table below is the whole set-up, in order, and the order is the
  * security argument: each row says why it stands there.
  *
- * Who runs it. The supervisor, "root" of the outer user namespace only, clones a process into new
- * user, pid, mount, network, ipc, uts and (where the kernel has it) time namespaces; its cgroup
- * namespace follows once it is in its cgroup. That process is init, pid 1. It walks the first table and
+ * Who runs it. The supervisor, "root" of the outer user namespace only, clones a process into a new
+ * user and a new pid namespace; the others, mount, network, ipc, uts, cgroup and (where the kernel has
+ * it) time, follow once it is in its cgroup. That process is init, pid 1. It walks the first table and
  * forks pid 2, which will be the job: each then walks a table of its own. Both wait at the row "ready":
  * the sandbox is whole, every barrier that does not depend on a job is up, and nothing has run. When a
  * job comes, init does what needs root, gives that up and hands the rest to pid 2.
@@ -30,11 +30,13 @@ struct step {
 static const struct step sandbox_steps[] = {
 	/* The supervisor's other sockets came along: held here they would hide its death from others. */
 	{ STAGE_DESCRIPTORS, keep_own_descriptors },
-	/*
-	 * Before the ids change: the kernel lets the service's user move only a process of its own. The
-	 * cgroup namespace is made right after, so that this cgroup is its root.
-	 */
+	/* Before the ids change: the kernel lets the service's user move only a process of its own. */
 	{ STAGE_CGROUP, join_cgroup },
+	/*
+	 * In our cgroup, which is then the root of what we see and pays for them. The supervisor, which has
+	 * others to serve, clones only what cannot be entered otherwise.
+	 */
+	{ STAGE_NAMESPACES, enter_namespaces },
 	/* Until the maps are written we are nobody here and own nothing. */
 	{ STAGE_MAPS, become_root_of_sandbox },
 	/* What a parent ignores or blocks stays so across execve(): the job starts with the defaults. */

@@ -56,7 +56,7 @@ step_function make_mounts_private, mount_root, mount_proc, mount_dev, mount_scra
 step_function make_read_only, size_scratch;
 
 /* barriers.c */
-step_function keep_own_descriptors, join_cgroup, become_root_of_sandbox, reset_signals;
+step_function keep_own_descriptors, join_cgroup, enter_namespaces, become_root_of_sandbox, reset_signals;
 step_function die_with_parent, start_session, forbid_nesting, set_hostname, raise_loopback;
 step_function pin, set_rlimits, change_ids, drop_capabilities, set_no_new_privs;
 step_function bound_capabilities, restrict_speculation, restrict_files, load_filter;

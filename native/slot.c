@@ -18,6 +18,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -27,11 +28,6 @@
 #include <unistd.h>
 
 #include "setup.h"
-
-/* The cgroup namespace follows once init is in its cgroup, which becomes its root: barriers.c. */
-#define NAMESPACES                                                                            \
-	(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC |           \
-	 CLONE_NEWUTS)
 
 #define CLOSEST_LOOK_NS 500000u
 /* How long init takes to run where its job is busy. */
@@ -55,10 +51,21 @@ static void close_one(int *fd)
 	*fd = -1;
 }
 
+/*
+ * Until it has let go of it, an init that is being made holds a copy of whatever we have open: what has only
+ * been closed would go on to be heard from.
+ */
+static void close_watched(const struct slot *slot, int *fd)
+{
+	if (*fd >= 0)
+		epoll_ctl(slot->epoll, EPOLL_CTL_DEL, *fd, NULL);
+	close_one(fd);
+}
+
 void slot_clear(struct slot *slot)
 {
 	memset(slot, 0, sizeof *slot);
-	slot->control = slot->init = slot->timer = slot->oom = slot->kill = slot->job = -1;
+	slot->epoll = slot->control = slot->init = slot->timer = slot->oom = slot->kill = slot->job = -1;
 	slot->box = slot->opened = -1;
 	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
 		slot->counters[i] = -1;
@@ -108,8 +115,8 @@ static int write_id_maps(pid_t pid, const char *map)
 static pid_t clone_init(struct slot *slot, const struct make *make, int cgroup)
 {
 	struct clone_args args = {
-		.flags = NAMESPACES | CLONE_PIDFD | (make->time_namespace ? CLONE_NEWTIME : 0) |
-			 (make->born ? CLONE_INTO_CGROUP : 0),
+		/* The other namespaces take longer than all the rest here, and can be made by init itself. */
+		.flags = CLONE_NEWUSER | CLONE_NEWPID | CLONE_PIDFD | (make->born ? CLONE_INTO_CGROUP : 0),
 		.pidfd = (uint64_t)(uintptr_t)&slot->init,
 		.exit_signal = SIGCHLD,
 		.cgroup = make->born ? (uint64_t)cgroup : 0,
@@ -186,8 +193,8 @@ static void count_up(struct slot *slot)
 
 static void close_watches(struct slot *slot)
 {
-	close_one(&slot->timer);
-	close_one(&slot->oom);
+	close_watched(slot, &slot->timer);
+	close_watched(slot, &slot->oom);
 	close_one(&slot->kill);
 	close_one(&slot->job);
 	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
@@ -428,8 +435,8 @@ int slot_bury(struct slot *slot)
 	/* What init said last may not have been read yet. */
 	while (slot->control >= 0 && slot_hear(slot) == 0)
 		;
-	close_one(&slot->control);
-	close_one(&slot->init);
+	close_watched(slot, &slot->control);
+	close_watched(slot, &slot->init);
 	if (slot_lives(slot))
 		end(slot);
 	slot->unsent = slot->unsent || slot_is_gone(slot);
@@ -469,7 +476,7 @@ void slot_release(struct slot *slot)
 {
 	kill_process(slot->init);
 	close_watches(slot);
-	close_one(&slot->control);
+	close_watched(slot, &slot->control);
 	close_one(&slot->box);
 	close_one(&slot->opened);
 	slot->state = STATE_RELEASED;

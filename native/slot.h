@@ -20,6 +20,7 @@ enum state {
 /* Descriptors are -1 when there is none. */
 struct slot {
 	enum state state;
+	int epoll;   /* the supervisor's; it watches the next four */
 	int control; /* socket to init */
 	int init;    /* pidfd */
 	int job;     /* pidfd of pid 2 */

@@ -104,6 +104,7 @@ static int on_make(struct supervisor *supervisor, struct slot *slot, const struc
 	int error;
 
 	slot_clear(slot);
+	slot->epoll = supervisor->epoll;
 	slot->report.header = make->header;
 	if (slot_make(slot, make, fds))
 		return send_report(supervisor, slot);
@@ -219,7 +220,7 @@ static int on_event(struct supervisor *supervisor, enum about about, struct slot
 	case ABOUT_CONTROL:
 		return slot->control < 0 ? 0 : hear_init(supervisor, slot);
 	case ABOUT_TIMER:
-		if (slot_lives(slot) && slot_check_limits(slot))
+		if (slot->timer >= 0 && slot_check_limits(slot))
 			slot_kill(slot, CAUSE_NONE);
 		return 0;
 	case ABOUT_OOM:

@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 import uvloop
@@ -27,7 +28,8 @@ from jail import settings, spec
 from jail.engine import Engine
 from jail.run import Run
 
-READY = int(os.environ.get("JAIL_TEST_READY", "2"))
+# Taken out: jail refuses a variable that is none of its settings.
+READY = int(os.environ.pop("JAIL_TEST_READY", "2"))
 """How many sandboxes are kept ready: always so many, so that what is there can be told from what is left."""
 
 READY_SETTINGS = {"JAIL_READY_MIN": str(READY), "JAIL_READY_MAX": str(READY)}
@@ -67,6 +69,22 @@ class Processes:
             return Path(f"/proc/{pid}/comm").read_text().strip()
         except OSError:
             return ""
+
+    def sandbox(self, supervisor: int, pid: int) -> list[int]:
+        """All that live in the sandbox of a process: its init, then what comes from that; none when it is gone."""
+        parent = pid
+        while parent != supervisor:
+            init = parent
+            try:
+                parent = int(self.status(init)["PPid"])
+            except OSError:
+                return []
+        return [init, *self.descendants(init)]
+
+    def jobs(self, supervisor: int) -> list[int]:
+        """Those beneath a supervisor that execute another program than it does: no init, and none that waits."""
+        own = {self.name(supervisor), ""}
+        return [pid for pid in self.descendants(supervisor) if self.name(pid) not in own]
 
     def memory_bytes(self, pid: int) -> int:
         """Its resident memory that is not of files."""
@@ -178,6 +196,12 @@ def cgroups_named() -> Callable[[str], list[Path]]:
 
 
 @pytest.fixture(scope="session")
+def ready() -> int:
+    """How many sandboxes every engine and every service keeps ready; in each live two processes."""
+    return READY
+
+
+@pytest.fixture(scope="session")
 def processes() -> Processes:
     return Processes()
 
@@ -246,7 +270,7 @@ class Service:
     def _wait_until_ready(self) -> str:
         for line in self.process.stderr:
             self.log.append(line)
-            if '"event": "ready"' in line:
+            if '"event":"ready"' in line:
                 return json.loads(line)["address"]
         self.process.wait()
         self.process.stderr.close()
@@ -274,6 +298,18 @@ class Service:
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing dies or is being made, and as many sandboxes are ready as are to be kept."""
+        told = httpx.get(f"{self.url}/metrics", timeout=DEADLINE_SECONDS).text
+        return all(f"\njail_{line}.0\n" in told for line in (f"ready {READY}", "making 0", "dying 0"))
+
+    def settle(self) -> None:
+        """Come back when it is settled. Fails at the deadline."""
+        end = time.monotonic() + DEADLINE_SECONDS
+        while not self.is_settled:
+            assert time.monotonic() < end, "the service does not come to rest"
 
     def wait(self) -> int:
         """Its exit status, once it has ended."""

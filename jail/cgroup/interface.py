@@ -66,6 +66,9 @@ class Cgroup(Protocol):
     def limit(self, limits: Limits) -> None:
         """Set the limits, as far as they are others than before. Raises OSError."""
 
+    def begin(self) -> None:
+        """Its job begins: until then it gives way to those that have one. Raises OSError."""
+
     def memory_bytes(self) -> int:
         """What is charged to it now. Raises OSError."""
 

@@ -14,6 +14,7 @@ import uvicorn
 import uvloop
 
 from jail import delegation, host, settings, shed
+from jail.cli import log
 from jail.cli.failures import explained
 from jail.engine import Engine
 from jail.errors import HostError
@@ -101,7 +102,8 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(found: Settings, listener: socket.socket) -> None:
-    _configure_log()
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    log.configure(sys.stderr.buffer)
     threads = ThreadPoolExecutor()
     asyncio.get_running_loop().set_default_executor(threads)
     async with Engine(found) as engine:
@@ -112,6 +114,8 @@ async def _serve(found: Settings, listener: socket.socket) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            # Nothing here asks where a caller is, and who calls could claim it.
+            proxy_headers=False,
             timeout_graceful_shutdown=found.drain_ms // 1000 + _LAST_ANSWERS_SECONDS,
         )
         # What it imports and makes late, so that it comes before.
@@ -128,18 +132,3 @@ def _shed(engine: Engine, threads: ThreadPoolExecutor) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
     landlock = "landlock" not in engine.means.degraded
     shed.shed(Path(engine.settings.state), engine.sandboxes.hierarchy, landlock)
-
-
-def _configure_log() -> None:
-    """One JSON object a line on stderr, so that what a job named cannot forge a line."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )

@@ -19,8 +19,7 @@ from jail.http.metrics import Metrics
 from jail.http.problems import ProblemError
 from jail.limits import MINIMA, Limits
 from jail.result import Result
-
-log = structlog.get_logger()
+from jail.run import Run
 
 
 def build(engine: Engine) -> Starlette:
@@ -56,6 +55,8 @@ class Service:
         self._rules = engine.rules
         self._metrics = Metrics(engine)
         self._openapi = openapi.describe(self._rules)
+        # Bound: else it would be put together again for every line.
+        self._log = structlog.get_logger().bind()
 
     async def run(self, request: Request) -> Response:
         """POST /v1/run: one job, answered when it has ended; a client that goes away ends it."""
@@ -63,14 +64,13 @@ class Service:
         content = await body.read(request, self._engine.settings.body_bytes)
         self._check_open()
         run = self._engine.submit(spec.parse(content, self._rules))
-        gone = asyncio.create_task(_disconnect(request))
+        watch = asyncio.create_task(_cancel_without_client(run, request))
         try:
-            await asyncio.wait((run.task, gone), return_when=asyncio.FIRST_COMPLETED)
+            result = await asyncio.shield(run.task)
         finally:
-            gone.cancel()
+            watch.cancel()
             if not run.task.done():
                 run.cancel()
-        result = await asyncio.shield(run.task)
         self._record(result)
         return _json(result)
 
@@ -144,7 +144,7 @@ class Service:
 
     def _record(self, result: Result) -> None:
         self._metrics.count(result)
-        log.info(
+        self._log.info(
             "job",
             id=result.id,
             status=result.status,
@@ -155,9 +155,10 @@ class Service:
         )
 
 
-async def _disconnect(request: Request) -> None:
+async def _cancel_without_client(run: Run, request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    run.cancel()
 
 
 def _is_known(key: str, digests: Sequence[str]) -> bool:

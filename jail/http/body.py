@@ -1,6 +1,6 @@
 """Reading a request body: of the right type, and never more of it than the cap."""
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from jail.http.problems import ProblemError
 
@@ -18,14 +18,16 @@ async def read(request: Request, cap_bytes: int) -> bytes:
         raise _too_large(cap_bytes)
     chunks: list[bytes] = []
     size = 0
-    try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > cap_bytes:
-                raise _too_large(cap_bytes)
-            chunks.append(chunk)
-    except ClientDisconnect:
-        raise ProblemError(400, "The client went away before its body was whole.") from None
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ProblemError(400, "The client went away before its body was whole.")
+        chunk, more = message["body"], message["more_body"]
+        size += len(chunk)
+        if size > cap_bytes:
+            raise _too_large(cap_bytes)
+        chunks.append(chunk)
     return b"".join(chunks)
 
 

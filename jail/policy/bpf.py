@@ -8,6 +8,8 @@ import struct
 
 # struct sock_filter: u16 code, u8 jump if true, u8 jump if false, u32 k; native byte order.
 INSTRUCTION = struct.Struct("=HBBI")
+# All bits of what an instruction loads and compares.
+WORD_MAX = 0xFFFFFFFF
 # The kernel refuses longer programs (BPF_MAXINSNS).
 INSTRUCTIONS_MAX = 4096
 

@@ -1,9 +1,11 @@
 """From a policy to the bytes that seccomp(2) loads.
 
-Three programs end to end: our `prologue` decides what a call's number alone decides, which
-the kernel then answers without running the filter at all (`cacheable`); `counting` tells the uses that
-are counted from those that are not; libseccomp's compares the arguments of the other calls, and
-kills what comes through another architecture's entry.
+libseccomp's program compares the arguments of the calls that have rules, and kills what comes through
+another architecture's entry. What it decides is read from it (`decisions`) and joined with what we decide,
+since its one default answer cannot be EPERM for calls we refuse and ENOSYS for calls we have never heard of:
+all that a call's number alone decides, which the kernel then answers without running the filter
+(`cacheable`), and the uses that are counted (`counting`). `assembly` makes one program of it, half as long
+as libseccomp's.
 """
 
 import errno
@@ -13,10 +15,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from jail.policy import arguments, bpf, numbers
+from jail.policy.assembly import assemble
 from jail.policy.binding import libseccomp
 from jail.policy.counting import counting
+from jail.policy.decisions import ARCH, NUMBER, Node, decide, read, says_go_on
 from jail.policy.numbers import PolicyError
-from jail.policy.prologue import GO_ON, prologue
 from jail.policy.simulate import Verdict, simulate
 from jail.policy.text import Policy, Rule
 
@@ -42,11 +45,10 @@ def compile_policy(policy: Policy, required: Mapping[str, tuple[int, ...]] = REQ
     job. Raises PolicyError if the policy does not allow that, libseccomp refuses a rule, or the program
     is longer than the kernel takes.
     """
-    try:
-        first = prologue(_answers(policy), bpf.RET_ERRNO | errno.ENOSYS)
-    except ValueError as error:
-        raise PolicyError(f"{policy.name}: {error}") from None
-    program = first + counting(policy.counted) + _export(_filter(policy))
+    exported = _export(_filter(policy))
+    # What is too long to read stays libseccomp's: whatever GO_ON is said of runs into it.
+    decided = _decided(policy, exported)
+    program = assemble(decided) + (exported if says_go_on(decided) else b"")
     instructions = len(program) // bpf.INSTRUCTION.size
     if instructions > bpf.INSTRUCTIONS_MAX:
         raise PolicyError(
@@ -105,12 +107,27 @@ def surface(policy: Policy) -> tuple[int, int]:
     return len(allowed - {None}), len(numbers.known())
 
 
-def _answers(policy: Policy) -> dict[int, int]:
-    """Map each known number to its answer; a number that is missing is newer than our tables."""
-    decided = dict.fromkeys(policy.allow, bpf.RET_ALLOW)
+def _decided(policy: Policy, exported: bytes) -> Node:
+    """All that the filter decides; `exported` about arguments, other architectures and x32's numbers."""
+    native = bpf.native_arch()
+    is_native = {ARCH: (native, native)}
+    answers = _answers(policy)
+    for nr in {numbers.number(rule.call) for rule in policy.rules} - {None}:
+        answers[nr] = read(exported, is_native | {NUMBER: (nr, nr)})
+    # One number past the last, so that what is newer has a run that reaches up to the x32 bit.
+    runs = [(nr, answers.get(nr, bpf.RET_ERRNO | errno.ENOSYS)) for nr in range(max(answers) + 2)]
+    runs.append((bpf.X32_BIT, read(exported, is_native | {NUMBER: (bpf.X32_BIT, bpf.WORD_MAX)})))
+    below = read(exported, {ARCH: (0, native - 1)})
+    above = read(exported, {ARCH: (native + 1, bpf.WORD_MAX)})
+    return decide(ARCH, [(0, below), (native, decide(NUMBER, runs)), (native + 1, above)])
+
+
+def _answers(policy: Policy) -> dict[int | None, Node]:
+    """What follows from each known number without rules; one that is missing is newer than our tables."""
+    decided: dict[str, Node] = dict.fromkeys(policy.allow, bpf.RET_ALLOW)
     decided |= {call: bpf.RET_ERRNO | code for call, code in policy.answers.items()}
-    decided |= {rule.call: GO_ON for rule in (*policy.rules, *policy.counted)}
-    answers = dict.fromkeys(numbers.known(), bpf.RET_ERRNO | errno.EPERM)
+    decided |= {rule.call: counting(rule) for rule in policy.counted}
+    answers: dict[int | None, Node] = dict.fromkeys(numbers.known(), bpf.RET_ERRNO | errno.EPERM)
     answers |= {numbers.number(call): answer for call, answer in decided.items()}
     # Old calls that this architecture never had, such as open on aarch64.
     answers.pop(None, None)

@@ -274,7 +274,7 @@ def rule_values(call, argument):
     ],
 )
 def test_the_filter_in_the_kernel_answers_as_its_evaluator_at_every_edge(probe, call, argument, case, kernel):
-    """Attack 44. The evaluator is held against the policy's text in tests/unit/test_policy.py."""
+    """Attack 44. The evaluator is held against the policy's text in tests/unit/test_policy_whole.py."""
     program = compiler.compile_policy(text.load("default"))
     values = with_high_bits(value & 0xFFFFFFFF for value in neighbours(rule_values(call, argument)))
     calls = [(call, *(value if part is None else part for part in case)) for value in values]

@@ -49,16 +49,16 @@ def attempt(jail: Any) -> Callable[[str, str], str]:
 
 
 @pytest.fixture(autouse=True)
-def leaves_nothing(settled: Any, processes: Any) -> Iterator[None]:
+def leaves_nothing(settled: Any, processes: Any, ready: int) -> Iterator[None]:
     """The common oracle: no process, no cgroup, no descriptor, no file, and a canary job works."""
     settled.settle()
     own, state, cgroups = processes.descriptors("self"), _files(settled), len(settled.cgroups)
-    alive = len(processes.descendants(settled.supervisor))
     yield
     assert not settled.engine.runs
     assert settled.run({"argv": ["echo", "canary"]})["stdout"]["text"] == "canary\n"
     settled.settle()
-    assert len(processes.descendants(settled.supervisor)) == alive == 2 * settled.ready
+    assert settled.ready == ready
+    assert len(processes.descendants(settled.supervisor)) == 2 * ready
     assert len(settled.cgroups) == cgroups
     assert _kinds(processes.descriptors("self")) == _kinds(own)
     assert _files(settled) == state

@@ -189,7 +189,7 @@ def test_two_sandboxes_at_once_have_four_host_ids(jail, processes, executing):
     async def scene():
         runs = [jail.submit({"argv": ["sleep", "1000"]}) for _ in range(2)]
         jobs = await executing(jail.supervisor, "sleep", 2)
-        inits = processes.children(jail.supervisor)
+        inits = [processes.sandbox(jail.supervisor, job)[0] for job in jobs]
         seen = [processes.status(pid) for pid in inits + jobs]
         for run in runs:
             run.cancel()
@@ -211,13 +211,14 @@ def test_init_and_job_have_no_capability_seen_from_outside(jail, processes, exec
     async def scene():
         run = jail.submit({"argv": ["sleep", "1000"]})
         (job,) = await executing(jail.supervisor, "sleep")
-        (init,) = processes.children(jail.supervisor)
-        seen = [processes.status(pid) for pid in (init, job)]
+        seen = [processes.status(pid) for pid in processes.sandbox(jail.supervisor, job)]
         run.cancel()
         await run.task
         return seen
 
-    for status in jail.do(scene()):
+    seen = jail.do(scene())
+    assert len(seen) == 2
+    for status in seen:
         assert {status[name] for name in CAPABILITY_SETS} == {"0" * 16}
         assert status["NoNewPrivs"] == "1"
 

@@ -117,7 +117,7 @@ def test_a_background_process_neither_delays_the_answer_nor_survives(jail, proce
     result = jail.sh(script)
     assert (result["status"], result["stdout"]["text"]) == ("ok", "done\n")
     assert result["timing"]["run_ms"] < 1000
-    assert processes.descendants(jail.supervisor) == []
+    assert processes.jobs(jail.supervisor) == []
 
 
 def test_a_daemon_neither_delays_the_answer_nor_survives(jail, program, processes):
@@ -125,7 +125,7 @@ def test_a_daemon_neither_delays_the_answer_nor_survives(jail, program, processe
     assert result["status"] == "ok"
     assert result["stdout"]["text"] in ("", "daemon\n")
     assert result["timing"]["run_ms"] < 1000
-    assert processes.descendants(jail.supervisor) == []
+    assert processes.jobs(jail.supervisor) == []
 
 
 def test_a_job_whose_main_thread_is_a_zombie_ends_with_its_last_thread(jail, program):

@@ -53,8 +53,8 @@ def test_why_a_supervisor_ended_is_told(jail, executing):
 
 
 @pytest.fixture
-def spoilt(jail, monkeypatch):
-    """Run a job whose request of that kind is changed on its way to the supervisor; where it failed."""
+def spoilt(jail, ready, monkeypatch):
+    """Run jobs, the requests for which are changed on their way if they are of that kind; where one failed."""
 
     def run(kind, number, change):
         send = Supervisor._send
@@ -66,12 +66,18 @@ def spoilt(jail, monkeypatch):
             send(self, bytes(packet), descriptors)
 
         async def scene():
-            found = jail.submit({"argv": ["true"]})
-            await found.task
+            # Those that are ready were made before.
+            for _ in range(ready + 1):
+                found = jail.submit({"argv": ["true"]})
+                await found.task
+                if found.failure:
+                    break
             return found.failure
 
         monkeypatch.setattr(Supervisor, "_send", spoil)
-        return jail.do(scene())
+        failure = jail.do(scene())
+        jail.settle()
+        return failure
 
     return run
 
@@ -201,8 +207,9 @@ def test_a_job_that_is_being_set_up_can_be_cancelled(jail, turns):
 
 def test_a_job_can_be_cancelled_while_its_sandbox_is_built(jail, until, processes):
     async def scene():
+        before = len(processes.children(jail.supervisor))
         run = jail.submit(SLEEPER)
-        await until(lambda: processes.children(jail.supervisor))
+        await until(lambda: len(processes.children(jail.supervisor)) > before)
         run.cancel()
         return await jail.answer(run)
 
@@ -233,12 +240,13 @@ def test_cancelling_a_job_that_has_ended_changes_nothing(jail):
 
 
 def test_what_a_killed_service_ran_dies_and_the_next_one_sweeps(
-    serve, processes, executing, jail, cgroups_named, state
+    serve, processes, executing, jail, cgroups_named, state, ready
 ):
     async def scene():
         async with httpx.AsyncClient(base_url=service.url) as client:
             posts = [asyncio.create_task(client.post("/v1/run", json=SLEEPER)) for _ in range(2)]
             await executing(service.supervisor, "sleep", 2)
+            service.settle()
             family = processes.descendants(service.pid)
             service.signal(signal.SIGKILL)
             answers = await asyncio.gather(*posts, return_exceptions=True)
@@ -251,8 +259,8 @@ def test_what_a_killed_service_ran_dies_and_the_next_one_sweeps(
     service = serve(JAIL_SLOTS="2", JAIL_STATE=str(state))
     (killed,) = instances()
     family = jail.do(scene())
-    # The keeper, the supervisor, and an init and a job for each of two.
-    assert len(family) == 6
+    # The keeper, the supervisor, and an init and a job for each of two, or one to come.
+    assert len(family) == 2 + 2 * (2 + ready)
     processes.wait_for_end(family)
     service.wait()
     assert killed.exists()

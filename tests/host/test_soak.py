@@ -52,6 +52,7 @@ def test_many_jobs_in_a_row_leave_nothing_behind(jail, program, processes, capsy
     bodies = kinds(program)
 
     def observe():
+        jail.settle()
         gc.collect()
         return {
             "own bytes": processes.memory_bytes(os.getpid()),
@@ -59,9 +60,9 @@ def test_many_jobs_in_a_row_leave_nothing_behind(jail, program, processes, capsy
             "descriptors": len(processes.descriptors("self")),
             "supervisor descriptors": len(processes.descriptors(supervisor)),
             "children": processes.children(os.getpid()),
-            "below": processes.descendants(supervisor),
+            "below": len(processes.descendants(supervisor)),
             "mounts": mounts(),
-            "cgroups": jail.cgroups,
+            "cgroups": len(jail.cgroups),
             "files": sorted(jail.instance.rglob("*")),
         }
 

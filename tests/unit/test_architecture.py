@@ -23,7 +23,6 @@ LAYERS = (
         "jail.limits",
         "jail.locks",
         "jail.outcome",
-        "jail.pool",
         "jail.processors",
         "jail.scheduler",
     ),
@@ -32,6 +31,7 @@ LAYERS = (
         "jail.ids",
         "jail.namespace",
         "jail.policy",
+        "jail.pool",
         "jail.result",
         "jail.rlimits",
         "jail.settings",
@@ -74,8 +74,6 @@ ENVIRONMENT = ("jail.delegation", "jail.settings", "jail.shed")
 """Settings read it. Delegation hands it on to the process that it becomes, and shed empties it."""
 
 NOT_CONSTANT = {
-    # structlog's own: it holds no more than what it was configured with.
-    "jail.http.app": {"log"},
     # A script: nobody imports it.
     "jail.doctor.probe": {"_libc"},
 }
@@ -216,8 +214,9 @@ def targets(statement: ast.stmt) -> Iterator[tuple[str, ast.expr]]:
 
 
 def is_constant(name: str, value: ast.expr) -> bool:
-    # A type is written like a class: `Open = Callable[[str], Awaitable[int]]`.
-    is_type = isinstance(value, (ast.Subscript, ast.Call)) and re.fullmatch("_?[A-Z][A-Za-z]*", name)
+    # A type is written like a class: `Open = Callable[[str], Awaitable[int]]`, `Node = int | Decision`.
+    makes_type = isinstance(value, (ast.Subscript, ast.Call, ast.BinOp))
+    is_type = makes_type and re.fullmatch("_?[A-Z][A-Za-z]*", name)
     return bool(is_type or re.fullmatch("_?[A-Z][A-Z0-9_]*|__[a-z]+__", name))
 
 

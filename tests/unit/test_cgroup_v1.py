@@ -23,6 +23,7 @@ FILES = {
     "pids": {"pids.max": "", "pids.events": "max 4\n", "pids.peak": "5\n"},
     "cpu": {
         "cpu.cfs_quota_us": "",
+        "cpu.shares": "1024\n",
         "cpu.stat": "nr_periods 9\nnr_throttled 8\nthrottled_time 7000001\n",
     },
     "cpuacct": {"cpuacct.usage": "0\n", "cpuacct.usage_user": "0\n", "cpuacct.usage_sys": "0\n"},

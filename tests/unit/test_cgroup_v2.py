@@ -25,6 +25,7 @@ FILES = {
     "cgroup.events": "populated 0\nfrozen 0\n",
     "cpu.stat": "usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_throttled 1\nthrottled_usec 7001\n",
     "cpu.max": "",
+    "cpu.weight": "100\n",
     "memory.max": "",
     "memory.swap.max": "",
     "memory.oom.group": "",

@@ -1,9 +1,8 @@
-"""The evaluator and the prologue, on programs small enough to read."""
+"""The evaluator, on programs small enough to read."""
 
 import pytest
 
 from jail.policy import bpf
-from jail.policy.prologue import GO_ON, prologue
 from jail.policy.simulate import Action, Verdict, cacheable, simulate
 
 ALLOW = (bpf.RETURN, 0, 0, bpf.RET_ALLOW)
@@ -64,31 +63,3 @@ def test_only_what_never_reads_an_argument_is_cacheable():
 
     assert not cacheable(reads, 1)
     assert [cacheable(knows, nr) for nr in (0, 1)] == [False, True]
-
-
-def test_prologue_answers_each_number_and_goes_on_where_told():
-    answers = {nr: bpf.RET_ERRNO | nr for nr in range(0, 90, 2)} | {7: GO_ON, 91: bpf.RET_ALLOW}
-    code = prologue(answers, bpf.RET_ERRNO | 99) + program(KILL)
-
-    for nr in [*range(200), bpf.X32_BIT - 1]:
-        answer = answers.get(nr, bpf.RET_ERRNO | 99)
-        expected = Verdict.KILL_PROCESS.value if answer == GO_ON else answer
-        action = simulate(code, nr, [])
-        assert action.verdict.value | action.data == expected
-    assert simulate(code, bpf.X32_BIT, []).verdict is Verdict.KILL_PROCESS
-    assert simulate(code, 0, [], arch=1).verdict is Verdict.KILL_PROCESS
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 125])
-def test_prologue_of_any_size_lands_on_the_right_answer(count):
-    answers = {2 * nr: bpf.RET_ALLOW for nr in range(count)}
-    code = prologue(answers, bpf.RET_ERRNO) + program(KILL)
-
-    for nr in range(2 * count + 3):
-        expected = Verdict.ALLOW if nr in answers else Verdict.ERRNO
-        assert simulate(code, nr, []).verdict is expected
-
-
-def test_prologue_too_long_for_its_jumps_is_refused():
-    with pytest.raises(ValueError, match="more than jumps can span"):
-        prologue({2 * nr: bpf.RET_ALLOW for nr in range(130)}, bpf.RET_ERRNO)

@@ -257,11 +257,11 @@ def written_policies(draw):
     right = draw(st.booleans())
     calls = st.sampled_from(CALLS if right else [*CALLS, "raed"])
     codes = st.sampled_from(CODES if right else [*CODES, "EWHAT"])
-    fates = st.just("allow") | codes | st.lists(arguments(right), min_size=1, max_size=3)
+    fates = st.just("allow") | codes | arguments(right) | st.lists(arguments(right), min_size=1, max_size=3)
     decided = draw(
         st.lists(st.tuples(calls, fates), max_size=5, unique_by=(lambda pair: pair[0]) if right else None)
     )
-    tables = [{"allow": [], "answer": {}, "when": []} for _ in range(3)]
+    tables = [{"allow": [], "answer": {}, "when": [], "count": []} for _ in range(3)]
     tables[0]["allow"] += NEEDED if right else draw(st.sampled_from([NEEDED, NEEDED[1:]]))
     for call, fate in decided:
         table = draw(st.sampled_from(tables))
@@ -269,6 +269,8 @@ def written_policies(draw):
             table["allow"].append(call)
         elif isinstance(fate, str):
             table["answer"].setdefault(fate, []).append(call)
+        elif isinstance(fate, dict):
+            table["count"].append({"call": call, **fate, "max": 1, "answer": "EAGAIN"})
         else:
             table["when"] += [{"call": call, **compared} for compared in fate]
     heads = [{"name": "p", "include": ["1", "2"]}, {}, {}]
@@ -304,6 +306,10 @@ def expected(tables, number, args):
     """What the tables of the texts say of a call, without anything of jail.policy but the numbers."""
     answer = errno.EPERM if number in KNOWN else errno.ENOSYS
     for table in tables:
+        for count in table.get("count", []):
+            if number == numbers.number(count["call"]):
+                asked = holds(count, args)
+                return policies.Action(Verdict.USER_NOTIF if asked else Verdict.ALLOW, 0)
         if number in map(numbers.number, table.get("allow", [])):
             return policies.Action(Verdict.ALLOW, 0)
         for code, calls in table.get("answer", {}).items():
@@ -318,7 +324,7 @@ def expected(tables, number, args):
 def holds(when, args):
     """Whether every argument that is told has one of its values, in the bits that count."""
     for name, table in when.items():
-        if name != "call":
+        if name.startswith("arg"):
             mask = table.get("mask", WORD - 1)
             values = [value for key, value in table.items() if key != "mask"]
             if args[int(name[3:])] % WORD & mask not in values:
@@ -328,12 +334,11 @@ def holds(when, args):
 
 def edges(tables, number):
     """Lists of arguments about every value that the tables compare a call's arguments with."""
-    whens = [
-        when for table in tables for when in table.get("when", []) if numbers.number(when["call"]) == number
-    ]
+    rules = [rule for table in tables for rule in (*table.get("when", []), *table.get("count", []))]
+    whens = [when for when in rules if numbers.number(when["call"]) == number]
     choices = [{0} for _ in range(6)]
     for when in whens:
-        for name in when.keys() - {"call"}:
+        for name in when.keys() - {"call", "max", "answer"}:
             mask = when[name].get("mask", WORD - 1)
             for value in (value for key, value in when[name].items() if key != "mask"):
                 near = {value, value + 1, value - 1, value | ~mask % WORD, value ^ (mask & -mask)}
@@ -363,4 +368,5 @@ def test_a_policy_answers_as_its_text_says_or_is_refused(case):
 
 def calls_of(table):
     answered = [call for calls in table.get("answer", {}).values() for call in calls]
-    return [*table.get("allow", []), *answered, *(when["call"] for when in table.get("when", []))]
+    ruled = [rule["call"] for key in ("when", "count") for rule in table.get(key, [])]
+    return [*table.get("allow", []), *answered, *ruled]
