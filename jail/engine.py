@@ -39,7 +39,7 @@ class Engine:
     async def __aenter__(self) -> "Engine":
         """Prepare the host and start the supervisor."""
         rlimits.check_host(self.settings.ceilings)
-        rlimits.raise_open_files(self.settings.slots)
+        rlimits.raise_open_files(self.settings.slots, self.settings.ready_max)
         degraded = accepted_weaknesses(self.settings)
         with ExitStack() as undo:
             compiled = filters.compile_all(self.settings.policies, undo, self.settings.pin)

@@ -71,7 +71,7 @@ class Pool:
         self._size = size
         self._ready: deque[Ready] = deque()
         self._turns: deque[asyncio.Future[Ready]] = deque()
-        self.tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[Exception | None]] = set()
         self._demand = Demand(math.ceil(size.maximum / LEAD_SECONDS))
         self._memory_bytes = 1
         self._later: asyncio.TimerHandle | None = None
@@ -94,15 +94,21 @@ class Pool:
         turn = loop.create_future()
         self._turns.append(turn)
         self._adjust()
-        return await turn
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            # Too late: its turn had come.
+            if not turn.cancelled() and not turn.exception():
+                self._hand_out(turn.result())
+            raise
 
     async def fill(self) -> None:
         """Wait until as many are ready as there are at least. Raises what `make` raises."""
         while len(self._ready) < self._target():
-            first = await self.take()
-            self._ready.append(first)
-            while self.tasks:
-                await asyncio.wait(self.tasks)
+            self._adjust()
+            done, _ = await asyncio.wait(self.tasks)
+            for error in filter(None, (task.result() for task in done)):
+                raise error
 
     async def close(self) -> None:
         """Leave nothing of those that are ready, and make no more."""
@@ -142,14 +148,20 @@ class Pool:
         self._later = None
         self._adjust()
 
-    async def _make_one(self) -> None:
+    async def _make_one(self) -> Exception | None:
+        """Make one for whoever has waited longest. Returns the error that nobody was told of, if any."""
         try:
             self._hand_out(await self._make())
-        except (SandboxError, OSError) as error:
-            # Whoever waits is told. Nobody does: the next to come will try again.
+        except Exception as error:
+            # Of a defect too: whoever is not told waits for ever.
             turn = self._next_turn()
             if turn is not None:
                 turn.set_exception(error)
+            elif isinstance(error, SandboxError | OSError):
+                # The next to come will try again.
+                return error
+            else:
+                raise
         finally:
             # Here, and not when the task is found to be done: what it made would be counted twice meanwhile.
             self.tasks.discard(asyncio.current_task())

@@ -12,8 +12,10 @@ COUNT = 16
 _MEMLOCK_BYTES = 1 << 20
 _SIGNALS_PENDING = 256
 
-# The cgroup's files, both pipes, a connection, what is being collected. The supervisor needs less.
+# Both pipes, a connection, the cgroup's files, what is being collected. The supervisor needs less.
 _FILES_PER_SLOT = 24
+# In the supervisor.
+_FILES_PER_READY = 12
 _FILES_BASE = 128
 
 _NUMBERS = {name: getattr(resource, f"RLIMIT_{name}") for name in ("CORE", "MEMLOCK", "NOFILE", "STACK")}
@@ -47,14 +49,17 @@ def check_host(ceilings: Limits) -> None:
         )
 
 
-def raise_open_files(slots: int) -> None:
-    """Let this process open as many files as it may; raises HostError if that is not enough for `slots`."""
+def raise_open_files(slots: int, ready: int) -> None:
+    """Let this process open as many files as it may. Raises HostError if that is not enough.
+
+    It has to be for `slots` jobs at once, and for as many sandboxes made ahead of time as `ready` says.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = _FILES_BASE + slots * _FILES_PER_SLOT
+    needed = _FILES_BASE + slots * _FILES_PER_SLOT + ready * _FILES_PER_READY
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise HostError(
-            f"The hard RLIMIT_NOFILE of this process is {hard}; {slots} slots need {needed}.",
-            "Raise it (ulimit -Hn, or LimitNOFILE= in the unit), or lower `slots`.",
+            f"The hard RLIMIT_NOFILE of this process is {hard}; slots and ready sandboxes need {needed}.",
+            "Raise it (ulimit -Hn, or LimitNOFILE= in the unit), or lower `slots` or `ready_max`.",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

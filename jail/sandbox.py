@@ -60,8 +60,8 @@ class Sandbox:
         self._supervisor.start(self._slot, start)
 
     async def ended(self) -> Report:
-        """Wait until nothing of its job lives. Raises SandboxError when the supervisor was lost."""
-        return await asyncio.shield(self._ended)
+        """Wait until nothing of its job lives; not to be cancelled. Raises SandboxError: supervisor lost."""
+        return await self._ended
 
     def kill(self) -> None:
         """End everything in it. Never too late: then nothing happens."""
@@ -106,6 +106,11 @@ class Sandboxes:
 
     async def __aenter__(self) -> "Sandboxes":
         """Find what the host gives and start the supervisor."""
+        if self._count > SLOTS_MAX:
+            raise HostError(
+                f"2 x slots + ready_max is {self._count}; one supervisor looks after {SLOTS_MAX} sandboxes.",
+                "Lower `slots` or `ready_max`.",
+            )
         with ExitStack() as undo:
             self.hierarchy = cgroup.find()
             self._namespace = OuterNamespace()
@@ -116,7 +121,7 @@ class Sandboxes:
                 undo.callback(blocks.close)
                 self._instance = Instance(self._state, self.hierarchy)
                 undo.callback(self._instance.close)
-            for slot, pair in enumerate(blocks.slots[:SLOTS_MAX]):
+            for slot, pair in enumerate(blocks.slots[: self._count]):
                 self._places.append((slot, self._namespace.ids(pair)))
             directory = self._instance.directory
             (directory / MOUNT_PLACE).mkdir()
@@ -176,7 +181,9 @@ class Sandboxes:
             report = await supervisor.make(slot, group, self.images[image], ids)
             if report.ended is None:
                 raise report.error()
-            return Sandbox(slot, group, supervisor, report.ended, partial(self._bury, place, group, supervisor))
+            return Sandbox(
+                slot, group, supervisor, report.ended, partial(self._bury, place, group, supervisor)
+            )
         except (OSError, SandboxError):
             self._bury(place, group, supervisor)
             raise

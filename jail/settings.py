@@ -34,8 +34,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keys_sha256: hexadecimal SHA-256 digests of the keys that callers send as "Authorization: Bearer".
     slots: jobs at once; 0 is one for each processor, at least two.
     memory_bytes: for all jobs together; 0 is three quarters of the host's memory.
-    ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and however
-    many; 0 makes each when its job is there. ready_memory_bytes: for all of those of an image.
+    ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and
+    however many; 0 makes each when its job is there. ready_memory_bytes: for all of those of an image.
     pin: each job runs on processors of its own, as many as its `cpus`, while there are enough; jobs beyond
     that share those with the fewest. Times are more alike then beside busy neighbours; what is idle
     elsewhere is of no use to a job. No policy allows sched_setaffinity then.
@@ -85,6 +85,11 @@ def load(environment: Mapping[str, str] | None = None, config: str | None = None
     except msgspec.ValidationError as error:
         raise SettingsError(f"{path or 'JAIL_* variables'}: {error}") from None
     return _complete(found, environment)
+
+
+def for_one_job(found: Settings) -> Settings:
+    """The same, for an engine that runs one job: nothing is made ahead of time."""
+    return msgspec.structs.replace(found, ready_min=0, ready_max=0)
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Report:
 
     @property
     def moments(self) -> dict[str, int]:
-        """When the job passed from hand to hand: struct moments, in ns of CLOCK_MONOTONIC, as far as known."""
+        """When the job passed from hand to hand: struct moments, in ns of CLOCK_MONOTONIC, where known."""
         told = self.facts.moments
         return {name.removesuffix("_ns"): getattr(told, name) for name in _MOMENTS if getattr(told, name)}
 

@@ -71,7 +71,7 @@ class Processes:
             return ""
 
     def sandbox(self, supervisor: int, pid: int) -> list[int]:
-        """All that live in the sandbox of a process: its init, then what comes from that; none when it is gone."""
+        """All that live in the sandbox of a process: init, then what comes from it; none when it is gone."""
         parent = pid
         while parent != supervisor:
             init = parent
@@ -82,7 +82,7 @@ class Processes:
         return [init, *self.descendants(init)]
 
     def jobs(self, supervisor: int) -> list[int]:
-        """Those beneath a supervisor that execute another program than it does: no init, and none that waits."""
+        """Those beneath a supervisor that execute another program than it does: not init, nor who waits."""
         own = {self.name(supervisor), ""}
         return [pid for pid in self.descendants(supervisor) if self.name(pid) not in own]
 
@@ -160,7 +160,7 @@ class Jail:
         return self.engine.sandboxes.ready
 
     def settle(self) -> None:
-        """Let what is under way behind a job's back come to its end: burials, and what replaces used sandboxes."""
+        """Let what is under way behind a job's back come to its end: burials, and what replaces the used."""
         self.do(self.engine.sandboxes.settle())
 
     @property

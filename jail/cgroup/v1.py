@@ -22,6 +22,9 @@ REQUIRED = ("memory", "pids", "cpu", "cpuacct")
 # Joined where it is delegated, since it counts; nothing here limits by it.
 OPTIONAL = ("blkio",)
 
+IO_COUNTER = "blkio.throttle.io_service_bytes"
+"""Of bytes that were read and written, by device; the last line is "Total 0" when there were none."""
+
 _MEMSW = "memory.memsw.limit_in_bytes"
 _PIDS_PEAK = "pids.peak"
 
@@ -141,7 +144,7 @@ class CgroupV1:
     def _count_io(self) -> tuple[int, int] | tuple[None, None]:
         if "blkio" not in self._directories:
             return None, None
-        text = files.read(f"{self._directories['blkio']}/blkio.throttle.io_service_bytes").decode()
+        text = files.read(f"{self._directories['blkio']}/{IO_COUNTER}").decode()
         # "8:0 Read 4096", and at the end "Total 4096".
         lines = [line.split() for line in text.splitlines() if not line.startswith("Total")]
         if not lines:

@@ -75,7 +75,7 @@ def run(
             limits=LimitsRequest(**{name.removeprefix("limit_"): n for name, n in limits.items()}),
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            result = runner.run(_run(settings.load(), request))
+            result = runner.run(_run(settings.for_one_job(settings.load()), request))
     _print(result, as_json)
     raise SystemExit(_status(result))
 

@@ -11,7 +11,7 @@ from jail.errors import HostError, SandboxError
 from jail.outcome import Failure
 from jail.policy import PolicyError
 from jail.result import Result
-from jail.settings import DEGRADABLE, Settings
+from jail.settings import DEGRADABLE, Settings, for_one_job
 
 # In every image that has /usr, and in need of the loader and the C library: it shows that they work.
 _ARGV = ["true"]
@@ -40,7 +40,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 def try_sandbox(settings: Settings) -> Trial:
     """Start an engine, run one job, stop it. Raises nothing that a host can be the cause of."""
     # Weaknesses have checks of their own; here they would hide what lies behind them.
-    tolerant = msgspec.structs.replace(settings, allow_degraded=DEGRADABLE)
+    tolerant = msgspec.structs.replace(for_one_job(settings), allow_degraded=DEGRADABLE)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_try(tolerant))

@@ -46,6 +46,13 @@ def test_metrics_count_what_was_answered(client, counted):
     assert after[run] == before[run] + 1
 
 
+def test_metrics_count_the_sandboxes_that_are_ready(service, client, counted, ready):
+    client.post("/v1/run", json={"argv": ["true"]})
+    service.settle()
+    seen = counted(client)
+    assert [seen[f"jail_{name}"] for name in ("ready", "making", "dying")] == [ready, 0, 0]
+
+
 def test_every_job_leaves_one_line_in_the_log(client, service):
     result = client.post("/v1/run", json={"argv": ["echo", 'a"\n{"event": "ready"}']}).json()
     client.get("/healthz")

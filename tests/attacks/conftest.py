@@ -112,8 +112,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, A
 class Target:
     """A service under attack. `client` posts to it; `secret`, of its environment, is no job's to know."""
 
-    def __init__(self, service: Any, client: httpx.Client, processes: Any) -> None:
-        self.service, self.client, self._processes = service, client, processes
+    def __init__(
+        self,
+        service: Any,
+        client: httpx.Client,
+        processes: Any,
+        cgroups_of: Callable[..., list[Path]],
+    ) -> None:
+        self.service, self.client = service, client
+        self._processes, self._cgroups_of = processes, cgroups_of
         self.bodies: list[dict[str, Any]] = []
 
     def attack(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +149,7 @@ class Target:
             "threads": [self._processes.status(pid)["Threads"] for pid in pids],
             "mounts": [Path(f"/proc/{pid}/mountinfo").read_text().count("\n") for pid in pids],
             "sandboxes": len(self._processes.descendants(pids[1])),
+            "cgroups": len(self._cgroups_of(pids[0])),
         }
 
     def _open_files(self) -> str:
@@ -150,15 +158,16 @@ class Target:
         return next(line for line in lines if line.startswith("process_open_fds "))
 
     def rests(self) -> bool:
-        """Whether nothing is under way: the last sandbox may not have been released yet.
+        """Whether nothing is under way: the last sandbox may not be gone yet, or the next not be ready.
 
         Service and supervisor have one thread each, which is runnable for as long as there is work. The
         request, which starts no job, is for the client's connection: it is closed when it is idle for long.
         """
         assert self.client.get("/healthz").status_code == 200
         pids = (self.service.pid, self.service.supervisor)
-        sleep = all(self._processes.status(pid)["State"].startswith("S") for pid in pids)
-        return sleep and not self._processes.descendants(self.service.supervisor)
+        return self.service.is_settled and all(
+            self._processes.status(pid)["State"].startswith("S") for pid in pids
+        )
 
     def memory_bytes(self) -> list[int]:
         """What service and supervisor hold."""
@@ -180,11 +189,11 @@ def secret() -> str:
 
 
 @pytest.fixture(scope="session")
-def target(processes: Any, service_class: Any, secret: str) -> Iterator[Target]:
+def target(processes: Any, service_class: Any, cgroups_of: Any, secret: str) -> Iterator[Target]:
     """One service for all attacks, with a secret in its environment."""
     running = service_class({"JAIL_SLOTS": "2", "SECRET": secret})
     with closing(running), httpx.Client(base_url=running.url, timeout=120) as client:
-        found = Target(running, client, processes)
+        found = Target(running, client, processes, cgroups_of)
         # Lazily made things, such as connections and interned strings, are made now.
         for _ in range(20):
             found.canary_ms()
@@ -216,14 +225,14 @@ def running(target: Target, processes: Any) -> Callable[..., AbstractContextMana
     """
 
     def begun(supervisor: int, before: set[int], name: str) -> list[int]:
-        found = [pid for pid in processes.descendants(supervisor) if pid not in before]
-        return found if name in map(processes.name, found) else []
+        jobs = [pid for pid in processes.jobs(supervisor) if processes.name(pid) == name]
+        return next((processes.sandbox(supervisor, pid) for pid in jobs if pid not in before), [])
 
     @contextmanager
     def run(body: dict[str, Any], name: str, service: Any = None) -> Iterator[list[int]]:
         service = service or target.service
         supervisor = service.supervisor
-        before = set(processes.descendants(supervisor))
+        before = set(processes.jobs(supervisor))
         with closing(HTTPConnection(service.url.removeprefix("http://"))) as client:
             client.request("POST", "/v1/run", json.dumps(body), {"Content-Type": "application/json"})
             assert _eventually(lambda: begun(supervisor, before, name)), "the job has not begun"
@@ -308,13 +317,12 @@ def _eventually(condition: Callable[[], bool]) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def oracle(target: Target, usual_ms: float, canary_file: Path, cgroups_of: Any) -> Iterator[None]:
+def oracle(target: Target, usual_ms: float, canary_file: Path, ready: int) -> Iterator[None]:
     """The common oracle, after every attack."""
     assert _eventually(target.rests)
     before, memory = target.footprint(), target.memory_bytes()
+    assert before["sandboxes"] == 2 * ready
     yield
-    assert _eventually(lambda: target.footprint()["sandboxes"] == 0), "a process of a job is left"
-    assert _eventually(lambda: cgroups_of(target.service.pid) == []), "a cgroup is left"
     assert min(target.canary_ms() for _ in range(3)) < CANARY_FACTOR * usual_ms + CANARY_SLACK_MS
     assert canary_file.read_text() == "untouched\n"
     assert _eventually(lambda: target.footprint() == before), (before, target.footprint())
@@ -324,13 +332,19 @@ def oracle(target: Target, usual_ms: float, canary_file: Path, cgroups_of: Any) 
 
 
 @pytest.fixture(scope="session")
-def cgroups_of(processes: Any) -> Callable[[int], list[Path]]:
-    """The cgroups of a service's sandboxes, named after the directory that its supervisor works in."""
+def cgroups_of(processes: Any) -> Callable[..., list[Path]]:
+    """The cgroups of a service's sandboxes, named after the directory that its supervisor works in.
 
-    def find(pid: int) -> list[Path]:
+    `process`: only those that this one is in, which are one sandbox's.
+    """
+
+    def find(pid: int, process: int | None = None) -> list[Path]:
         supervisors = [pid for keeper in processes.children(pid) for pid in processes.children(keeper)]
         names = {Path(os.readlink(f"/proc/{pid}/cwd")).name for pid in supervisors}
         places = (Path(place) for place, _, _ in os.walk("/sys/fs/cgroup"))
-        return [place for place in places if place.parent.name in names and len(place.name) < 5]
+        found = [place for place in places if place.parent.name in names and len(place.name) < 5]
+        if process is None:
+            return found
+        return [place for place in found if str(process) in (place / "cgroup.procs").read_text().split()]
 
     return find

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -46,7 +47,7 @@ def test_what_detaches_itself_dies_with_the_job(attack, built, target, processes
     result = attack(argv=["./linger", way], files={"linger": built("linger.c")})
     assert (result["status"], result["stdout"]["text"]) == ("ok", "left\n")
     assert result["timing"]["run_ms"] < SOON_MS
-    assert processes.descendants(target.service.supervisor) == []
+    assert processes.jobs(target.service.supervisor) == []
 
 
 @pytest.mark.parametrize("way", ["reaper", "reapers"])
@@ -54,7 +55,7 @@ def test_a_reaper_of_its_own_keeps_no_orphan(attack, built, target, processes, w
     """Attack 99. Whether it dies itself or lives on."""
     result = attack(argv=["./linger", way], files={"linger": built("linger.c")})
     assert (result["status"], result["stdout"]["text"]) == ("ok", "left\n")
-    assert processes.descendants(target.service.supervisor) == []
+    assert processes.jobs(target.service.supervisor) == []
 
 
 STUBBORN = """
@@ -159,12 +160,9 @@ def test_a_sandbox_whose_init_is_killed_from_outside_is_nobodys_fault(target, pr
     """Attack 103. As by the host's own OOM killer: all of it dies, and the program is not blamed."""
     supervisor = target.service.supervisor
 
-    def sleeping():
-        found = processes.descendants(supervisor)
-        return found if "sleep" in map(processes.name, found) else []
-
     with closing(send(target.service, SLEEPER)) as client:
-        family = eventually(sleeping)
+        (job,) = eventually(lambda: processes.jobs(supervisor))
+        family = processes.sandbox(supervisor, job)
         os.kill(family[0], signal.SIGKILL)
         processes.wait_for_end(family)
         result = json.load(client.getresponse())
@@ -384,7 +382,7 @@ def test_no_process_of_a_job_leaves_its_cgroup(running, processes, cgroups_of, t
         family = [pids[0], *eventually(lambda: sleepers(pids[0]))]
         own = {Path(f"/proc/{pid}/cgroup").read_text() for pid in family}
         # A shell that started one may not be gone yet.
-        eventually(lambda: set(family) == held(cgroups_of(target.service.pid)))
+        eventually(lambda: set(family) == held(cgroups_of(target.service.pid, pids[0])))
     assert len(own) == 1
 
 
@@ -434,6 +432,21 @@ def kill_family(processes):
 
 
 @pytest.fixture
+def assert_swept(cgroups_of, processes, ready):
+    """Of a service that lost its supervisor: all of that is gone, and there are others like the first."""
+
+    def check(service):
+        canary(service)
+        service.settle()
+        assert len(processes.descendants(service.supervisor)) == 2 * ready
+        now = cgroups_of(service.pid)
+        assert len({place.name for place in now}) == ready
+        assert all(held([place]) for place in now)
+
+    return check
+
+
+@pytest.fixture
 def twenty(running):
     """Twenty jobs at once of a service, for as long as the context lasts."""
 
@@ -451,42 +464,50 @@ TWENTY = {"JAIL_SLOTS": "20", "JAIL_DEFAULTS_MEMORY_BYTES": str(32 * MIB)}
 
 
 def test_jobs_of_a_killed_service_die_and_the_next_one_sweeps(
-    serve, state, twenty, kill_family, cgroups_named
+    serve, state, twenty, kill_family, cgroups_named, ready
 ):
     """Attack 112. The service itself is killed; the next one finds its instance and its cgroups."""
     service = serve(JAIL_STATE=str(state), **TWENTY)
     (instance,) = (state / "instances").iterdir()
     with twenty(service):
-        assert kill_family(service.pid, SECONDS) == 2 + 2 * 20
+        service.settle()
+        assert kill_family(service.pid, SECONDS) == 2 + 2 * (20 + ready)
     assert cgroups_named(instance.name) != []
     canary(serve(JAIL_STATE=str(state)))
     assert not instance.exists()
     assert cgroups_named(instance.name) == []
 
 
-def test_jobs_of_a_killed_supervisor_die_and_the_service_goes_on(serve, twenty, kill_family, cgroups_of):
+def test_jobs_of_a_killed_supervisor_die_and_the_service_goes_on(
+    serve, twenty, kill_family, assert_swept, ready
+):
     """Attack 112. The supervisor alone is killed; its service has another and sweeps by itself."""
     service = serve(**TWENTY)
     with twenty(service):
-        assert kill_family(service.supervisor, SECONDS) == 2 * 20
-    eventually(lambda: cgroups_of(service.pid) == [])
-    canary(service)
+        service.settle()
+        assert kill_family(service.supervisor, SECONDS) == 2 * (20 + ready)
+    assert_swept(service)
 
 
 @pytest.mark.parametrize("count", [1, 2], ids=["init", "init and the job's process"])
 def test_nothing_outlives_a_supervisor_that_is_killed_during_set_up(
-    serve, processes, kill_family, cgroups_of, count
+    serve, processes, kill_family, assert_swept, ready, count
 ):
-    """Attack 113. As soon as there is a process of the sandbox, and as soon as there are two."""
+    """Attack 113. As soon as there is a process of another sandbox, and as soon as there are two."""
+
+    def others(supervisor, before):
+        return len(set(processes.descendants(supervisor)) - before) >= count
+
     service = serve(JAIL_SLOTS="2")
     for _ in range(8):
         canary(service)
-        supervisor = service.supervisor
+        service.settle()
+        supervisor, before = service.supervisor, set(processes.descendants(service.supervisor))
         with closing(send(service, SLEEPER)) as client:
-            eventually(lambda pid=supervisor: len(processes.descendants(pid)) >= count)
-            assert kill_family(supervisor, SECONDS) >= count
+            eventually(partial(others, supervisor, before))
+            assert kill_family(supervisor, SECONDS) >= 2 * ready + count
             assert json.load(client.getresponse())["status"] == "sandbox_error"
-    eventually(lambda: cgroups_of(service.pid) == [])
+    assert_swept(service)
 
 
 def arguments(pid):
@@ -535,7 +556,7 @@ def throttled(place):
 
 
 def test_init_dies_with_the_supervisor_before_it_looks_at_its_socket(
-    serve, processes, kill_family, cgroups_of
+    serve, kill_family, cgroups_of, assert_swept, ready
 ):
     """Attack 113. PDEATHSIG by itself.
 
@@ -549,15 +570,14 @@ def test_init_dies_with_the_supervisor_before_it_looks_at_its_socket(
         "limits": {"cpus": 0.01, "files": 65_536},
     }
     with closing(send(service, body)):
+        service.settle()
         eventually(lambda: sum(map(throttled, cgroups_of(service.pid))) >= 2)
         service.signal(signal.SIGSTOP)
         try:
-            # Init alone: its job's process comes after the files.
-            assert kill_family(service.supervisor, 2) == 1
+            assert kill_family(service.supervisor, 2) == 2 * (1 + ready)
         finally:
             service.signal(signal.SIGCONT)
-    eventually(lambda: cgroups_of(service.pid) == [])
-    canary(service)
+    assert_swept(service)
 
 
 COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
@@ -606,7 +626,7 @@ def test_churn_around_a_limit_hits_nobody_else(attack, running, processes, built
 CONCURRENT, STARTS_SECONDS = 200, 5
 
 
-def test_many_starts_at_once_never_hang(serve, processes):
+def test_many_starts_at_once_never_hang(serve, processes, ready):
     """Attack 115. For five seconds here, not for ten minutes; each of 200 callers starts job after job."""
     service = serve(JAIL_SLOTS=str(CONCURRENT), JAIL_DEFAULTS_MEMORY_BYTES=str(16 * MIB))
     end = time.monotonic() + STARTS_SECONDS
@@ -624,7 +644,8 @@ def test_many_starts_at_once_never_hang(serve, processes):
             return set().union(*await asyncio.gather(*(call(client) for _ in range(CONCURRENT))))
 
     assert asyncio.run(scene()) == {"ok"}
-    assert processes.descendants(service.supervisor) == []
+    service.settle()
+    assert len(processes.descendants(service.supervisor)) == 2 * ready
 
 
 def test_what_clones_has_one_thread(running, target, processes):

@@ -65,7 +65,7 @@ def holding(target, processes):
     """Within its context jobs live that hold what they took; it gives how much each did."""
 
     def counts(service):
-        names = [processes.name(pid) for pid in processes.descendants(service.supervisor)]
+        names = map(processes.name, processes.jobs(service.supervisor))
         return sorted(int(name.split()[1]) for name in names if name.startswith("full "))
 
     @contextmanager
@@ -273,10 +273,12 @@ def test_reads_of_the_image_are_told_where_the_host_counts_them(attack):
     assert read_bytes > 0
 
 
-def test_swap_is_no_way_round_the_memory_limit(target, holding, cgroups_of):
+def test_swap_is_no_way_round_the_memory_limit(target, holding, processes, cgroups_of):
     """Attack 75. Cgroup v2 forbids it; v1 counts it, or the host has none, or the operator knows."""
     with holding(python("hold(0)", limits={"memory_bytes": 64 * MIB})):
-        cgroups = cgroups_of(target.service.pid)
+        (job,) = processes.jobs(target.service.supervisor)
+        cgroups = cgroups_of(target.service.pid, job)
+        assert cgroups
         forbidden = [path / "memory.swap.max" for path in cgroups]
         together = [path / "memory.memsw.limit_in_bytes" for path in cgroups]
         limits = [int(path.read_text()) for path in (*forbidden, *together) if path.exists()]

@@ -54,7 +54,7 @@ def test_why_a_supervisor_ended_is_told(jail, executing):
 
 @pytest.fixture
 def spoilt(jail, ready, monkeypatch):
-    """Run jobs, the requests for which are changed on their way if they are of that kind; where one failed."""
+    """Run jobs, whose requests are changed on their way if they are of that kind; where one failed."""
 
     def run(kind, number, change):
         send = Supervisor._send

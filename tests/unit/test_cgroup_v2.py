@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jail.cgroup import files, v2
+from jail.cgroup import files, v1, v2
 from jail.cgroup.find import mounts, own_path_v2
 from jail.cgroup.interface import Counters, Limits
 from jail.cgroup.v2 import HierarchyV2
@@ -362,8 +362,17 @@ def v1_mounts(tmp_path, *controllers):
 
 def test_a_host_with_the_controllers_on_v1_is_v1_even_if_it_has_v2_as_well(look, tmp_path):
     mounted = v1_mounts(tmp_path, "memory", "pids", "cpu", "cpuacct", "blkio")
+    (tmp_path / "blkio" / v1.IO_COUNTER).write_text("8:0 Read 4096\nTotal 4096\n")
     found = look(mounted | {"cgroup2": tmp_path})
     assert (found.version, found.missing) == ("v1", ())
+
+
+def test_a_controller_that_has_counted_nothing_for_the_whole_host_is_left_alone(look, tmp_path):
+    mounted = v1_mounts(tmp_path, "memory", "pids", "cpu", "cpuacct", "blkio")
+    (tmp_path / "blkio" / v1.IO_COUNTER).write_text("Total 0\n")
+    found = look(mounted)
+    assert (found.version, found.missing) == ("v1", ("blkio",))
+    assert tmp_path / "blkio" / f"jail-{os.getuid()}" not in found.bases
 
 
 def test_a_controller_of_v1_that_is_not_needed_need_not_be_delegated(look, tmp_path):
