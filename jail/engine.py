@@ -9,11 +9,13 @@ from contextlib import ExitStack
 from jail import cgroup, filters, host, rlimits
 from jail.errors import HostError, SandboxError
 from jail.pool import Size
+from jail.processors import Processors
 from jail.run import Means, Run
 from jail.sandbox import Sandboxes
 from jail.scheduler import Scheduler
 from jail.settings import Settings
 from jail.spec import JobSpec, Request, Rules, validate
+from jail.supervisor import PROCESSORS_MAX
 
 
 class Engine:
@@ -40,12 +42,13 @@ class Engine:
         rlimits.raise_open_files(self.settings.slots, self.settings.ready_max)
         degraded = accepted_weaknesses(self.settings)
         with ExitStack() as undo:
-            compiled = filters.compile_all(self.settings.policies, undo)
+            compiled = filters.compile_all(self.settings.policies, undo, self.settings.pin)
             await self.sandboxes.__aenter__()
             self._undo = undo.pop_all()
         self.means = Means(
             scheduler=self.scheduler,
             sandboxes=self.sandboxes,
+            processors=Processors(self._pinned()),
             filters=compiled,
             hard_limits=rlimits.hard_limits(),
             degraded=degraded,
@@ -65,6 +68,10 @@ class Engine:
             await asyncio.wait([run.task for run in self.runs])
         await self.sandboxes.__aexit__(*exception)
         self._undo.close()
+
+    def _pinned(self) -> list[int]:
+        """The processors that jobs are pinned to, if they are."""
+        return [number for number in host.processors() if self.settings.pin and number < PROCESSORS_MAX]
 
     async def _try_host(self) -> None:
         """Run one job: what this host cannot give shows now, not when a caller waits. Raises HostError."""

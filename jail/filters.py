@@ -11,6 +11,9 @@ from jail.policy import Policy
 from jail.result import Denial
 from jail.supervisor import COUNTED_MAX, DENIALS_BYTES, Start, pack_answers, unpack_denials
 
+_LEAVES = "sched_setaffinity"
+"""The one call by which a job could come to run elsewhere: on what another job was given."""
+
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
     """A compiled policy. `plain`, `explained` and `answers` are descriptors of sealed bytes.
@@ -37,13 +40,14 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
         return start
 
 
-def compile_all(directory: str, undo: ExitStack) -> dict[str, Filter]:
+def compile_all(directory: str, undo: ExitStack, pinned: bool) -> dict[str, Filter]:
     """Every policy in `directory`, by default the shipped one, as its filter, closed by `undo`.
 
-    Raises PolicyError.
+    `pinned`: their jobs stay on the processors that they were given. Raises PolicyError.
     """
     place = Path(directory) if directory else policy.shipped_directory()
-    return {name: _compile(policy.load(name, place), undo) for name in policy.names(place)}
+    loaded = (policy.load(name, place) for name in policy.names(place))
+    return {one.name: _compile(one.without(_LEAVES) if pinned else one, undo) for one in loaded}
 
 
 def _compile(loaded: Policy, undo: ExitStack) -> Filter:

@@ -32,9 +32,9 @@ def landlock_abi() -> int:
     return max(0, call(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION))
 
 
-def processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0))
+def processors() -> tuple[int, ...]:
+    """The numbers of the processors that this process may use."""
+    return tuple(sorted(os.sched_getaffinity(0)))
 
 
 def memory_bytes() -> int:

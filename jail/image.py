@@ -113,6 +113,9 @@ def _copy(source: Path, target: Path) -> None:
         target.symlink_to(source.readlink())
     elif source.is_file() and source.stat().st_mode & 0o004:
         shutil.copyfile(source, target)
+        # Python compiles a module anew at every start when its time is not the one that its bytecode names.
+        about = source.stat()
+        os.utime(target, ns=(about.st_atime_ns, about.st_mtime_ns))
 
 
 def _entries(directory: Path) -> list[Path]:

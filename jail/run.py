@@ -23,6 +23,7 @@ from jail.filters import Denials, Filter
 from jail.outcome import Ended, Facts, Failure, Verdict, decide
 from jail.outputs import Collected
 from jail.outputs import collect as collect_outputs
+from jail.processors import Processors
 from jail.result import Denial, Result, SandboxInfo, Timing, Usage, milliseconds, stream
 from jail.sandbox import Sandbox, Sandboxes
 from jail.scheduler import Reservation, Scheduler
@@ -39,6 +40,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
 
     scheduler: Scheduler
     sandboxes: Sandboxes
+    processors: Processors
     filters: Mapping[str, Filter]
     hard_limits: tuple[int, ...]
     degraded: tuple[str, ...]
@@ -133,9 +135,10 @@ class Run:
         stderr = Capture(limits.stderr_bytes, lambda: self._exceed("stderr_bytes"))
         stack.callback(stderr.close)
         denials = stack.enter_context(Denials()) if self._spec.explain else None
-        self._start(sandbox, (stdout, stderr), denials)
-        self._mark("sent")
-        report = await sandbox.ended()
+        with self._means.processors.hold(limits.cpus) as processors:
+            self._start(sandbox, (stdout, stderr), denials, processors)
+            self._mark("sent")
+            report = await sandbox.ended()
         self.marks |= report.moments
         self._mark("heard")
         counters = sandbox.count()
@@ -152,8 +155,17 @@ class Run:
             denials_omitted=told[1],
         )
 
-    def _start(self, sandbox: Sandbox, streams: tuple[Capture, Capture], denials: Denials | None) -> None:
-        """Hand the job over. Our copies of its descriptors are closed; the supervisor has its own."""
+    def _start(
+        self,
+        sandbox: Sandbox,
+        streams: tuple[Capture, Capture],
+        denials: Denials | None,
+        processors: tuple[int, ...],
+    ) -> None:
+        """Hand the job over, to run on these processors, or with none of them on any.
+
+        Our copies of its descriptors are closed; the supervisor has its own.
+        """
         spec, means = self._spec, self._means
         packed, loaded = plan.pack(spec), means.filters[spec.policy]
         opened: list[int] = []
@@ -162,7 +174,8 @@ class Run:
             opened.append(plan.sealed("plan", packed))
             stdio = (opened[0], *(capture.writing for capture in streams))
             start = loaded.start(stdio, opened[1], denials)
-            _fill(start.message, spec, len(packed))
+            start.pin(processors)
+            _fill(start.message, spec, len(packed), len(processors) or os.cpu_count() or 1)
             start.message.rlimits = rlimits.for_job(spec.limits, means.hard_limits)
             sandbox.start(start)
         finally:
@@ -234,11 +247,11 @@ class Run:
         return Timing(queued_ms=queued, setup_ms=setup, run_ms=run, collect_ms=collect)
 
 
-def _fill(message, spec: JobSpec, plan_bytes: int) -> None:
+def _fill(message, spec: JobSpec, plan_bytes: int, processors: int) -> None:
     limits = spec.limits
     message.cpu_ns, message.wall_ns = limits.cpu_ms * 10**6, limits.wall_ms * 10**6
     # Threads count as pids, and init is one of them.
-    message.parallelism = max(1, min(os.cpu_count() or 1, limits.pids - 1))
+    message.parallelism = max(1, min(processors, limits.pids - 1))
     message.plan_bytes = plan_bytes
     message.arguments, message.variables = len(spec.argv), len(spec.env)
     message.files = len(spec.files)

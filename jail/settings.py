@@ -36,6 +36,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     memory_bytes: for all jobs together; 0 is three quarters of the host's memory.
     ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and
     however many; 0 makes each when its job is there. ready_memory_bytes: for all of those of an image.
+    pin: each job runs on processors of its own, as many as its `cpus`, while there are enough; jobs beyond
+    that share those with the fewest. Times are more alike then beside busy neighbours; what is idle
+    elsewhere is of no use to a job. No policy allows sched_setaffinity then.
     queue: jobs that may wait. body_bytes: the largest request body.
     drain_ms: how long running jobs may finish after SIGTERM.
     policies: a directory of policies; empty is the shipped ones.
@@ -53,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ready_min: int = 4
     ready_max: int = 64
     ready_memory_bytes: int = 64 * MIB
+    pin: bool = False
     queue: int = 256
     body_bytes: int = 64 * MIB
     drain_ms: int = 10_000
@@ -122,7 +126,7 @@ def _items(text: str) -> list[str]:
 def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     """Fill in what depends on the host, and refuse what does not fit together."""
     replace = msgspec.structs.replace
-    slots = found.slots or max(2, host.processors())
+    slots = found.slots or max(2, len(host.processors()))
     memory_bytes = found.memory_bytes or host.memory_bytes() * 3 // 4
     state = found.state or _state_directory(environment)
     # A job that can never run must be refused when it is sent, not wait for ever.

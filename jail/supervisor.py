@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from jail._protocol import ffi, lib
@@ -22,6 +22,7 @@ from jail.outcome import Failure
 
 SLOTS_MAX = lib.SLOTS_MAX
 COUNTED_MAX = lib.COUNTED_MAX
+PROCESSORS_MAX = lib.PROCESSORS_MAX
 INIT_ID = lib.INIT_ID
 JOB_ID = lib.JOB_ID
 
@@ -112,6 +113,11 @@ class Start:
         for place, (call, maximum, error) in enumerate(counted):
             self.message.counted[place] = {"call": call, "maximum": maximum, "error": error}
         self.descriptors = (*stdio, policy, plan, *explains)
+
+    def pin(self, processors: Iterable[int]) -> None:
+        """Let the job run on these alone, each below PROCESSORS_MAX; on any, if there are none."""
+        for number in processors:
+            self.message.processors[number // 64] |= 1 << number % 64
 
 
 DENIALS_BYTES = ffi.sizeof("struct denials")

@@ -249,6 +249,20 @@ int change_ids(struct sandbox *sandbox, int *index)
 	return getgroups(0, NULL) == 0 ? 0 : EPERM;
 }
 
+/* Children inherit it, and the filter of a job that is pinned refuses the one call that would change it. */
+int pin(struct sandbox *sandbox, int *index)
+{
+	const uint64_t *processors = sandbox->start.processors;
+	uint64_t any = 0;
+
+	(void)index;
+	for (size_t i = 0; i < COUNT(sandbox->start.processors); i++)
+		any |= processors[i];
+	if (any && syscall(SYS_sched_setaffinity, 0, sizeof sandbox->start.processors, processors))
+		return errno;
+	return 0;
+}
+
 static int have_capabilities(void)
 {
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };

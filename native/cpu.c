@@ -88,6 +88,18 @@ static int read_cpu_stat(int fd, struct cpu_time *time)
 	return 0;
 }
 
+int cpu_read_total(const int *counters, size_t count, uint64_t *total_ns)
+{
+	struct cpu_time time;
+	int error;
+
+	if (count != 1)
+		return read_number(counters[0], total_ns);
+	error = read_cpu_stat(counters[0], &time);
+	*total_ns = time.total_ns;
+	return error;
+}
+
 int cpu_read(const int *counters, size_t count, struct cpu_time *time)
 {
 	int error;

@@ -25,6 +25,9 @@ int cpu_be_prompt(void);
  */
 int cpu_read(const int *counters, size_t count, struct cpu_time *time);
 
+/* The same, but the total alone. */
+int cpu_read_total(const int *counters, size_t count, uint64_t *total_ns);
+
 /* `end` less `start`, each part at least 0. */
 struct cpu_time cpu_since(struct cpu_time start, struct cpu_time end);
 

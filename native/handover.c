@@ -12,16 +12,17 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "plan.h"
 #include "supervisor.h"
 
-int tell(const struct sandbox *sandbox, struct news *news, int fd)
+int tell(const struct sandbox *sandbox, struct news *news, const int *fds, size_t count)
 {
 	news->header.slot = sandbox->make->header.slot;
-	if (fd >= 0)
-		return message_send(sandbox->control, news, sizeof *news, &fd, 1);
+	if (count)
+		return message_send(sandbox->control, news, sizeof *news, fds, count);
 	/* What a policy has to allow beside execve() and exit_group(): a failing execve() is told by it. */
 	return write(sandbox->control, news, sizeof *news) < 0 ? errno : 0;
 }
@@ -122,10 +123,14 @@ static int report_built(struct sandbox *sandbox)
 	struct news news = { .header.type = TYPE_BUILT };
 	char byte;
 	int error = read(sandbox->handover, &byte, 1) == 1 ? check_guards() : ECANCELED;
+	int fds[BUILT_DESCRIPTORS] = { sandbox->box, -1 };
 
-	if (!error)
-		error = tell(sandbox, &news, sandbox->box);
-	close(sandbox->box);
+	if (error)
+		return error;
+	fds[1] = (int)syscall(SYS_pidfd_open, sandbox->job, 0);
+	error = fds[1] < 0 ? errno : tell(sandbox, &news, fds, BUILT_DESCRIPTORS);
+	close(fds[0]);
+	close(fds[1]);
 	return error;
 }
 

@@ -31,7 +31,7 @@ static int report_exit(const struct sandbox *sandbox, int status)
 		news.signal = WTERMSIG(status);
 	else
 		news.exit_code = WEXITSTATUS(status);
-	return tell(sandbox, &news, -1);
+	return tell(sandbox, &news, NULL, 0);
 }
 
 /* Everything in a pid namespace but its init descends from init: without a child it is alone. */
@@ -54,7 +54,7 @@ static _Noreturn void report_end(const struct sandbox *sandbox, int status)
 	if (report_exit(sandbox, status) || !is_alone())
 		_exit(0);
 	news.clock_ns = clock_now();
-	if (tell(sandbox, &news, -1))
+	if (tell(sandbox, &news, NULL, 0))
 		_exit(1);
 	while (poll(&supervisor, 1, -1) < 0 && errno == EINTR)
 		;

@@ -120,7 +120,7 @@ int report_baseline(struct sandbox *sandbox, int *index)
 	if (error)
 		return error;
 	news.clock_ns = clock_now();
-	return tell(sandbox, &news, -1);
+	return tell(sandbox, &news, NULL, 0);
 }
 
 int execute(struct sandbox *sandbox, int *index)

@@ -22,10 +22,12 @@ enum {
 	SLOTS_MAX = 4096,
 	MESSAGE_BYTES_MAX = 32768,
 	DESCRIPTORS_MAX = 16,
+	BUILT_DESCRIPTORS = 2,
 	RLIMIT_COUNT = 16,
 	COUNTED_MAX = 8,
 	DENIALS_MAX = 64,
 	CALL_ARGUMENTS = 6,
+	PROCESSORS_MAX = 1024,
 	OPTIONS_BYTES = 96,
 	PATH_BYTES_MAX = 4096,
 	/* The ids that a job sees for init and for itself. */
@@ -68,6 +70,7 @@ enum stage {
 	STAGE_SIZES,
 	STAGE_FILES,
 	STAGE_HANDOVER,
+	STAGE_PROCESSORS,
 	STAGE_STDIO,
 	STAGE_CLOSE,
 	STAGE_RLIMITS,
@@ -185,6 +188,8 @@ struct start {
 	uint32_t counted_calls;
 	uint32_t padding;
 	struct counted counted[COUNTED_MAX];
+	/* A bit for each processor that the job may run on; none of them set: any. */
+	uint64_t processors[PROCESSORS_MAX / 64];
 	/* Soft and hard alike, by the numbers of RLIMIT_*. */
 	uint64_t rlimits[RLIMIT_COUNT];
 	/* Mount options for /box, /tmp and /dev/shm: size= and nr_inodes=. */
@@ -286,9 +291,10 @@ struct report {
 };
 
 /*
- * What init and the job's process tell the supervisor. Built: with a descriptor of /box. Started: the clock
- * and the CPU time just before the filter and execve(). Exited: the main process's end. Empty: nothing lives
- * but init. Failed: where. `since_ns` is when the teller had the job: init's is told with the exit.
+ * What init and the job's process tell the supervisor. Built: with a descriptor of /box and the pidfd of
+ * the job's process. Started: the clock and the CPU time just before the filter and execve(). Exited: the
+ * main process's end. Empty: nothing lives but init. Failed: where. `since_ns` is when the teller had the
+ * job: init's is told with the exit.
  */
 struct news {
 	struct header header;

@@ -79,6 +79,8 @@ static const struct step init_steps[] = {
 	{ STAGE_SIZES, size_scratch },
 	/* Inside the cgroup, so that the job pays for its input, and before the job can plant a link. */
 	{ STAGE_FILES, write_files },
+	/* Where the job will run, so that init disturbs no other job. */
+	{ STAGE_PROCESSORS, pin },
 	/* Nothing below needs authority, and the job's program has not begun. */
 	{ STAGE_CAPABILITIES, drop_capabilities },
 	/* Last: from here on it is pid 2 that goes on. */
@@ -95,6 +97,8 @@ static const struct step job_steps[] = {
 	{ STAGE_LANDLOCK, restrict_files },
 	/* Where pid 2 waits. What follows is the job's own choice, or needs to know it. */
 	{ STAGE_READY, receive_start },
+	/* Before the job's own time is counted from; the filter of a pinned job then refuses to change it. */
+	{ STAGE_PROCESSORS, pin },
 	{ STAGE_STDIO, put_stdio },
 	/* After stdio, whose originals go with the rest. What stays until execve() is close-on-exec. */
 	{ STAGE_CLOSE, close_descriptors },
@@ -122,7 +126,7 @@ static void walk(const struct step *steps, size_t count, struct sandbox *sandbox
 		if (!error)
 			continue;
 		news.failure = (struct failure){ steps[i].stage, error, index, 0 };
-		tell(sandbox, &news, -1);
+		tell(sandbox, &news, NULL, 0);
 		_exit(1);
 	}
 }

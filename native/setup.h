@@ -58,7 +58,7 @@ step_function make_read_only, size_scratch;
 /* barriers.c */
 step_function keep_own_descriptors, join_cgroup, enter_namespaces, become_root_of_sandbox, reset_signals;
 step_function die_with_parent, start_session, forbid_nesting, set_hostname, raise_loopback;
-step_function set_rlimits, change_ids, drop_capabilities, set_no_new_privs;
+step_function pin, set_rlimits, change_ids, drop_capabilities, set_no_new_privs;
 step_function bound_capabilities, restrict_speculation, restrict_files, load_filter;
 
 /* init.c */
@@ -82,8 +82,8 @@ int hear_calls(struct sandbox *sandbox, int *fd);
 /* Map a descriptor's bytes, at `place`, to be read. Returns 0 or an errno value. */
 int map_bytes(int fd, uint64_t bytes, const char **place);
 
-/* Tell the supervisor `news`, with `fd` unless it is negative. Returns 0 or an errno value. */
-int tell(const struct sandbox *sandbox, struct news *news, int fd);
+/* Tell the supervisor `news`, with `count` descriptors. Returns 0 or an errno value. */
+int tell(const struct sandbox *sandbox, struct news *news, const int *fds, size_t count);
 
 bool is_open(int fd);
 

@@ -29,7 +29,9 @@
 
 #include "setup.h"
 
-#define CLOSEST_LOOK_NS 1000000u
+#define CLOSEST_LOOK_NS 500000u
+/* How long init takes to run where its job is busy. */
+#define BOOKING_NS 100000u
 /*
  * Near its limit a job that does nothing is looked at less often. The kernel books CPU time at
  * ticks, at most 10 ms apart: only a counter that stands still for longer tells of such a job.
@@ -63,7 +65,7 @@ static void close_watched(const struct slot *slot, int *fd)
 void slot_clear(struct slot *slot)
 {
 	memset(slot, 0, sizeof *slot);
-	slot->epoll = slot->control = slot->init = slot->timer = slot->oom = slot->kill = -1;
+	slot->epoll = slot->control = slot->init = slot->timer = slot->oom = slot->kill = slot->job = -1;
 	slot->box = slot->opened = -1;
 	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
 		slot->counters[i] = -1;
@@ -198,6 +200,7 @@ static void close_watches(struct slot *slot)
 	close_watched(slot, &slot->timer);
 	close_watched(slot, &slot->oom);
 	close_one(&slot->kill);
+	close_one(&slot->job);
 	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
 		close_one(&slot->counters[i]);
 }
@@ -237,6 +240,15 @@ int slot_make(struct slot *slot, const struct make *make, const int *fds)
 	return error;
 }
 
+static bool on_one_processor(const struct start *start)
+{
+	int processors = 0;
+
+	for (size_t i = 0; i < PROCESSORS_MAX / 64; i++)
+		processors += __builtin_popcountll(start->processors[i]);
+	return processors == 1;
+}
+
 int slot_start(struct slot *slot, const struct start *start, const int *fds, size_t count)
 {
 	int error;
@@ -246,14 +258,15 @@ int slot_start(struct slot *slot, const struct start *start, const int *fds, siz
 	slot->cpu_limit_ns = start->cpu_ns;
 	slot->wall_limit_ns = start->wall_ns;
 	slot->parallelism = start->parallelism ? start->parallelism : 1;
+	slot->alone = on_one_processor(start);
 	error = message_send(slot->control, start, sizeof *start, fds, count);
 	return error ? fail(slot, STAGE_READY, error) : set_timer(slot, later(clock_now(), start->setup_ns));
 }
 
-static void kill_init(const struct slot *slot)
+static void kill_process(int pidfd)
 {
-	if (slot->init >= 0)
-		syscall(SYS_pidfd_send_signal, slot->init, SIGKILL, NULL, 0);
+	if (pidfd >= 0)
+		syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
 }
 
 void slot_kill(struct slot *slot, enum cause cause)
@@ -263,25 +276,59 @@ void slot_kill(struct slot *slot, enum cause cause)
 		;
 	if (slot->report.cause == CAUSE_NONE && !slot->report.exited)
 		slot->report.cause = cause;
-	/* cgroup v2 has a call for it. Else init, pid 1 of the sandbox: with it the kernel kills all others. */
-	if (slot->kill < 0 || write(slot->kill, "1", 1) != 1)
-		kill_init(slot);
+	/*
+	 * cgroup v2 has a call for it. Else init, pid 1 of the sandbox: with it the kernel kills all others, once it
+	 * runs, for which the job may leave it no processor. First init, which would tell of the job's death.
+	 */
+	if (slot->kill >= 0 && write(slot->kill, "1", 1) == 1)
+		return;
+	kill_process(slot->init);
+	kill_process(slot->job);
+}
+
+static uint64_t wall_end(const struct slot *slot)
+{
+	return later(slot->started_ns, slot->wall_limit_ns);
+}
+
+/* No sooner than when every processor that the job can use has been busy from now on. */
+static int set_next_look(const struct slot *slot, uint64_t now)
+{
+	uint64_t closest = now - slot->moved_ns > IDLE_AFTER_NS ? IDLE_LOOK_NS : CLOSEST_LOOK_NS;
+	uint64_t look = (slot->cpu_limit_ns - slot->used_ns) / slot->parallelism;
+
+	look = later(now, look > closest ? look : closest);
+	return set_timer(slot, look < wall_end(slot) ? look : wall_end(slot));
+}
+
+/*
+ * The kernel books CPU time at a tick, or when a process is switched out: waking init, which does nothing,
+ * has it book that of a job with which it shares one processor.
+ */
+static void have_booked(const struct slot *slot)
+{
+	syscall(SYS_pidfd_send_signal, slot->init, SIGCHLD, NULL, 0);
 }
 
 static int check_running(struct slot *slot, uint64_t now)
 {
-	uint64_t wall_end = later(slot->started_ns, slot->wall_limit_ns), used, look, closest;
-	struct cpu_time cpu;
+	uint64_t total, used;
 	int error;
 
-	if (now >= wall_end) {
+	if (now >= wall_end(slot)) {
 		slot_kill(slot, CAUSE_WALL);
 		return 0;
 	}
-	error = cpu_read(slot->counters, slot->counter_count, &cpu);
+	if (slot->alone && !slot->booking) {
+		slot->booking = true;
+		have_booked(slot);
+		return set_timer(slot, later(now, BOOKING_NS));
+	}
+	slot->booking = false;
+	error = cpu_read_total(slot->counters, slot->counter_count, &total);
 	if (error)
 		return error;
-	used = cpu_since(slot->baseline, cpu).total_ns;
+	used = total > slot->baseline.total_ns ? total - slot->baseline.total_ns : 0;
 	if (used >= slot->cpu_limit_ns) {
 		slot_kill(slot, CAUSE_CPU);
 		return 0;
@@ -289,11 +336,7 @@ static int check_running(struct slot *slot, uint64_t now)
 	if (used != slot->used_ns)
 		slot->moved_ns = now;
 	slot->used_ns = used;
-	closest = now - slot->moved_ns > IDLE_AFTER_NS ? IDLE_LOOK_NS : CLOSEST_LOOK_NS;
-	/* No sooner than when every processor it can use has been busy from now on. */
-	look = (slot->cpu_limit_ns - used) / slot->parallelism;
-	look = later(now, look > closest ? look : closest);
-	return set_timer(slot, look < wall_end ? look : wall_end);
+	return set_next_look(slot, now);
 }
 
 int slot_check_limits(struct slot *slot)
@@ -313,13 +356,16 @@ int slot_check_limits(struct slot *slot)
 	return 0;
 }
 
-static void hear_built(struct slot *slot, int box)
+/* Returns how many of the descriptors are the slot's from here on. */
+static size_t hear_built(struct slot *slot, const int *fds)
 {
-	slot->box = box;
+	slot->box = fds[0];
+	slot->job = fds[1];
 	slot->state = STATE_READY;
 	slot->report.header.type = TYPE_READY;
 	slot->unsent = true;
 	set_timer(slot, 0);
+	return BUILT_DESCRIPTORS;
 }
 
 static int hear_started(struct slot *slot, const struct news *news)
@@ -329,9 +375,8 @@ static int hear_started(struct slot *slot, const struct news *news)
 	slot->report.moments.given_ns = news->since_ns;
 	slot->report.moments.started_ns = news->clock_ns;
 	slot->baseline = news->cpu;
-	slot->started_ns = news->clock_ns;
-	/* A look now would show nothing. */
-	return set_timer(slot, later(slot->started_ns, CLOSEST_LOOK_NS));
+	slot->started_ns = slot->moved_ns = news->clock_ns;
+	return set_next_look(slot, slot->started_ns);
 }
 
 static bool has_job(const struct slot *slot)
@@ -367,8 +412,9 @@ int slot_hear(struct slot *slot)
 		return error;
 	if (length != sizeof news)
 		error = EBADMSG;
-	else if (news.header.type == TYPE_BUILT && slot->state == STATE_MAKING && count == 1)
-		hear_built(slot, fds[taken++]);
+	else if (news.header.type == TYPE_BUILT && slot->state == STATE_MAKING &&
+		 count == BUILT_DESCRIPTORS)
+		taken = hear_built(slot, fds);
 	else if (news.header.type == TYPE_STARTED && slot->state == STATE_STARTING)
 		error = hear_started(slot, &news);
 	else if (news.header.type == TYPE_EXITED && has_job(slot))
@@ -432,7 +478,7 @@ void slot_open(struct slot *slot, const char *path)
 
 void slot_release(struct slot *slot)
 {
-	kill_init(slot);
+	kill_process(slot->init);
 	close_watches(slot);
 	close_watched(slot, &slot->control);
 	close_one(&slot->box);

@@ -23,6 +23,7 @@ struct slot {
 	int epoll;   /* the supervisor's; it watches the next four */
 	int control; /* socket to init */
 	int init;    /* pidfd */
+	int job;     /* pidfd of pid 2 */
 	int timer;
 	int oom;     /* eventfd: OOM notices of cgroup v1 */
 	int kill;    /* cgroup.kill of cgroup v2 */
@@ -35,6 +36,8 @@ struct slot {
 	uint64_t used_ns, moved_ns; /* CPU time at the last look, and when it was last seen to change */
 	struct cpu_time baseline;
 	struct report report;
+	bool alone;   /* on one processor, where no other job is */
+	bool booking; /* its CPU time is about to be booked */
 	bool unsent; /* the report waits for room in the service's socket */
 };
 

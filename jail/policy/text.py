@@ -87,6 +87,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
         """The calls that are allowed in any form."""
         return self.allow | {rule.call for rule in (*self.rules, *self.counted)}
 
+    def without(self, call: str) -> "Policy":
+        """The same, but `call` is not allowed in any form."""
+        return msgspec.structs.replace(
+            self,
+            allow=self.allow - {call},
+            rules=tuple(rule for rule in self.rules if rule.call != call),
+            counted=tuple(rule for rule in self.counted if rule.call != call),
+        )
+
 
 class _When(msgspec.Struct, forbid_unknown_fields=True):
     call: str

@@ -5,7 +5,20 @@ from typing import Protocol
 
 import msgspec
 
-from benchmark import calls, churn, clients, cores, density, explain, inside, latency, peers, pool
+from benchmark import (
+    calls,
+    churn,
+    clients,
+    cores,
+    density,
+    explain,
+    inside,
+    latency,
+    peers,
+    pool,
+    precision,
+    runtimes,
+)
 from benchmark.floor import Floor
 from benchmark.row import Row
 from benchmark.session import Session
@@ -34,6 +47,8 @@ SECTIONS: dict[str, Section] = {
     "explain": explain,
     "calls": calls,
     "inside": inside,
+    "precision": precision,
+    "runtimes": runtimes,
     "density": density,
     "churn": churn,
 }

@@ -19,7 +19,7 @@ from jail import host
 
 SECONDS = float(os.environ.get("JAIL_SIEGE_SECONDS", "6"))
 # As many hostile jobs at once as a service takes that is set up for this host, and a slot for the canary.
-ATTACKERS = int(os.environ.get("JAIL_SIEGE_ATTACKERS", host.processors()))
+ATTACKERS = int(os.environ.get("JAIL_SIEGE_ATTACKERS", len(host.processors())))
 IDLE_CANARIES, CANARIES_ENOUGH = 300, 1000
 FACTOR = 5
 # An attack that waits for its wall limit would do nothing else.

@@ -141,6 +141,14 @@ def test_a_program_of_this_language_runs(shell, language):
     assert (result["stdout"]["text"], result["status"]) == ("hello\n", "ok"), result
 
 
+def test_python_compiles_no_module_of_its_own_anew(jail):
+    result = jail.run({"argv": ["python3", "-v", "-c", "import asyncio, json, subprocess"]})
+    assert result["status"] == "ok"
+    assert "matches" in result["stderr"]["text"]
+    assert "stale" not in result["stderr"]["text"]
+    assert "could not create" not in result["stderr"]["text"]
+
+
 @pytest.mark.parametrize("language", WORKS)
 def test_a_program_compiled_under_default_runs_under_every_policy(shell, language):
     build, files, products, script = WORKS[language]

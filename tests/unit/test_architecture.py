@@ -23,6 +23,7 @@ LAYERS = (
         "jail.limits",
         "jail.locks",
         "jail.outcome",
+        "jail.processors",
         "jail.scheduler",
     ),
     (

@@ -135,6 +135,12 @@ def test_a_link_stays_a_link_wherever_it_points(etc):
     }
 
 
+def test_a_file_keeps_the_time_by_which_python_knows_its_bytecode(etc):
+    (etc.source / "module.py").write_text("")
+    os.utime(etc.source / "module.py", ns=(10**18, 10**18 + 1))
+    assert (etc() / "module.py").stat().st_mtime_ns == 10**18 + 1
+
+
 def test_a_pipe_is_left_out_and_nobody_waits_for_it(etc):
     os.mkfifo(etc.source / "pipe", 0o666)
     assert list(etc().iterdir()) == []

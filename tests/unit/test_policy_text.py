@@ -104,3 +104,10 @@ def test_names_are_those_of_the_directory_without_its_parts(tmp_path):
 
 def test_shipped_policies_lie_inside_the_package():
     assert policies.shipped_directory() == Path(jail.__file__).parent / "policies"
+
+
+@pytest.mark.parametrize("call", ["getpid", "socket", "fcntl"])
+def test_a_policy_without_a_call_does_not_allow_it_in_any_form(call):
+    policy = policies.load("default")
+    assert call in policy.allowed
+    assert policy.without(call).allowed == policy.allowed - {call}

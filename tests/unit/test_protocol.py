@@ -133,8 +133,15 @@ def test_a_start_has_room_for_the_options_of_the_largest_scratch():
             policies=("default",),
         ),
     )
-    run._fill(start.message, job, 16)
+    run._fill(start.message, job, 16, 1)
     assert ffi.string(start.message.scratch_options) == b"size=%d,nr_inodes=%d" % (1 << 62, 1 << 62)
+
+
+def test_a_start_has_a_bit_for_every_processor():
+    start = Start((1, 2, 3), policy=4, plan=5)
+    start.pin((0, 65, supervisor.PROCESSORS_MAX - 1))
+    words = list(start.message.processors)
+    assert (words[0], words[1], words[-1], sum(map(bool, words))) == (1, 2, 1 << 63, 3)
 
 
 def test_the_longest_path_of_a_job_fits_into_a_packet():
