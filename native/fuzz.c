@@ -95,8 +95,8 @@ static int read_plan(const uint8_t *bytes, size_t length)
 }
 
 /*
- * As the supervisor hears init: the first byte is the state of a slot, the rest one packet. Returns whether
- * it was taken in.
+ * As the supervisor hears init: the first byte is the state of a slot, and its highest bit whether the exit
+ * was told of; the rest is one packet. Returns whether it was taken in.
  */
 static int read_news(const uint8_t *bytes, size_t length)
 {
@@ -106,7 +106,10 @@ static int read_news(const uint8_t *bytes, size_t length)
 	if (!length || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
 		return 0;
 	slot_clear(&slot);
-	slot.state = (enum state)(*bytes % (STATE_RELEASED + 1));
+	slot.state = (enum state)((*bytes & 127) % (STATE_RELEASED + 1));
+	slot.report.exited = *bytes >> 7;
+	/* As slot_start() leaves it. */
+	slot.parallelism = 1;
 	slot.control = pair[0];
 	slot.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
 	if (length > 1 && send(pair[1], bytes + 1, length - 1, 0) > 0)

@@ -57,7 +57,7 @@ static int list_strings(const char **place, const char *end, uint32_t count, cha
 static int read_plan(struct sandbox *sandbox)
 {
 	const struct start *start = &sandbox->start;
-	const char *place, *end;
+	const char *place = NULL, *end;
 	int error = map_bytes(sandbox->received[JOB_PLAN], start->plan_bytes, &place);
 
 	if (error)

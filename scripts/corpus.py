@@ -23,8 +23,8 @@ def request(kind: str, number: int, tail: bytes = b"", **fields: object) -> byte
     return b"r" + bytes(ffi.buffer(message)) + tail
 
 
-# The places of enum state, in native/slot.h.
-MAKING, STARTING, RUNNING = 1, 3, 4
+# The places of enum state, in native/slot.h; and the bit by which native/fuzz.c knows that the exit was told.
+MAKING, STARTING, RUNNING, EXITED = 1, 3, 4, 128
 
 
 def news(state: int, number: int, **fields: object) -> bytes:
@@ -67,7 +67,7 @@ def seeds() -> dict[str, bytes]:
         "release": request("ask", lib.TYPE_RELEASE),
         "started": news(STARTING, lib.TYPE_STARTED, clock_ns=10**9, cpu={"total_ns": 5, "user_ns": 3}),
         "exited": news(RUNNING, lib.TYPE_EXITED, exit_code=-1, signal=9, max_rss_bytes=1 << 20),
-        "empty": news(RUNNING, lib.TYPE_EMPTY, clock_ns=10**9),
+        "empty": news(RUNNING | EXITED, lib.TYPE_EMPTY, clock_ns=10**9),
         "failed": news(MAKING, lib.TYPE_FAILED, failure={"stage": lib.STAGE_ROOT, "error": 2, "index": 1}),
         "plan": b"p" + plan.pack(job),
         "files": b"p" + b"".join(pack_file(f.path.encode(), f.mode, f.content) for f in files),

@@ -14,7 +14,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack, closing, suppress
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    ExitStack,
+    closing,
+    contextmanager,
+    suppress,
+)
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -236,10 +243,10 @@ def executing(
     return wait
 
 
-@pytest.fixture(scope="session")
-def jail() -> Iterator[Jail]:
-    """One engine for the whole session, with room for a few jobs at once and a short queue."""
-    found = msgspec.structs.replace(settings.load(READY_SETTINGS), slots=4, queue=8)
+@contextmanager
+def entered(**changed: Any) -> Iterator[Jail]:
+    """An engine with settings other than the defaults, and a loop of its own."""
+    found = msgspec.structs.replace(settings.load({}), **changed)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         stack = AsyncExitStack()
         engine = runner.run(stack.enter_async_context(Engine(found)))
@@ -247,6 +254,19 @@ def jail() -> Iterator[Jail]:
             yield Jail(runner, engine)
         finally:
             runner.run(stack.aclose())
+
+
+@pytest.fixture(scope="session")
+def engine_with() -> Callable[..., AbstractContextManager[Jail]]:
+    """For an engine of a module's own, a context manager: it takes settings by their names."""
+    return entered
+
+
+@pytest.fixture(scope="session")
+def jail() -> Iterator[Jail]:
+    """One engine for the whole session, with room for a few jobs at once and a short queue."""
+    with entered(slots=4, queue=8, ready_min=READY, ready_max=READY) as found:
+        yield found
 
 
 class Service:
