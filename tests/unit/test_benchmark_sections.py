@@ -164,10 +164,14 @@ def test_a_program_says_nanoseconds_of_itself():
     assert inside.spent("1500000 2000000\n") == inside.Spent(1.5, 2.0)
 
 
-def test_inside_is_missed_by_more_than_its_share():
-    slower = {kind: (inside.Spent(1.04, 9),) * 2 for kind in inside.WORKS}
-    found = inside.Figures({kind: (inside.Spent(1.0, 1),) * 2 for kind in inside.WORKS}, slower)
-    assert [row.is_met for row in inside.rows(found, FLOOR)] == [False, True, True, None, None]
+def test_inside_is_missed_by_more_than_its_share_and_the_least_filter_is_told():
+    def taking(cpu_ms):
+        return {kind: (inside.Spent(cpu_ms, 9),) * 2 for kind in inside.WORKS}
+
+    found = inside.Figures(outside=taking(1.0), inside=taking(1.04), filtered=taking(1.03))
+    rows = list(inside.rows(found, FLOOR))
+    assert [row.is_met for row in rows] == [False, True, True, None, None]
+    assert all("the least filter 1.030" in row.note for row in rows)
 
 
 @pytest.mark.parametrize(
