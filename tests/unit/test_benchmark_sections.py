@@ -1,6 +1,7 @@
 """What the sections of scripts/bench make of what they measured."""
 
 import resource
+from types import SimpleNamespace
 
 import pytest
 from benchmark import calls, churn, cores, density, explain, inside, memory, peers, pool
@@ -99,6 +100,23 @@ def bucket(jobs_per_s, teardown_ms):
 
 def churned(*buckets):
     return churn.Figures(Memory(4096, 0, 0, 0, 0), buckets, Memory(1024, 1024, 0, 0, 0))
+
+
+def test_the_last_bucket_is_closed_when_time_is_up_and_no_sliver_after_it(monkeypatch, tmp_path):
+    clock = iter([100.0, 105.0, 110.1, 115.0, 120.05, 120.06])
+    monkeypatch.setattr(churn.time, "perf_counter", lambda: next(clock))
+    probes = tmp_path / "probes"
+    probes.write_text("1.5\n2.5\n")
+    crowd = SimpleNamespace(seconds=[])
+    buckets = churn._Buckets(crowd, probes, 20, 10, lambda: None)
+
+    def goes_on():
+        crowd.seconds.append(0.5)
+        return buckets.goes_on(0)
+
+    assert [goes_on() for _ in range(5)] == [True, True, True, False, False]
+    assert [bucket.times.jobs for bucket in buckets.found] == [2, 2]
+    assert [bucket.teardown_ms for bucket in buckets.found] == [2.0, None]
 
 
 def test_what_waits_is_how_long_it_waits_times_how_many_come():
