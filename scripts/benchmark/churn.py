@@ -93,12 +93,12 @@ class _Buckets:
         self._jobs = self._probed = 0
 
     def goes_on(self, _sent: int) -> bool:
-        """Whether there is time left; closes a bucket that is full."""
+        """Whether there is time left; closes a bucket that is full, or half so when time is up."""
         now = time.perf_counter()
         while self._told + 1 <= now:
             self._told += 1
             self._advance()
-        if now >= self._began + self._length:
+        if now >= min(self._began + self._length, max(self._end, self._began + self._length / 2)):
             self._close(now)
         return now < self._end
 
