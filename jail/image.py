@@ -54,6 +54,12 @@ class Image(msgspec.Struct, frozen=True):
     name: str
     overlays: tuple[tuple[str, str], ...]
 
+    @property
+    def host_directories(self) -> tuple[str, ...]:
+        """What of the host it is made of: absolute paths."""
+        paths = [path for _, lower in self.overlays for path in lower.split(":")]
+        return tuple(path for path in paths if path.startswith("/"))
+
 
 def build_host(directory: Path, name: str) -> Image:
     """Make this host's image as `directory`/`name`, which has to stay. Raises OSError."""

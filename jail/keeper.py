@@ -9,7 +9,7 @@ import asyncio
 import socket
 import subprocess
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jail._protocol import ffi
@@ -43,15 +43,18 @@ class Kept:
 class Keeper:
     """One running keeper process. `lost` is set when it has ended, and was not told to."""
 
-    def __init__(self, namespace: OuterNamespace, directory: Path) -> None:
-        """Start it in `directory`, where its supervisors work too, from the event loop's thread."""
+    def __init__(self, namespace: OuterNamespace, directory: Path, view: Sequence[str]) -> None:
+        """Start it in `directory`, where its supervisors work too, from the event loop's thread.
+
+        `view`: an empty directory in it to mount on, and the directories of the host that images are made of.
+        """
         self.lost = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._asked: deque[Kept] = deque()
         self._running: dict[int, Kept] = {}
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self._process = _spawn(theirs, namespace.descriptor, directory)
+            self._process = _spawn(theirs, namespace.descriptor, directory, view)
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._read)
 
@@ -118,12 +121,13 @@ def received(source: socket.socket, size: int, descriptors: int = 0) -> Iterator
             return
 
 
-def _spawn(control: socket.socket, namespace: int, directory: Path) -> subprocess.Popen:
+def _spawn(control: socket.socket, namespace: int, directory: Path, view: Sequence[str]) -> subprocess.Popen:
     """Start the program: its socket as stdin, the namespace as stdout, and nothing of our environment.
 
-    Its arguments are those of init as well, which every job may read: they tell no path.
+    Its arguments are those of init as well, which every job may read: they tell no path that its own mounts
+    do not tell.
     """
-    arguments = [program().name, "keep"]
+    arguments = [program().name, "keep", *view]
     return subprocess.Popen(
         arguments, executable=program(), stdin=control, stdout=namespace, env={}, cwd=directory
     )

@@ -20,6 +20,9 @@ from jail.errors import HostError
 
 IDS_PER_SLOT = 2
 
+NETWORKS = 512
+"""How many network namespaces there can be at once, of whoever does not say otherwise."""
+
 
 def program() -> Path:
     """The supervisor's program, which comes with the package."""
@@ -90,9 +93,9 @@ def _half_of(kind: str) -> str:
     return str(min((int(path.read_text()) for path in paths if path.exists()), default=0) // 2)
 
 
-def holder_command() -> list[str]:
+def holder_command(networks: int = NETWORKS) -> list[str]:
     """The command that makes such a namespace and holds it until its stdin ends."""
-    return [str(program()), "namespace", _half_of("instances"), _half_of("watches")]
+    return [str(program()), "namespace", _half_of("instances"), _half_of("watches"), str(networks)]
 
 
 class OuterNamespace:
@@ -101,12 +104,15 @@ class OuterNamespace:
     Attributes: `descriptor`, of the namespace; `slots`, how many pairs of ids it has.
     """
 
-    def __init__(self) -> None:
-        """Make it. Raises HostError with cause and cure."""
+    def __init__(self, networks: int = NETWORKS) -> None:
+        """Make it, for so many network namespaces at once. Raises HostError with cause and cure.
+
+        Those count that nothing lives in and that the kernel has yet to take down, one after the other.
+        """
         uids, gids = _read_range("/etc/subuid"), _read_range("/etc/subgid")
         self.slots = min(uids[1], gids[1]) // IDS_PER_SLOT
         holder = subprocess.Popen(
-            holder_command(),
+            holder_command(networks),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -45,7 +45,7 @@ class Size(msgspec.Struct, frozen=True):
 class Demand:
     """How many were taken within the last second, as far as it matters: not beyond `most`."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int, clock: Callable[[], float]) -> None:
         """None so far."""
         self._clock = clock
         self._taken: deque[float] = deque(maxlen=most)
@@ -65,14 +65,19 @@ class Demand:
 class Pool:
     """Ready sandboxes of one image. Attribute `tasks`: in which they are made."""
 
-    def __init__(self, make: Callable[[], Awaitable[Ready]], size: Size) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Awaitable[Ready]],
+        size: Size,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Keep as many as `size` says of what `make` makes, from the first one on that is taken."""
         self._make = make
         self._size = size
         self._ready: deque[Ready] = deque()
         self._turns: deque[asyncio.Future[Ready]] = deque()
         self.tasks: set[asyncio.Task[Exception | None]] = set()
-        self._demand = Demand(math.ceil(size.maximum / LEAD_SECONDS))
+        self._demand = Demand(math.ceil(size.maximum / LEAD_SECONDS), clock)
         self._memory_bytes = 1
         self._later: asyncio.TimerHandle | None = None
         self._closed = False
@@ -171,7 +176,7 @@ class Pool:
         turn = self._next_turn()
         if turn is not None:
             turn.set_result(made)
-        elif self._closed:
+        elif self._closed or len(self._ready) >= self._target():
             made.close()
         else:
             self._ready.append(made)

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -16,7 +17,15 @@ from jail.instance import Instance
 from jail.keeper import Keeper
 from jail.namespace import OuterNamespace
 from jail.pool import Pool, Size
-from jail.supervisor import MOUNT_PLACE, SLOTS_MAX, Report, Start, Supervisor
+from jail.supervisor import MOUNT_PLACE, SETUP_SECONDS, SLOTS_MAX, Report, Start, Supervisor
+
+BACKLOG = 256
+"""How many network namespaces of sandboxes that are gone the kernel may have yet to take down.
+
+It does that one after the other, 0.1 to 0.2 MB each, and falls behind when jobs come fast.
+"""
+
+_BACKLOG_WAIT_SECONDS = 0.02
 
 Place = tuple[int, tuple[int, int]]
 """A slot of the supervisor, and the ids that the sandbox in it has."""
@@ -100,6 +109,8 @@ class Sandboxes:
         self._limits = limits
         # As many as run may be dying: what the kernel takes for that is bounded by it.
         self._count = 2 * count + ready.maximum
+        self._networks = self._count + BACKLOG
+        self._made = 0
         # Last in, first out: the supervisor touches no more of its table than is in use at once.
         self._places: list[Place] = []
         self.dying: set[asyncio.Task[None]] = set()
@@ -113,7 +124,7 @@ class Sandboxes:
             )
         with ExitStack() as undo:
             self.hierarchy = cgroup.find()
-            self._namespace = OuterNamespace()
+            self._namespace = OuterNamespace(self._networks)
             undo.callback(self._namespace.close)
             with _explained(self._state):
                 # Before the sweep: who had these ids is dead, and what it left ends in the sweep.
@@ -127,7 +138,8 @@ class Sandboxes:
             (directory / MOUNT_PLACE).mkdir()
             self.images = {"host": build_host(directory, "host")}
             self.landlock_abi = host.landlock_abi()
-            self.keeper = Keeper(self._namespace, directory)
+            view = MOUNT_PLACE, *self.images["host"].host_directories
+            self.keeper = Keeper(self._namespace, directory, view)
             undo.callback(self.keeper.close)
             self.supervisor = Supervisor(self.keeper)
             self._undo = undo.pop_all()
@@ -168,7 +180,21 @@ class Sandboxes:
             await asyncio.wait(busy)
 
     async def _make(self, image: str) -> Sandbox:
+        """Make one, as soon as the kernel's backlog allows it. Raises SandboxError, OSError."""
+        deadline = time.monotonic() + SETUP_SECONDS
+        while True:
+            try:
+                return await self._make_at_once(image)
+            except SandboxError as error:
+                is_backlog = (error.stage, error.error) == ("namespaces", errno.ENOSPC)
+                if not is_backlog or self._made < self._networks or time.monotonic() > deadline:
+                    raise
+            # The kernel has no event for that.
+            await asyncio.sleep(_BACKLOG_WAIT_SECONDS)
+
+    async def _make_at_once(self, image: str) -> Sandbox:
         """Make one. Raises SandboxError, OSError."""
+        self._made += 1
         supervisor = await self._running_supervisor()
         place = slot, ids = await self._free_place()
         with ExitStack() as undo:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -107,6 +108,7 @@ def shed(state: Path, hierarchy: Hierarchy, landlock: bool = True) -> None:
     _load_filter(program, _SECCOMP_FILTER_FLAG_TSYNC)
 
 
+@cache
 def _program() -> bytes:
     directory = policy.shipped_directory() / POLICY
     return policy.compile_policy(policy.load(POLICY, directory), required={})

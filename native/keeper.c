@@ -72,24 +72,24 @@ static int prepare(int *ends)
 }
 
 /* In the child: take the places that supervise() expects, and keep nothing of the keeper's. */
-static int become_supervisor(pid_t keeper, int socket)
+static int become_supervisor(pid_t keeper, int socket, char *const *view)
 {
 	if (dup2(socket, STDIN_FILENO) < 0 || dup2(NAMESPACE, STDOUT_FILENO) < 0)
 		return errno;
 	if (close_range(SERVICE, ~0U, 0))
 		return errno;
-	return supervise(keeper);
+	return supervise(keeper, view);
 }
 
 /* Returns, in the child, what is to be its exit status, with `forked` set. */
-static int start(int socket, bool *forked)
+static int start(int socket, char *const *view, bool *forked)
 {
 	struct kept kept = { 0 };
 	pid_t keeper = getpid(), child = fork();
 
 	if (!child) {
 		*forked = true;
-		return become_supervisor(keeper, socket);
+		return become_supervisor(keeper, socket, view);
 	}
 	if (child < 0) {
 		kept.status = errno;
@@ -102,7 +102,7 @@ static int start(int socket, bool *forked)
 	return message_send(SERVICE, &kept, sizeof kept, NULL, 0);
 }
 
-static int hear_service(bool *forked)
+static int hear_service(char *const *view, bool *forked)
 {
 	int fds[DESCRIPTORS_MAX], error;
 	size_t length, count;
@@ -111,7 +111,7 @@ static int hear_service(bool *forked)
 	error = message_receive(SERVICE, &byte, sizeof byte, &length, fds, &count);
 	if (error)
 		return error;
-	return count == 1 ? start(fds[0], forked) : EPROTO;
+	return count == 1 ? start(fds[0], view, forked) : EPROTO;
 }
 
 static int tell_ends(int ends)
@@ -129,7 +129,7 @@ static int tell_ends(int ends)
 	return error;
 }
 
-static int serve(int ends, bool *forked)
+static int serve(int ends, char *const *view, bool *forked)
 {
 	struct pollfd events[] = { { .fd = SERVICE, .events = POLLIN }, { .fd = ends, .events = POLLIN } };
 	int error = 0;
@@ -140,18 +140,18 @@ static int serve(int ends, bool *forked)
 		if (events[1].revents)
 			error = tell_ends(ends);
 		if (!error && events[0].revents)
-			error = hear_service(forked);
+			error = hear_service(view, forked);
 	}
 	return error;
 }
 
-int keep(void)
+int keep(char *const *view)
 {
 	bool forked = false;
 	int ends, error = prepare(&ends);
 
 	if (!error)
-		error = serve(ends, &forked);
+		error = serve(ends, view, &forked);
 	/* The service closed its end, or was gone before we began: that is how we are told to stop. */
 	return !forked && (error == EPIPE || error == ECONNRESET || error == ECANCELED) ? 0 : error;
 }

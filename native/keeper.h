@@ -4,9 +4,9 @@
 
 /*
  * Start supervisors for the service, whose socket is stdin, in the user namespace that is stdout, until
- * the service closes its end. Returns 0 or an errno value; in a process that it forked, what
+ * the service closes its end. `view` is for supervise(). Returns 0 or an errno value; in a process that it forked, what
  * supervise() returned.
  */
-int keep(void);
+int keep(char *const *view);
 
 #endif

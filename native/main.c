@@ -1,11 +1,13 @@
 /*
  * main.c - jail-supervisor, started by the service and by nobody else.
  *
- *   jail-supervisor namespace INSTANCES WATCHES
+ *   jail-supervisor namespace INSTANCES WATCHES NETWORKS
  *                               hold a new user namespace until stdin ends, in which there are so many
- *                               of inotify; a byte on stdout says that it is there. The service maps
- *                               ids into it and keeps it open.
- *   jail-supervisor keep        start supervisors, each a fork of it: see keeper.c and supervisor.c
+ *                               of inotify and so many network namespaces; a byte on stdout says that it
+ *                               is there. The service maps ids into it and keeps it open.
+ *   jail-supervisor keep PLACE DIRECTORY...
+ *                               start supervisors, each a fork of it: see keeper.c and supervisor.c. Of
+ *                               the host they see these directories: see view.c
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,16 +32,20 @@ static int set_maximum(const char *path, const char *value)
 }
 
 /* What a sandbox has of these counts for every namespace above it, at last for the service's user. */
-static int hold_namespace(const char *instances, const char *watches)
+static int hold_namespace(char **numbers)
 {
+	static const char *const maxima[] = {
+		"/proc/sys/user/max_inotify_instances",
+		"/proc/sys/user/max_inotify_watches",
+		"/proc/sys/user/max_net_namespaces",
+	};
 	char byte = 'n';
-	int error;
+	int error = 0;
 
 	if (unshare(CLONE_NEWUSER))
 		return errno;
-	error = set_maximum("/proc/sys/user/max_inotify_instances", instances);
-	if (!error)
-		error = set_maximum("/proc/sys/user/max_inotify_watches", watches);
+	for (size_t i = 0; !error && i < sizeof maxima / sizeof maxima[0]; i++)
+		error = set_maximum(maxima[i], numbers[i]);
 	if (error)
 		return error;
 	if (write(STDOUT_FILENO, &byte, 1) != 1)
@@ -51,10 +57,10 @@ int main(int argc, char **argv)
 {
 	int error = EINVAL;
 
-	if (argc == 4 && !strcmp(argv[1], "namespace"))
-		error = hold_namespace(argv[2], argv[3]);
-	else if (argc == 2 && !strcmp(argv[1], "keep"))
-		error = keep();
+	if (argc == 5 && !strcmp(argv[1], "namespace"))
+		error = hold_namespace(argv + 2);
+	else if (argc >= 3 && !strcmp(argv[1], "keep"))
+		error = keep(argv + 2);
 	if (error)
 		fprintf(stderr, "jail-supervisor: %s: %s\n", argc > 1 ? argv[1] : "usage", strerror(error));
 	/* The errno value is the exit status: the service words it for the operator. */

@@ -168,10 +168,14 @@ static int clone_sandbox(struct slot *slot, const struct make *make, const int *
 	error = write_id_maps(pid, make->id_map);
 	if (!error && send(slot->control, "m", 1, MSG_NOSIGNAL) != 1)
 		error = errno;
-	if (error)
-		slot_kill(slot, CAUSE_NONE);
-	/* Init is there and will be buried like any other, with this failure as its report. */
-	return error ? (fail(slot, STAGE_ID_MAPS, error), 0) : 0;
+	if (!error)
+		return 0;
+	/* First, since it takes in what init has said: it may have ended before us, and said why. */
+	slot_kill(slot, CAUSE_NONE);
+	if (slot->report.failure.stage == STAGE_NONE)
+		fail(slot, STAGE_ID_MAPS, error);
+	/* Init is there and will be buried like any other. */
+	return 0;
 }
 
 /* The first failure stays: it is the one that the others follow from. */

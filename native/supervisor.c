@@ -21,7 +21,6 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -30,6 +29,7 @@
 
 #include "request.h"
 #include "slot.h"
+#include "view.h"
 
 enum { EVENTS = 64 };
 
@@ -295,9 +295,6 @@ static int enter_outer_namespace(void)
 		return errno;
 	if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS))
 		return errno;
-	/* Not private: what the host unmounts must not stay busy because of us. */
-	if (mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL))
-		return errno;
 	/* What a sandbox is cloned from must stay readable to us: its id maps are written through /proc. */
 	return prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) ? errno : 0;
 }
@@ -323,7 +320,7 @@ static int arrange_descriptors(void)
 	return fcntl(SERVICE, F_SETFL, O_NONBLOCK) ? errno : 0;
 }
 
-static int prepare(struct supervisor *supervisor, pid_t keeper)
+static int prepare(struct supervisor *supervisor, pid_t keeper, char *const *view)
 {
 	struct sigaction by_default = { .sa_handler = SIG_DFL };
 	sigset_t none;
@@ -335,6 +332,8 @@ static int prepare(struct supervisor *supervisor, pid_t keeper)
 	sigaction(SIGCHLD, &by_default, NULL);
 	setsid();
 	error = enter_outer_namespace();
+	if (!error)
+		error = narrow_view(view[0], view + 1);
 	if (!error)
 		error = arrange_descriptors();
 	if (!error)
@@ -352,10 +351,10 @@ static int prepare(struct supervisor *supervisor, pid_t keeper)
 	return watch(supervisor, SERVICE, ABOUT_SERVICE, 0);
 }
 
-int supervise(pid_t keeper)
+int supervise(pid_t keeper, char *const *view)
 {
 	static struct supervisor supervisor;
-	int error = prepare(&supervisor, keeper);
+	int error = prepare(&supervisor, keeper, view);
 
 	if (!error)
 		error = serve(&supervisor);

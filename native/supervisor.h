@@ -9,9 +9,10 @@ enum { SERVICE = 3 };
 
 /*
  * Serve the service, whose socket is stdin, in the user namespace that is stdout, until it closes its
- * end, and for as long as `keeper`, the parent, lives. Returns 0, or an errno value: then set-up
- * failed or the service broke the protocol. No sandbox lives on after the return.
+ * end, and for as long as `keeper`, the parent, lives. `view`, ended by NULL, is a place to mount on and
+ * the directories of the host that images are made of. Returns 0, or an errno value: then set-up failed
+ * or the service broke the protocol. No sandbox lives on after the return.
  */
-int supervise(pid_t keeper);
+int supervise(pid_t keeper, char *const *view);
 
 #endif

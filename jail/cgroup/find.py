@@ -71,7 +71,7 @@ def _find_v1(mounted: Mapping[str, Path]) -> Hierarchy:
 
 
 def _counts_io(mount: Path) -> bool:
-    """Whether what is read and written is counted. Newer kernels (6.18) begin with the first throttle setting.
+    """Whether reads and writes are counted. Newer kernels (6.18) begin with the first throttle setting.
 
     Joining a controller that has counted nothing for the whole host would cost each sandbox 0.1 ms.
     """

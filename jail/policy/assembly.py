@@ -55,7 +55,7 @@ class _Backwards:
 
     def _decide(self, decision: Decision) -> int:
         word, runs = decision.word, decision.runs
-        if word.mask != bpf.WORD_MAX and [start for start, _ in runs] == [0, 1]:
+        if [start for start, _ in runs] == [0, 1]:
             none, some = (self.place(node) for _, node in runs)
             self._compare(bpf.JUMP_ANY_BIT, word.mask, some, none)
         else:

@@ -10,9 +10,9 @@ from typing import BinaryIO
 from benchmark import machine, options, page, plots, record, report
 from benchmark.record import Record
 from benchmark.sections import SECTIONS
-from benchmark.session import Session, UnavailableError, session
+from benchmark.session import Extent, Session, UnavailableError, session
 
-ROUNDS, ROUNDS_FULL = 3, 9
+ROUNDS, ROUNDS_FULL = 2, 9
 
 
 def main() -> None:
@@ -28,6 +28,7 @@ def main() -> None:
     _write(asked.json, lambda file: file.write(record.encode(found)))
     _write(asked.plots, lambda file: page.pack(plots.draw(found), file))
     _write(asked.write, lambda file: page.pack(page.files(found), file))
+    sys.exit(any(why.startswith("failed: ") for why in found.missing.values()))
 
 
 def _write(descriptor: int | None, put: Callable[[BinaryIO], object]) -> None:
@@ -39,7 +40,8 @@ def _write(descriptor: int | None, put: Callable[[BinaryIO], object]) -> None:
 def _measured(asked: Namespace) -> Record:
     names = asked.only or [name for name, section in SECTIONS.items() if asked.full or section.IS_PLAIN]
     rounds = ROUNDS_FULL if asked.full else ROUNDS
-    with session(asked.floor, max(10, asked.runs), rounds, asked.full, max(2, asked.churn)) as given:
+    extent = Extent(max(10, asked.runs), rounds, asked.full, max(2, asked.churn))
+    with session(asked.floor, extent) as given:
         return _measure(given, names)
 
 
@@ -51,6 +53,10 @@ def _measure(given: Session, names: Sequence[str]) -> Record:
             figures[name] = SECTIONS[name].measure(given)
         except UnavailableError as error:
             missing[name] = str(error)
+        except OSError as error:
+            # The others are worth having all the same.
+            missing[name] = f"failed: {error}"
+            sys.stderr.write("\n".join([f"{name}: {error}", *getattr(error, "__notes__", ())]) + "\n")
         given.clear()
     given.floor()
     return Record(machine=machine.describe(), floors=tuple(given.floors), figures=figures, missing=missing)

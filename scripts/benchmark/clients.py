@@ -52,5 +52,5 @@ def rows(found: Figures, _floor: Floor) -> Iterator[Row]:
             value=each.times.p50_ms,
             ratio=each.times.p50_ms / alone.times.p50_ms,
             to="one client's p50",
-            note=f"p99 {each.times.p99_ms:.2f} ms, {each.jobs_per_s:.0f} jobs/s",
+            note=f"p99 {each.times.p99_ms:.1f} ms, {each.jobs_per_s:.0f} jobs/s",
         )

@@ -16,7 +16,7 @@ from benchmark.client import Connection
 from benchmark.figures import Times
 from benchmark.floor import Floor
 from benchmark.row import Row
-from benchmark.service import Service, await_many, ready, serving
+from benchmark.service import await_many, children, parent, ready, serving
 from benchmark.session import Session
 from jail.cgroup.find import mounts
 
@@ -24,7 +24,7 @@ TITLE = "density: memory of a sandbox, and a thousand at once"
 IS_PLAIN = True
 
 SLEEPING, SLEEPING_FULL = 100, 1000
-READY = 64
+READY, READY_FULL = 64, 256
 KIB_AIM = 400
 
 _MEMORY_BYTES = 8 << 20
@@ -38,16 +38,15 @@ _SPARE_SLOTS = 2
 class Weight(msgspec.Struct, frozen=True):
     """KiB for each of `count` sandboxes.
 
-    lost: by the system, of each kind. charged: to the sandbox's cgroup. fair, private: pages of the
-    job's process (None: there is none). init: anonymous pages of its init, shared ones among them.
+    lost: by the system, of each kind. charged: to the sandbox's cgroup. init, job: pages that only its
+    init has, and only its second process, which is the job once it runs.
     """
 
     count: int
     lost: memory.Memory
     charged: float
     init: float
-    fair: float | None = None
-    private: float | None = None
+    job: float
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -73,6 +72,8 @@ def measure(session: Session) -> Figures:
     none = _start(0)
     advance()
     some = _start(READY) if ready(READY) else None
+    if some and session.is_full:
+        some = some[0], _start(READY_FULL)[1]
     advance()
     found = _sleep(count, none[0], some)
     advance()
@@ -86,7 +87,7 @@ def _start(count: int) -> tuple[float, Weight | None]:
         began = time.monotonic()
         service.await_ready(count)
         spent_ms = service.start_ms + (time.monotonic() - began) * 1e3
-        weight = _weigh(before, _settled(), [service], count) if count else None
+        weight = _weigh(before, _settled(), service.inits(), count) if count else None
     return spent_ms, weight
 
 
@@ -95,7 +96,9 @@ def _sleep(count: int, start_ms: float, some: tuple[float, Weight | None] | None
     services = math.ceil(count / each)
     settings = {
         "slots": each + _SPARE_SLOTS,
-        "memory_bytes": (each + _SPARE_SLOTS) * max(_MEMORY_BYTES, 1 << 30),
+        "memory_bytes": (each + _SPARE_SLOTS) << 30,
+        # As many at the end as at the start.
+        **(ready(_SPARE_SLOTS) or {}),
     }
     with ExitStack() as held:
         running = [held.enter_context(serving(settings)) for _ in range(services)]
@@ -107,7 +110,9 @@ def _sleep(count: int, start_ms: float, some: tuple[float, Weight | None] | None
             client.send(body=json.dumps(_SLEEP).encode())
         await_many(lambda: sum(len(service.jobs()) for service in running), count)
         seconds = time.monotonic() - began
-        weight = _weigh(before, _settled(), running, count)
+        after = _settled()
+        jobs = {parent(job) for service in running for job in service.jobs()}
+        weight = _weigh(before, after, sorted(jobs), count)
         beside = load.sequence(running[0].port, 50)
     return Figures(weight, services, seconds, beside, start_ms, *(some or ()))
 
@@ -127,16 +132,14 @@ def _settled() -> memory.Memory:
     return memory.now()
 
 
-def _weigh(before: memory.Memory, after: memory.Memory, services: Sequence[Service], count: int) -> Weight:
-    inits = [pid for service in services for pid in service.inits()]
-    jobs = [found for s in services for pid in s.jobs() if (found := memory.pages(pid))]
+def _weigh(before: memory.Memory, after: memory.Memory, inits: Sequence[int], count: int) -> Weight:
+    seconds = [pid for init in inits for pid in children(init)]
     return Weight(
         count,
         before.lost(after, count),
         statistics.mean(charged(pid) for pid in inits),
-        statistics.mean(memory.anonymous(pid) for pid in inits),
-        statistics.mean(pages.fair for pages in jobs) if jobs else None,
-        statistics.mean(pages.private for pages in jobs) if jobs else None,
+        statistics.mean(memory.own(pid) for pid in inits),
+        sum(memory.own(pid) for pid in seconds) / len(inits),
     )
 
 
@@ -179,10 +182,10 @@ def _weight_rows(name: str, weight: Weight) -> Iterator[Row]:
     lost = weight.lost
     yield Row(
         name=f"{name}: processes' own pages",
-        value=weight.init + (weight.private or 0),
+        value=weight.init + weight.job,
         unit="KiB",
         at_most=KIB_AIM,
-        note=f"init {weight.init:.0f}" + (f", job {weight.private:.0f}" if weight.private else ""),
+        note=f"init {weight.init:.0f}, second process {weight.job:.0f}",
     )
     yield Row(
         name=f"{name}: lost of MemAvailable",

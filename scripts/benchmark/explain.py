@@ -13,7 +13,7 @@ from itertools import pairwise
 import msgspec
 import uvloop
 
-from benchmark import figures, load
+from benchmark import figures, load, peers
 from benchmark.client import NO_OP
 from benchmark.figures import Times
 from benchmark.floor import Floor
@@ -55,13 +55,17 @@ class Span(msgspec.Struct, frozen=True):
 
 
 class Figures(msgspec.Struct, frozen=True):
-    """`engine`: from the body's bytes to the result. `http`: the same over HTTP."""
+    """`engine`: from the body's bytes to the result. `http`: the same over HTTP.
+
+    `outside`: the same program as a process of nobody's, from before its fork to its end.
+    """
 
     spans: tuple[Span, ...]
     engine: Times
     engine_sparse: Times
     http: Times
     http_sparse: Times
+    outside: Times
 
 
 class _Jobs:
@@ -95,6 +99,7 @@ def measure(session: Session) -> Figures:
     dense, sparse = _Jobs(), _Jobs()
     over: list[Times] = []
     over_sparse: list[Times] = []
+    outside: list[float] = []
     few = max(5, session.runs // 10)
     advance = session.task("where the time goes", session.rounds)
     with serving() as service, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -106,6 +111,7 @@ def measure(session: Session) -> Figures:
             for _ in range(session.rounds):
                 runner.run(dense.run(engine, session.runs, 0))
                 over.append(load.sequence(service.port, session.runs))
+                outside += peers.sequence(lambda: ["/bin/true"], session.runs, 0)
                 runner.run(sparse.run(engine, few, PAUSE_SECONDS))
                 over_sparse.append(load.sequence(service.port, few, PAUSE_SECONDS))
                 advance()
@@ -117,6 +123,7 @@ def measure(session: Session) -> Figures:
         engine_sparse=figures.times(sparse.seconds),
         http=figures.middle(over),
         http_sparse=figures.middle(over_sparse),
+        outside=figures.times(outside),
     )
 
 
@@ -127,15 +134,15 @@ def spans(dense: Sequence[Mapping[str, int]], sparse: Sequence[Mapping[str, int]
 
 
 def medians(jobs: Sequence[Mapping[str, int]]) -> dict[str, float]:
-    """By each mark but the first, the median microseconds since the one before it."""
+    """By each mark but the first, microseconds since the one before it: of the medians since the first.
+
+    So they add up, and none is below 0, though two processes make some of them at the same time.
+    """
     common = set.intersection(*(set(marks) for marks in jobs))
     first = next(iter(jobs[0]))
     after = {name: statistics.median(marks[name] - marks[first] for marks in jobs) for name in common}
     ordered = sorted(common, key=lambda name: after[name])
-    return {
-        end: statistics.median(marks[end] - marks[begin] for marks in jobs) / 1e3
-        for begin, end in pairwise(ordered)
-    }
+    return {end: (after[end] - after[begin]) / 1e3 for begin, end in pairwise(ordered)}
 
 
 def rows(found: Figures, _floor: Floor) -> Iterator[Row]:
@@ -154,3 +161,12 @@ def rows(found: Figures, _floor: Floor) -> Iterator[Row]:
     yield row("all of that: the engine's p50", engine, engine_sparse)
     yield row("HTTP: the p50 over HTTP less the engine's", whole - engine, sparse - engine_sparse)
     yield row("the whole: the p50 over HTTP", whole, sparse)
+    outside = found.outside.p50_ms * 1e3
+    yield Row(
+        name="for comparison: fork, exec and end outside",
+        value=outside,
+        unit="µs",
+        ratio=outside / whole,
+        to="the whole",
+        note="the same dynamically linked /bin/true",
+    )

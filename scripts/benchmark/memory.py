@@ -1,9 +1,12 @@
 """What the kernel tells anybody about memory, in KiB."""
 
 import re
+import resource
 from pathlib import Path
 
 import msgspec
+
+_PAGE_KIB = resource.getpagesize() // 1024
 
 
 class Memory(msgspec.Struct, frozen=True):
@@ -22,13 +25,6 @@ class Memory(msgspec.Struct, frozen=True):
         return Memory(-available, *others)
 
 
-class Pages(msgspec.Struct, frozen=True):
-    """Of /proc/PID/smaps_rollup: a fair share of what is shared and all of what is not; what is not."""
-
-    fair: int
-    private: int
-
-
 def now() -> Memory:
     """What there is at this moment."""
     return parse(Path("/proc/meminfo").read_text())
@@ -41,19 +37,17 @@ def parse(meminfo: str) -> Memory:
     return Memory(*(found[name] for name in names))
 
 
-def pages(pid: int) -> Pages | None:
-    """Those of a process; None when it is gone or is none of ours to look into."""
+def own(pid: int) -> float:
+    """Pages that only this process has; of one that nobody may look into, all that are of no file.
+
+    Then those are among them that it shares with the process that it was forked from. Raises OSError.
+    """
     try:
         found = _numbers(Path(f"/proc/{pid}/smaps_rollup").read_text())
-    except OSError:
-        return None
-    return Pages(found["Pss"], found["Private_Clean"] + found["Private_Dirty"])
-
-
-def anonymous(pid: int) -> int:
-    """What a process that nobody may look into has of its own and of its parents', from its statm."""
-    resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
-    return (resident - shared) * 4
+    except PermissionError:
+        resident, shared = map(int, Path(f"/proc/{pid}/statm").read_text().split()[1:3])
+        return (resident - shared) * _PAGE_KIB
+    return found["Private_Clean"] + found["Private_Dirty"]
 
 
 def _numbers(text: str) -> dict[str, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import BinaryIO
 
-from benchmark import floor, plots, record, report
+from benchmark import plots, record, report
 from benchmark.options import EXPLAIN
 from benchmark.record import Record
 from benchmark.row import Row, multiple, number
@@ -27,19 +27,20 @@ def files(found: Record) -> dict[str, bytes]:
 def page(found: Record, drawn: Iterable[str]) -> str:
     """The page itself, with those plots."""
     rows = record.rows(found)
-    explained = {name: each for name, each in rows.items() if name in EXPLAIN}
-    measured = {name: each for name, each in rows.items() if name not in EXPLAIN}
+    explained = {name: rows.pop(name) for name in EXPLAIN if name in rows}
     return Template(_TEMPLATE.read_text()).substitute(
         machine=report.about(found.machine),
-        moved=f"{floor.moved(found.floors):.0%}",
-        table=table(measured, found.missing),
+        steadiness=report.steadiness(found),
+        table=table(rows, found.missing),
         explained=table(explained, {}),
         plots="\n\n".join(f"![{Path(name).stem.replace('-', ' ')}]({name})" for name in drawn),
     )
 
 
 def table(sections: Mapping[str, Sequence[Row]], missing: Mapping[str, str]) -> str:
-    """One table in Markdown."""
+    """One table in Markdown; without anything in it, a sentence."""
+    if not sections and not missing:
+        return "Not measured in this run."
     lines = ["| | measured | ratio | aim | |", "|---|---:|---:|---|---|"]
     for name, rows in sections.items():
         lines.append(f"| **{report.TITLES[name]}** | | | | |")

@@ -30,8 +30,8 @@ TITLE = "the same no-op job: jail over HTTP, and others as processes"
 IS_PLAIN = True
 
 JAIL = "jail"
-_SPARSE = 5
-_SECONDS_MAX = 1.5
+_SPARSE = 3
+_SECONDS_MAX = 0.7
 _TRIAL_SECONDS = 20
 
 Command = Callable[[], list[str]]
@@ -157,14 +157,14 @@ def _jail_round(port: int, runs: int) -> Round:
 
 def _round(command: Command, runs: int) -> Round:
     return Round(
-        figures.times(_sequence(command, runs, 0)),
-        figures.times(_sequence(command, _SPARSE, PAUSE_SECONDS)),
+        figures.times(sequence(command, runs, 0)),
+        figures.times(sequence(command, _SPARSE, PAUSE_SECONDS)),
         _crowd(command, runs * 2),
     )
 
 
-def _sequence(command: Command, runs: int, pause_seconds: float) -> list[float]:
-    """Seconds of each, one after the other; of a slow one, as many as there is time for."""
+def sequence(command: Command, runs: int, pause_seconds: float) -> list[float]:
+    """Seconds of each, one after the other; of a slow one, as many as there is time for. Raises OSError."""
     found: list[float] = []
     deadline = time.perf_counter() + _SECONDS_MAX + runs * pause_seconds
     while len(found) < runs and time.perf_counter() < deadline:
@@ -228,11 +228,11 @@ def rows(found: Figures, _floor: Floor) -> Iterator[Row]:
         pairs = list(zip(rounds, jail, strict=True))
         sparse = statistics.median(each.sparse.p50_ms for each in rounds)
         yield Row(
-            name=f"{name}: one after the other, p50",
+            name=f"{name}: one at a time, p50",
             value=statistics.median(each.one.p50_ms for each in rounds),
             ratio=statistics.median(each.one.p50_ms / ours.one.p50_ms for each, ours in pairs),
             to="jail",
-            note=f"{PAUSE_SECONDS * 1e3:.0f} ms between jobs: {sparse:.2f} ms",
+            note=f"{PAUSE_SECONDS * 1e3:.0f} ms apart: {sparse:.2f} ms",
         )
     for name, rounds in found.rounds.items():
         pairs = list(zip(rounds, jail, strict=True))

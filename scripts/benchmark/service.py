@@ -18,7 +18,10 @@ from benchmark.client import Connection
 from jail.settings import Settings
 
 START_SECONDS = 60
+STOP_SECONDS = 60
 _LOG_BYTES = 4000
+# More than any sandbox takes before it has run anything.
+_READY_BYTES = 4 << 20
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -40,8 +43,10 @@ class Service(msgspec.Struct, frozen=True):
         raise OSError("the service has no supervisor")
 
     def jobs(self) -> list[int]:
-        """The first process of every job that runs."""
-        return [job for init in self.inits() for job in children(init)]
+        """The first process of every job that runs: it is init's child, and a program of its own by now."""
+        inits = self.inits()
+        own = {command(init) for init in inits}
+        return [job for init in inits for job in children(init) if command(job) not in own]
 
     def await_ready(self, count: int) -> None:
         """Wait until at least so many sandboxes live. Raises OSError."""
@@ -63,8 +68,8 @@ def await_many(look: Callable[[], int], count: int) -> None:
 
 def ready(count: int) -> dict[str, object] | None:
     """The settings of a service that keeps so many sandboxes ready; None where there are none."""
-    names = ("ready_min", "ready_max")
-    return dict.fromkeys(names, count) if set(names) <= set(Settings.__struct_fields__) else None
+    wanted = {"ready_min": count, "ready_max": count, "ready_memory_bytes": (count + 1) * _READY_BYTES}
+    return wanted if set(wanted) <= set(Settings.__struct_fields__) else None
 
 
 @contextmanager
@@ -75,8 +80,8 @@ def serving(
 ) -> Iterator[Service]:
     """`jail serve` on a free port for as long as the context lasts, all of it on these processors.
 
-    `settings` by their names: `{"slots": 1000}` is JAIL_SLOTS. `wrapper`: a command that runs it; then
-    `pid` is the wrapper's. Raises OSError when it does not start.
+    `settings` by their names: `{"slots": 1000}` is JAIL_SLOTS. `wrapper`: a command that runs it
+    as its child. Raises OSError when it does not start.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -93,13 +98,28 @@ def serving(
         )
         try:
             _await_ready(process, port)
-            yield Service(port, process.pid, (time.monotonic() - began) * 1e3)
+            start_ms = (time.monotonic() - began) * 1e3
+            yield Service(port, children(process.pid)[0] if wrapper else process.pid, start_ms)
         except OSError as error:
             error.add_note(_end_of(log))
             raise
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
+            _stop(process, is_wrapped=bool(wrapper))
+
+
+def _stop(process: subprocess.Popen, is_wrapped: bool) -> None:
+    """Ask it to end, and end it if it does not. A wrapper may keep signals to itself; it ends with it."""
+    if is_wrapped:
+        for pid in children(process.pid):
+            os.kill(pid, signal.SIGTERM)
+    else:
+        process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise OSError("jail serve did not stop") from None
 
 
 def _await_ready(process: subprocess.Popen, port: int) -> None:
@@ -126,3 +146,17 @@ def children(pid: int) -> list[int]:
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
+
+
+def command(pid: int) -> str:
+    """The name of a process; of one that is gone: none."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def parent(pid: int) -> int:
+    """The parent of a process, by its status. Raises OSError."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("PPid:"))

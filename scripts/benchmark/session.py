@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -27,6 +28,15 @@ class UnavailableError(Exception):
     """What a section needs is not here; the text says what, and is shown in its place."""
 
 
+class Extent(msgspec.Struct, frozen=True):
+    """How much is measured: see Session."""
+
+    runs: int
+    rounds: int
+    is_full: bool
+    churn_seconds: int
+
+
 class Session:
     """One run of the benchmark.
 
@@ -35,27 +45,16 @@ class Session:
     `directory`, for files of this run.
     """
 
-    def __init__(
-        self, program: str, runs: int, rounds: int, is_full: bool, churn_seconds: int, directory: Path
-    ) -> None:
+    def __init__(self, program: str, extent: Extent, directory: Path, progress: Progress) -> None:
         """Take the program made of native/floor.c, and how much to measure."""
-        self.runs = runs
-        self.rounds = rounds
-        self.is_full = is_full
-        self.churn_seconds = churn_seconds
+        self.runs = extent.runs
+        self.rounds = extent.rounds
+        self.is_full = extent.is_full
+        self.churn_seconds = extent.churn_seconds
         self.directory = directory
         self.floors: list[Floor] = []
         self._program = program
-        # Redrawn between measurements only: a thread that draws would take part in them.
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            auto_refresh=False,
-        )
+        self._progress = progress
         self._drawn_at = 0.0
 
     def task(self, name: str, total: int) -> Advance:
@@ -93,20 +92,32 @@ class Session:
     def compiled(self, name: str) -> Path:
         """programs/NAME.c as a static program. Raises UnavailableError without a compiler."""
         path = self.directory / name
-        command = ["gcc", "-O2", "-static", "-o", path, _PROGRAMS / f"{name}.c"]
+        command = ["gcc", "-D_GNU_SOURCE", "-O2", "-static", "-o", path, _PROGRAMS / f"{name}.c"]
         if not path.exists():
             try:
                 subprocess.run(command, check=True, stderr=subprocess.PIPE)
             except FileNotFoundError:
                 raise UnavailableError("gcc is not installed") from None
+            except subprocess.CalledProcessError as error:
+                said = error.stderr.decode(errors="replace").strip().splitlines()
+                raise UnavailableError(f"{name}.c cannot be compiled: {said[-1:]}") from None
         return path
 
 
 @contextmanager
-def session(program: str, runs: int, rounds: int, is_full: bool, churn_seconds: int) -> Iterator[Session]:
+def session(program: str, extent: Extent) -> Iterator[Session]:
     """A run of the benchmark with a directory of its own, and its progress on stderr."""
-    with tempfile.TemporaryDirectory(prefix="jail-bench-") as directory:
+    # Redrawn between measurements only: a thread that draws would take part in them.
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        auto_refresh=False,
+    )
+    with tempfile.TemporaryDirectory(prefix="jail-bench-") as directory, progress:
+        # Peers look into it from user namespaces of their own.
         os.chmod(directory, 0o755)
-        found = Session(program, runs, rounds, is_full, churn_seconds, Path(directory))
-        with found._progress:
-            yield found
+        yield Session(program, extent, Path(directory), progress)

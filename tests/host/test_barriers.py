@@ -3,8 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from jail.image import TOP_DIRECTORIES
 
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 TOP = ("bin", "box", "dev", "lib", "lib32", "lib64", "libx32", "proc", "sbin", "tmp", "usr")
@@ -231,3 +234,14 @@ def test_service_and_supervisor_run_as_the_unprivileged_user(processes, jail):
     assert int(own["CapEff"], 16) == 0
     # The supervisor is root of the outer user namespace, and of nothing else: that is not ours.
     assert os.readlink(f"/proc/{jail.supervisor}/ns/user") != os.readlink("/proc/self/ns/user")
+
+
+def test_the_supervisor_sees_of_the_host_what_sandboxes_are_made_of_and_nothing_else(jail):
+    # Every sandbox begins with a copy of these mounts.
+    lines = Path(f"/proc/{jail.supervisor}/mountinfo").read_text().splitlines()
+    mounts = {fields[4]: fields[5].split(",") for fields in map(str.split, lines)}
+    own = str(jail.instance)
+    tops = {place if place == own else f"/{place.split('/')[1]}" for place in mounts}
+    assert {"/", "/proc", "/dev", "/usr", own} <= tops
+    assert tops <= {"/", "/proc", "/dev", "/usr", own, *(f"/{name}" for name in TOP_DIRECTORIES)}
+    assert "ro" in mounts["/"]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from jail.cgroup import files
+
 
 @pytest.fixture
 def leaks_nothing() -> Iterator[None]:
@@ -65,3 +67,16 @@ def fake_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         return kernel
 
     return install
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, object]]:
+    """What is written to files of cgroups from here on, in order: the file's name and the value."""
+    write, told = files.write, []
+
+    def note(path: str | os.PathLike, value: object) -> None:
+        write(path, value)
+        told.append((os.path.basename(path), value))
+
+    monkeypatch.setattr(files, "write", note)
+    return told

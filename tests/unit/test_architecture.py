@@ -81,6 +81,8 @@ NOT_CONSTANT = {
 REMEMBERED = {
     # A module, which Python itself remembers in the same way.
     "jail.policy.binding": ["libseccomp"],
+    # Made of installed files alone, and loaded twice at start.
+    "jail.shed": ["_program"],
 }
 
 MUTATORS = {

@@ -2,11 +2,14 @@
 
 import inspect
 import io
+import re
 import tarfile
+from pathlib import Path
 
+import benchmark
 import msgspec
 import pytest
-from benchmark import clients, cores, figures, floor, options, page, plots, pool, record
+from benchmark import clients, cores, figures, floor, options, page, plots, pool, record, report
 from benchmark.figures import Times
 from benchmark.floor import Floor
 from benchmark.latency import Figures, Round
@@ -15,6 +18,7 @@ from benchmark.machine import Machine
 from benchmark.record import Record
 from benchmark.row import Row, number
 from benchmark.sections import SECTIONS
+from rich.text import Text
 
 MACHINE = Machine("6.18.1", "a processor", 2, 24 << 30, "v2", "3.11.2")
 FLOOR = Floor(bare_ms=0.5, cold_ms=1.5, start_ms=0.7, churn_ms=1.5)
@@ -43,7 +47,7 @@ def test_rounds_are_told_by_their_medians():
 def test_a_floor_that_moved_says_by_how_much():
     slower = msgspec.structs.replace(FLOOR, start_ms=1.05)
     assert floor.moved([FLOOR, slower]) == pytest.approx(0.5)
-    assert floor.mean(FLOOR, slower).start_ms == pytest.approx(0.875)
+    assert floor.least(slower, FLOOR) == FLOOR
     assert floor.middle([FLOOR, slower, slower]) == slower
 
 
@@ -110,6 +114,18 @@ def test_a_record_comes_back_as_it_was_written():
     assert [aim.is_met for aim in again.aims] == [False] * 4
 
 
+def test_a_row_on_a_terminal_has_its_verdict_and_no_markup_but_ours():
+    row = Row(name="p50 [x]", value=1.75, ratio=3.6, to="bare", at_most=3.5, note="[red]")
+    texts = [Text.from_markup(cell).plain for cell in report.cells(row)]
+    assert [text.split() for text in texts] == [
+        ["p50", "[x]"],
+        ["1.75", "ms"],
+        ["3.60", "x", "bare"],
+        ["at", "most", "3.5", "missed"],
+        ["[red]"],
+    ]
+
+
 def test_a_page_has_every_row_and_no_bar_that_is_not_a_cell_s():
     rows = {"floor": [Row(name="a|b", value=1.5, ratio=3.0, to="bare", at_most=3.5, note="c\nd")]}
     header, rule, title, row, missing = page.table(rows, {"latency": "no service"}).splitlines()
@@ -124,6 +140,7 @@ def test_the_page_is_the_template_with_a_run_in_it():
     assert "a processor, 24 GiB, Linux 6.18.1, cgroup v2" in text
     assert "| one client: p50 | 1.75 ms | 3.50 x bare | at most 3.5: met |" in text
     assert "![latency load](latency-load.svg)" in text
+    assert "Not measured in this run." in text
     assert "$" not in text
 
 
@@ -158,3 +175,22 @@ def test_sections_are_named_one_by_one_and_explain_names_its_own():
     assert set(options.parse(["floor", "--explain"]).only) <= set(SECTIONS)
     with pytest.raises(SystemExit):
         options.parse(["floor", "--only", "nothing"])
+
+
+def test_a_run_on_a_busy_machine_says_what_its_verdicts_are_worth():
+    slower = msgspec.structs.replace(FLOOR, churn_ms=2)
+    quiet, busy = (Record(machine=MACHINE, floors=(FLOOR, other), figures={}) for other in (FLOOR, slower))
+    assert report.steadiness(quiet) == "The floor moved by 0% meanwhile."
+    assert "33%" in report.steadiness(busy)
+    assert "mean little" in report.steadiness(busy)
+
+
+def test_the_page_in_docs_has_all_that_people_wrote_in_the_template():
+    root = Path(benchmark.__file__).parents[2]
+    text = (root / "docs" / page.NAME).read_text()
+    written = re.split(r"\$[a-z]+", (root / "scripts" / "benchmark" / page.NAME).read_text())
+    assert len(written) > 4
+    place = 0
+    for part in written:
+        place = text.index(part, place) + len(part)
+    assert "docs/performance.md" in (root / "README.md").read_text()

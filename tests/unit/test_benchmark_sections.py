@@ -152,11 +152,12 @@ def test_http_is_what_the_engine_leaves():
         engine_sparse=Times(2.0, 3, 9),
         http=Times(2.0, 3, 9),
         http_sparse=Times(2.75, 3, 9),
+        outside=Times(0.5, 1, 9),
     )
-    sent, _, over, whole = explain.rows(found, FLOOR)
+    sent, _, over, whole, outside = explain.rows(found, FLOOR)
     assert (sent.value, sent.ratio) == (300, pytest.approx(0.15))
     assert (over.value, over.note) == (500, "with pauses 750")
-    assert whole.value == 2000
+    assert (whole.value, outside.ratio) == (2000, 0.25)
 
 
 def test_a_program_says_nanoseconds_of_itself():

@@ -1,8 +1,10 @@
 """cgroup v1, on a directory that looks like it: what is written where, what is read, what is left."""
 
+import math
 import os
 import subprocess
 
+import msgspec
 import pytest
 
 from jail.cgroup import v1
@@ -19,11 +21,12 @@ FILES = {
         "cgroup.event_control": "",
         "memory.kmem.tcp.limit_in_bytes": "",
         "memory.max_usage_in_bytes": "67108864\n",
+        "memory.usage_in_bytes": "524288\n",
     },
     "pids": {"pids.max": "", "pids.events": "max 4\n", "pids.peak": "5\n"},
     "cpu": {
         "cpu.cfs_quota_us": "",
-        "cpu.shares": "1024\n",
+        "cpu.shares": "",
         "cpu.stat": "nr_periods 9\nnr_throttled 8\nthrottled_time 7000001\n",
     },
     "cpuacct": {"cpuacct.usage": "0\n", "cpuacct.usage_user": "0\n", "cpuacct.usage_sys": "0\n"},
@@ -131,6 +134,74 @@ def test_the_limits_are_written_each_to_its_file(host, tmp_path):
         f"cpu/{PLACE}/a.1/cpu.cfs_quota_us": "150000",
     }
     assert {path: (tmp_path / path).read_text() for path in written} == written
+    group.remove()
+
+
+def test_only_limits_that_are_others_than_before_are_written(host, written):
+    group = host()[0].make("a.1")
+    group.limit(LIMITS)
+    written.clear()
+    group.limit(LIMITS)
+    assert written == []
+    group.limit(msgspec.structs.replace(LIMITS, pids=8))
+    group.limit(msgspec.structs.replace(LIMITS, pids=8, cpus=2))
+    assert written == [("pids.max", 8), ("cpu.cfs_quota_us", 200_000)]
+    group.remove()
+
+
+@pytest.mark.parametrize("factor", [1, 2, 0.5])
+def test_memory_and_swap_together_are_never_limited_to_less_than_memory(host, written, factor):
+    """The kernel refuses it, at every moment: memory.rst, 2.4."""
+    group = host()[0].make("a.1")
+    group.limit(LIMITS)
+    group.limit(msgspec.structs.replace(LIMITS, memory_bytes=int(LIMITS.memory_bytes * factor)))
+    bounds = {"memory.limit_in_bytes": math.inf, "memory.memsw.limit_in_bytes": math.inf}
+    for name, value in written:
+        if name in bounds:
+            bounds[name] = value
+        assert bounds["memory.limit_in_bytes"] <= bounds["memory.memsw.limit_in_bytes"]
+    assert set(bounds.values()) == {LIMITS.memory_bytes * factor}
+    group.remove()
+
+
+def test_a_sandbox_gives_way_until_its_job_begins(host, tmp_path):
+    group = host()[0].make("a.1")
+    shares = tmp_path / f"cpu/{PLACE}/a.1/cpu.shares"
+    assert shares.read_text() == "64"
+    group.begin()
+    # The kernel's default.
+    assert shares.read_text() == "1024"
+    group.remove()
+
+
+def test_what_a_sandbox_holds_is_told(host):
+    group = host()[0].make("a.1")
+    assert group.memory_bytes() == 524_288
+    group.remove()
+
+
+def test_what_was_handed_over_is_closed_and_removing_does_not_close_it_again(host):
+    group = host()[0].make("a.1")
+    descriptors = group.joins + group.cpu_counters + group.oom_event
+    group.hand_over()
+    assert (group.joins, group.cpu_counters, group.oom_event) == ((), (), ())
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+    # Their numbers are somebody else's by then.
+    others = [os.open("/dev/null", os.O_RDONLY) for _ in descriptors]
+    group.remove()
+    for other in others:
+        os.close(other)
+
+
+def test_whether_it_was_full_is_told_by_the_limit_that_was_set_last(host, tmp_path):
+    group = host()[0].make("a.1")
+    (tmp_path / f"memory/{PLACE}/a.1/memory.max_usage_in_bytes").write_text(f"{LIMITS.memory_bytes}\n")
+    group.limit(LIMITS)
+    assert group.count().limit_oom
+    group.limit(msgspec.structs.replace(LIMITS, memory_bytes=2 * LIMITS.memory_bytes))
+    assert not group.count().limit_oom
     group.remove()
 
 

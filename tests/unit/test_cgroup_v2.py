@@ -2,8 +2,10 @@
 
 import importlib
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from jail.cgroup import files, v1, v2
@@ -25,8 +27,9 @@ FILES = {
     "cgroup.events": "populated 0\nfrozen 0\n",
     "cpu.stat": "usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_throttled 1\nthrottled_usec 7001\n",
     "cpu.max": "",
-    "cpu.weight": "100\n",
+    "cpu.weight": "",
     "memory.max": "",
+    "memory.current": "524288\n",
     "memory.swap.max": "",
     "memory.oom.group": "",
     "memory.peak": "7340032\n",
@@ -51,13 +54,24 @@ def kernel(fake_kernel):
 
 
 @pytest.fixture
-def hierarchy(kernel, place):
+def claim(kernel, place):
+    """Claim a directory on a kernel that lacks some files."""
+    with ExitStack() as claimed:
+
+        def on(*lacking):
+            kernel(*lacking)
+            found = HierarchyV2(place.parent, (*v2.REQUIRED, *v2.OPTIONAL))
+            found.claim(place.name)
+            claimed.callback(found.close)
+            return found
+
+        yield on
+
+
+@pytest.fixture
+def hierarchy(claim):
     """A hierarchy on a kernel that has everything; a test may install another one on top."""
-    kernel()
-    found = HierarchyV2(place.parent, (*v2.REQUIRED, *v2.OPTIONAL))
-    found.claim(place.name)
-    yield found
-    found.close()
+    return claim()
 
 
 @pytest.fixture
@@ -109,9 +123,51 @@ def test_the_limits_are_written_each_to_its_file(hierarchy, place):
     group.remove()
 
 
-def test_a_kernel_without_swap_has_none_to_forbid(kernel, hierarchy, place):
-    kernel("memory.swap.max")
+def test_only_limits_that_are_others_than_before_are_written(hierarchy, written):
     group = hierarchy.make("a.1")
+    group.limit(LIMITS)
+    written.clear()
+    group.limit(LIMITS)
+    assert written == []
+    group.limit(msgspec.structs.replace(LIMITS, memory_bytes=1 << 27))
+    group.limit(msgspec.structs.replace(LIMITS, memory_bytes=1 << 27, cpus=2))
+    assert written == [("memory.max", 1 << 27), ("cpu.max", "200000 100000")]
+    group.remove()
+
+
+def test_a_sandbox_gives_way_until_its_job_begins(hierarchy, place):
+    group = hierarchy.make("a.1")
+    weight = place / "a.1/cpu.weight"
+    assert weight.read_text() == "6"
+    group.begin()
+    # The kernel's default.
+    assert weight.read_text() == "100"
+    group.remove()
+
+
+def test_what_a_sandbox_holds_is_told(hierarchy):
+    group = hierarchy.make("a.1")
+    assert group.memory_bytes() == 524_288
+    group.remove()
+
+
+def test_what_was_handed_over_is_closed_and_removing_does_not_close_it_again(hierarchy):
+    group = hierarchy.make("a.1")
+    descriptors = group.born + group.cpu_counters
+    group.hand_over()
+    assert (group.born, group.cpu_counters) == ((), ())
+    for descriptor in descriptors:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+    # Their numbers are somebody else's by then.
+    others = [os.open("/dev/null", os.O_RDONLY) for _ in descriptors]
+    group.remove()
+    for other in others:
+        os.close(other)
+
+
+def test_a_kernel_without_swap_has_none_to_forbid(claim, place):
+    group = claim("memory.swap.max").make("a.1")
     group.limit(LIMITS)
     assert not (place / "a.1/memory.swap.max").exists()
     group.remove()
@@ -140,16 +196,14 @@ def test_the_counters_are_the_kernels(hierarchy):
     group.remove()
 
 
-def test_a_kernel_without_a_peak_of_pids_says_so(kernel, hierarchy):
-    kernel("pids.peak")
-    group = hierarchy.make("a.1")
+def test_a_kernel_without_a_peak_of_pids_says_so(claim):
+    group = claim("pids.peak").make("a.1")
     assert group.count().pids_peak is None
     group.remove()
 
 
-def test_a_host_that_does_not_count_io_says_so(kernel, hierarchy, place):
-    kernel("io.stat")
-    group = hierarchy.make("a.1")
+def test_a_host_that_does_not_count_io_says_so(claim, place):
+    group = claim("io.stat").make("a.1")
     counters = group.count()
     assert HierarchyV2(place, v2.REQUIRED).missing == ("io",)
     assert (counters.io_read_bytes, counters.io_write_bytes) == (None, None)

@@ -50,6 +50,11 @@ def test_what_is_jails_own_is_relative_to_where_the_supervisor_works(built):
     assert {lower.split(":")[1] for _, lower in built[0].overlays} == {"ours/empty"}
 
 
+def test_what_of_the_host_it_is_made_of_is_told(built):
+    assert built[0].host_directories == tuple(lower.split(":")[0] for _, lower in built[0].overlays[1:])
+    assert "/usr" in built[0].host_directories
+
+
 def test_every_target_is_a_directory_of_the_root(built, root):
     assert all((root / target).is_dir() for target, _ in built[0].overlays)
 

@@ -17,11 +17,11 @@ def functions(path):
     return {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)}
 
 
-def test_every_row_of_the_set_up_table_is_switched_off():
+def test_every_row_of_the_set_up_tables_is_switched_off():
     rows = re.findall(r"\{ STAGE_\w+, \w+ \}", (CHECKOUT / "native" / "setup.c").read_text())
     edits = "".join(edit["old"] for edit in MUTATIONS if edit["file"] == "native/setup.c")
     assert len(rows) > 25
-    assert [row for row in rows if row not in edits] == []
+    assert [row for row in rows if edits.count(row) != rows.count(row)] == []
 
 
 @pytest.mark.parametrize("edit", MUTATIONS, ids=lambda edit: edit["name"])

@@ -210,9 +210,10 @@ def test_a_decision_of_any_size_lands_on_the_right_answer(count, step, answers):
 
 
 def test_what_follows_the_program_decides_where_it_says_so():
-    node = decide(NUMBER, [(0, ALLOW), *((at, bpf.RET_ERRNO | at) for at in range(1, 300)), (300, GO_ON)])
+    node = decide(NUMBER, [(0, GO_ON), *((at, bpf.RET_ERRNO | at) for at in range(1, 300)), (300, GO_ON)])
     code = assemble(decide(ARCH, [(0, GO_ON), (NATIVE, node), (NATIVE + 1, GO_ON)]))
     code += program((bpf.RETURN, 0, 0, KILL))
 
-    assert [answer(code, nr) for nr in (0, 299, 300)] == [ALLOW, bpf.RET_ERRNO | 299, KILL]
-    assert answer(code, 0, arch=NATIVE - 1) == KILL
+    errors = [bpf.RET_ERRNO | 1, bpf.RET_ERRNO | 299]
+    assert [answer(code, nr) for nr in (0, 1, 299, 300)] == [KILL, *errors, KILL]
+    assert answer(code, 1, arch=NATIVE - 1) == KILL

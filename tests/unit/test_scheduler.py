@@ -15,8 +15,9 @@ SECONDS = 2
 class Job:
     """A task that holds its reservation until it is told to end."""
 
-    def __init__(self, scheduler, memory_bytes=1):
+    def __init__(self, scheduler, memory_bytes=1, keeps=None):
         self.memory_bytes = memory_bytes
+        self._keeps = keeps
         self.running = False
         self._end = asyncio.Event()
         self.task = asyncio.create_task(self._run(scheduler))
@@ -24,8 +25,10 @@ class Job:
         self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _run(self, scheduler):
-        async with scheduler.reserve(self.memory_bytes):
+        async with scheduler.reserve(self.memory_bytes) as reservation:
             self.running = True
+            if self._keeps is not None:
+                reservation.keep_memory_until(self._keeps)
             try:
                 await self._end.wait()
             finally:
@@ -162,6 +165,62 @@ async def test_a_job_that_fails_gives_back_what_it_held(scheduler):
             raise ZeroDivisionError
 
 
+@scenario(slots=1)
+async def test_memory_can_be_kept_when_the_slot_is_given_back(scheduler):
+    gone = asyncio.get_running_loop().create_future()
+    first = Job(scheduler, 6, keeps=gone)
+    await let_others_run()
+    second, third = await started(scheduler, 4, 1)
+    first.end()
+    await let_others_run()
+    # The slot is the second's, and the memory of the first is nobody's yet.
+    assert states([first, second, third]) == [False, True, False]
+    assert scheduler.memory_free_bytes == 0
+    second.end()
+    await let_others_run()
+    assert states([third]) == [True]
+    assert scheduler.memory_free_bytes == 3
+    gone.set_result(None)
+    await let_others_run()
+    assert scheduler.memory_free_bytes == 9
+    await end_all([first, second, third])
+
+
+@scenario(slots=2)
+async def test_who_waits_for_memory_that_is_kept_runs_when_it_is_given_back(scheduler):
+    gone = asyncio.get_running_loop().create_future()
+    first = Job(scheduler, 6, keeps=gone)
+    await let_others_run()
+    (second,) = await started(scheduler, 6)
+    first.end()
+    await let_others_run()
+    assert (scheduler.running, second.running) == (0, False)
+    gone.set_result(None)
+    await let_others_run()
+    assert second.running
+    await end_all([first, second])
+
+
+@pytest.mark.parametrize("end", ["fails", "is cancelled", "is done already"])
+def test_memory_is_given_back_however_what_it_was_kept_for_ends(end):
+    @scenario()
+    async def play(scheduler):
+        gone = asyncio.get_running_loop().create_future()
+        if end == "is done already":
+            gone.set_result(None)
+        job = Job(scheduler, 6, keeps=gone)
+        await let_others_run()
+        job.end()
+        await let_others_run()
+        if end == "fails":
+            gone.set_exception(OSError("busy"))
+            gone.exception()
+        elif end == "is cancelled":
+            gone.cancel()
+
+    play()
+
+
 @scenario()
 async def test_a_running_job_that_is_cancelled_lets_the_next_run(scheduler):
     jobs = await started(scheduler, 1, 1)
@@ -233,18 +292,21 @@ async def test_all_can_be_cancelled_at_once(scheduler):
 
 
 # More starts than ends, so that there is somebody to wait.
-ACTIONS = ["start", "start", "end", "cancel", "wait"]
+ACTIONS = ["start", "start", "end", "cancel", "wait", "gone"]
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 3), st.integers(1, 10)), max_size=15)
 
 
 async def play(steps):
-    scheduler, jobs = Scheduler(1, 10, 4), []
+    scheduler, jobs, kept = Scheduler(1, 10, 4), [], []
     for action, which, size in steps:
         if action == "start":
-            jobs.append(Job(scheduler, size))
+            kept.append(asyncio.get_running_loop().create_future())
+            jobs.append(Job(scheduler, size, keeps=kept[-1] if which else None))
             await asyncio.sleep(0)
         elif action == "wait":
             await asyncio.sleep(0)
+        elif action == "gone" and kept:
+            kept.pop(which % len(kept)).set_result(None)
         elif jobs:
             job = jobs[which % len(jobs)]
             job.end() if action == "end" else job.task.cancel()
@@ -252,9 +314,12 @@ async def play(steps):
         assert scheduler.queued <= 4
         assert scheduler.memory_free_bytes >= 0
         assert sum(job.memory_bytes for job in jobs if job.running) <= 10
+    for future in kept:
+        future.set_result(None)
     for job in jobs:
         job.end()
     ends = await asyncio.gather(*(job.task for job in jobs), return_exceptions=True)
+    await let_others_run()
     assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError, QueueFullError}
     assert nothing_is_held(scheduler, 10)
 

@@ -84,6 +84,9 @@ def test_a_variable_wins_over_the_file(file):
         ("JAIL_KEYS_SHA256", f"{'0' * 64},{'f' * 64}", ("0" * 64, "f" * 64)),
         ("JAIL_SLOTS", "3", 3),
         ("JAIL_MEMORY_BYTES", str(GIB), GIB),
+        ("JAIL_READY_MIN", "5", 5),
+        ("JAIL_READY_MAX", "5", 5),
+        ("JAIL_READY_MEMORY_BYTES", "0", 0),
         ("JAIL_QUEUE", "0", 0),
         ("JAIL_BODY_BYTES", "1", 1),
         ("JAIL_DRAIN_MS", "0", 0),
@@ -184,6 +187,12 @@ def test_a_limit_below_its_minimum_is_refused_by_its_setting(table, field, text)
 
 def test_an_endless_ceiling_is_refused_by_its_setting():
     assert "ceilings.cpus" in refusal({"JAIL_CEILINGS_CPUS": "inf"})
+
+
+def test_more_that_are_always_ready_than_ever_may_be_are_refused():
+    told = refusal({"JAIL_READY_MIN": "5", "JAIL_READY_MAX": "4"})
+    assert "ready_min = 5" in told
+    assert "ready_max = 4" in told
 
 
 def test_a_default_above_its_ceiling_is_refused_by_its_setting():

@@ -10,7 +10,6 @@
  * It makes a user namespace of its own, so that it needs no privilege. Exit status 3: this kernel has no
  * such interfaces, or does not let us make them.
  */
-#define _GNU_SOURCE
 #include <err.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>

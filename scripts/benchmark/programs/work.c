@@ -9,7 +9,6 @@
  *
  * It prints two numbers: nanoseconds of CPU time, and of real time.
  */
-#define _GNU_SOURCE
 #include <err.h>
 #include <fcntl.h>
 #include <stdint.h>
