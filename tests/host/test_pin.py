@@ -68,6 +68,15 @@ def test_a_pinned_job_stays_there(pinned, policy):
     assert "PermissionError" in errors
 
 
+SPIN = "import time\nwhile time.process_time() < {seconds}: pass\nprint('done')"
+
+
+def test_a_pinned_job_is_ended_at_its_cpu_limit_and_not_before(pinned):
+    """Near its limit its init is woken again and again, to have the kernel book its time."""
+    scripts = [SPIN.format(seconds=seconds) for seconds in (0.28, 60)]
+    assert pinned(*scripts, limits={"cpu_ms": 300}) == [("done\n", ""), ("", "")]
+
+
 def test_a_job_that_is_not_pinned_has_all_processors(jail):
     result = jail.python(OWN)
     assert processors([(result["stdout"]["text"], "")]) == [set(host.processors())]
