@@ -88,11 +88,13 @@ class Engine:
     @property
     def rules(self) -> Rules:
         """What a caller may ask for here."""
+        bounded_by_share = self.settings.ceilings.memory_bytes == self.settings.memory_bytes
         return Rules(
             defaults=self.settings.defaults,
             ceilings=self.settings.ceilings,
             images=self.sandboxes.images,
             policies=self.means.filters,
+            workers=self.settings.workers if bounded_by_share else 1,
         )
 
     def submit(self, spec: JobSpec) -> Run:

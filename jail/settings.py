@@ -32,7 +32,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     address: HOST:PORT to listen on. Another than loopback needs a key.
     keys_sha256: hexadecimal SHA-256 digests of the keys that callers send as "Authorization: Bearer".
-    slots: jobs at once; 0 is one for each processor, at least two.
+    workers: processes that take requests, each with a supervisor. slots, memory_bytes, queue and what is
+    ready are the whole service's and divided among them: a job can have no more memory than a worker's share.
+    slots: jobs at once, one for each worker at least; 0 is one for each processor, at least two.
     memory_bytes: for all jobs together; 0 is three quarters of the host's memory.
     ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and
     however many; 0 makes each when its job is there. ready_memory_bytes: for all of those of an image.
@@ -51,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     address: str = "127.0.0.1:8099"
     keys_sha256: tuple[str, ...] = ()
+    workers: int = 1
     slots: int = 0
     memory_bytes: int = 0
     ready_min: int = 4
@@ -67,16 +70,26 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ceilings: Limits = CEILINGS
 
 
+_DIVIDED = ("slots", "memory_bytes", "ready_min", "ready_max", "ready_memory_bytes", "queue")
+
+
 class SettingsError(ValueError):
     """A setting that is wrong; the text names it, its value and what it may be."""
 
 
-def load(environment: Mapping[str, str] | None = None, config: str | None = None) -> Settings:
-    """The settings of this process, from the file `config` or JAIL_CONFIG. Raises SettingsError."""
+def load(
+    environment: Mapping[str, str] | None = None, config: str | None = None, workers: int | None = None
+) -> Settings:
+    """The settings of this process, from the file `config` or JAIL_CONFIG. Raises SettingsError.
+
+    `workers`, if given, wins over both.
+    """
     environment = os.environ if environment is None else environment
     path = config or environment.get(FILE_VARIABLE)
     values = _read_file(Path(path)) if path else {}
     _add_variables(values, environment)
+    if workers is not None:
+        values["workers"] = workers
     if isinstance(given := values.get("ceilings", {}), dict):
         # Limits' own defaults are those of jobs.
         values["ceilings"] = msgspec.structs.asdict(CEILINGS) | given
@@ -126,17 +139,24 @@ def _items(text: str) -> list[str]:
 def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     """Fill in what depends on the host, and refuse what does not fit together."""
     replace = msgspec.structs.replace
-    slots = found.slots or max(2, len(host.processors()))
+    if found.workers < 1:
+        raise SettingsError(f"workers = {found.workers} is below 1")
+    slots = found.slots or max(2, len(host.processors()), found.workers)
     memory_bytes = found.memory_bytes or host.memory_bytes() * 3 // 4
+    # What a job may have must not depend on which worker takes it.
+    memory_bytes -= memory_bytes % found.workers
     state = found.state or _state_directory(environment)
     # A job that can never run must be refused when it is sent, not wait for ever.
-    ceilings = replace(found.ceilings, memory_bytes=min(found.ceilings.memory_bytes, memory_bytes))
+    most_bytes = memory_bytes // found.workers
+    ceilings = replace(found.ceilings, memory_bytes=min(found.ceilings.memory_bytes, most_bytes))
     # What no job can have is no default either.
-    defaults = replace(found.defaults, memory_bytes=min(found.defaults.memory_bytes, memory_bytes))
+    defaults = replace(found.defaults, memory_bytes=min(found.defaults.memory_bytes, most_bytes))
     numbers = [field.name for field in msgspec.structs.fields(Settings) if field.type is int]
     for name in numbers:
         if getattr(found, name) < 0:
             raise SettingsError(f"{name} = {getattr(found, name)} is below 0")
+    if slots < found.workers:
+        raise SettingsError(f"slots = {slots} is below workers = {found.workers}: each needs one")
     if found.ready_min > found.ready_max:
         raise SettingsError(f"ready_min = {found.ready_min} is above ready_max = {found.ready_max}")
     unknown = [name for name in found.allow_degraded if name not in DEGRADABLE]
@@ -153,6 +173,14 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     return replace(
         found, slots=slots, memory_bytes=memory_bytes, state=state, defaults=defaults, ceilings=ceilings
     )
+
+
+def share(whole: Settings, number: int) -> Settings:
+    """What worker `number`, from 0 on, has of the service's; together they have all of it."""
+    # Rounded up for the first ones, so that their sum is the whole.
+    others = whole.workers - 1 - number
+    parts = {name: (getattr(whole, name) + others) // whole.workers for name in _DIVIDED}
+    return msgspec.structs.replace(whole, **parts)
 
 
 def _state_directory(environment: Mapping[str, str]) -> str:

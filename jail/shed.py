@@ -94,6 +94,15 @@ def shed(state: Path, hierarchy: Hierarchy, landlock: bool = True) -> None:
     `state` and the claimed cgroups stay its own. `landlock` is False only where the operator has accepted
     that the host has none. To be called by the one thread there is: Landlock reaches no other.
     """
+    _shed([*_code_rules(), *_rules(state, hierarchy)] if landlock else None)
+
+
+def shed_files(landlock: bool = True) -> None:
+    """The same for the parent of workers, which works with no file at all."""
+    _shed(_code_rules() if landlock else None)
+
+
+def _shed(rules: Iterable[tuple[Path, int]] | None) -> None:
     program = _program()
     # A thread that ends by pthread_exit(3) opens it by name.
     with suppress(OSError):
@@ -102,8 +111,8 @@ def shed(state: Path, hierarchy: Hierarchy, landlock: bool = True) -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
     # Landlock and seccomp ask for it from whoever has no capability.
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    if landlock:
-        _restrict_files(host.landlock_abi(), _rules(state, hierarchy))
+    if rules is not None:
+        _restrict_files(host.landlock_abi(), rules)
     # Last, so that it need not allow the above.
     _load_filter(program, _SECCOMP_FILTER_FLAG_TSYNC)
 
@@ -123,11 +132,13 @@ def _wait_until_alone() -> None:
         os.sched_yield()
 
 
+def _code_rules() -> Iterator[tuple[Path, int]]:
+    """Modules that are imported late, and the lines that a traceback shows."""
+    return ((path, _READ) for path in _code())
+
+
 def _rules(state: Path, hierarchy: Hierarchy) -> Iterator[tuple[Path, int]]:
-    """What it goes on opening, found by looking at what it does, and the rights beneath each."""
-    # Modules that are imported late, and the lines that a traceback shows.
-    for path in _code():
-        yield path, _READ
+    """What it goes on opening besides, found by looking at what it does, and the rights beneath each."""
     # Metrics of this process. Not /proc/self, whose inode the kernel may forget, and the rule with it.
     # Memory, descriptors and environments of others are denied to whoever is under Landlock.
     yield Path("/proc"), _READ

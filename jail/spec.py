@@ -101,12 +101,16 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator offers: limits, and the names of images and policies."""
+    """What the operator offers: limits, and the names of images and policies.
+
+    workers: among how many the service's memory is divided, if that is what bounds a job's.
+    """
 
     defaults: Limits
     ceilings: Limits
     images: Collection[str]
     policies: Collection[str]
+    workers: int = 1
 
 
 class SpecError(ValueError):
@@ -199,7 +203,9 @@ def _limits(request: LimitsRequest, rules: Rules) -> Limits:
     try:
         return limits.resolve(request, rules.defaults, rules.ceilings)
     except limits.LimitError as error:
-        raise SpecError(f"limits.{error.field}", str(error)) from None
+        divided = error.field == "memory_bytes" and rules.workers > 1
+        why = f"; this service's memory is divided among {rules.workers} workers" if divided else ""
+        raise SpecError(f"limits.{error.field}", f"{error}{why}") from None
 
 
 def _check_text(field: str, text: str) -> bytes:

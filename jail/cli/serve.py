@@ -5,7 +5,9 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,9 +18,10 @@ import uvloop
 from jail import delegation, host, settings, shed
 from jail.cli import log
 from jail.cli.failures import explained
-from jail.engine import Engine
+from jail.cli.workers import Workers
+from jail.engine import Engine, accepted_weaknesses
 from jail.errors import HostError
-from jail.http import build
+from jail.http import Metrics, Table, build
 from jail.settings import Settings, SettingsError
 
 # After the last job was cancelled: time for its answer to reach its client.
@@ -28,15 +31,50 @@ _LAST_ANSWERS_SECONDS = 5
 @click.command()
 @click.option("--user", help="As root: delegate a cgroup subtree to this user and become it for good.")
 @click.option("--config", type=click.Path(), help="A TOML file; $JAIL_CONFIG by default.")
-def serve(user: str | None, config: str | None) -> None:
+@click.option("--workers", type=int, help="Processes that take requests; 1 by default.")
+def serve(user: str | None, config: str | None, workers: int | None) -> None:
     """Answer POST /v1/run and its like until SIGTERM."""
     with explained():
         delegation.become_ready(user)
-        found = settings.load(config=config)
+        found = settings.load(config=config, workers=workers)
         shed.forget_environment()
         host.return_freed_memory()
-        with _listen(found) as listener, asyncio.Runner(loop_factory=_new_event_loop) as runner:
-            runner.run(_serve(found, listener))
+        logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+        log.configure(sys.stderr.buffer)
+        with _listen(found) as listener:
+            work = partial(_work, found, listener, Table(found.workers))
+            say_ready = partial(_say_ready, found, listener.getsockname())
+            if found.workers == 1:
+                work(0, say_ready)
+            else:
+                _oversee(found, listener, work, say_ready)
+
+
+def _say_ready(found: Settings, address: tuple) -> None:
+    structlog.get_logger().info("ready", address=f"{address[0]}:{address[1]}", slots=found.slots)
+
+
+def _oversee(found: Settings, listener: socket.socket, work: Callable, say_ready: Callable[[], None]) -> None:
+    """As their parent, start the workers, each when the one before is ready, and wait. Raises HostError."""
+    landlock = "landlock" not in accepted_weaknesses(found)
+    workers = Workers()
+    # What keeps the first from its work would keep the others too: it is said once.
+    are_ready = all(workers.start(number, partial(work, number)) for number in range(found.workers))
+    # Connections would go on being taken in for us when no worker accepts any more.
+    listener.close()
+    workers.pass_on_signals()
+    shed.shed_files(landlock)
+    if are_ready:
+        say_ready()
+    workers.wait()
+
+
+def _work(
+    found: Settings, listener: socket.socket, table: Table, number: int, say_ready: Callable[[], None]
+) -> None:
+    """Serve, as worker `number` or as the only one."""
+    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        runner.run(_serve(found, listener, table, number, say_ready))
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
@@ -68,10 +106,15 @@ def _listen(found: Settings) -> socket.socket:
 class _Server(uvicorn.Server):
     """On a signal: take no more jobs, let those under way end, then stop. The same without a keeper."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, say_ready: Callable[[], None]) -> None:
         super().__init__(config)
         self._engine = engine
+        self._say_ready = say_ready
         self._keeper_lost = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._say_ready()
 
     def handle_exit(self, sig: int, frame: object) -> None:
         # Not uvicorn's own, which raises the signal again when it has served: that would end us
@@ -101,14 +144,15 @@ class _Server(uvicorn.Server):
             self.handle_exit(signal.SIGTERM, None)
 
 
-async def _serve(found: Settings, listener: socket.socket) -> None:
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    log.configure(sys.stderr.buffer)
+async def _serve(
+    found: Settings, listener: socket.socket, table: Table, number: int, say_ready: Callable[[], None]
+) -> None:
     threads = ThreadPoolExecutor()
     asyncio.get_running_loop().set_default_executor(threads)
-    async with Engine(found) as engine:
+    async with Engine(settings.share(found, number)) as engine:
+        metrics = Metrics(engine, table, number)
         config = uvicorn.Config(
-            build(engine),
+            build(engine, found, metrics),
             http="httptools",
             lifespan="off",
             log_config=None,
@@ -121,9 +165,9 @@ async def _serve(found: Settings, listener: socket.socket) -> None:
         # What it imports and makes late, so that it comes before.
         config.load()
         _shed(engine, threads)
-        name, port = listener.getsockname()[:2]
-        structlog.get_logger().info("ready", address=f"{name}:{port}", slots=found.slots)
-        await _Server(config, engine).serve_with_keeper(listener)
+        refreshing = asyncio.create_task(metrics.refresh())
+        await _Server(config, engine, say_ready).serve_with_keeper(listener)
+        refreshing.cancel()
 
 
 def _shed(engine: Engine, threads: ThreadPoolExecutor) -> None:

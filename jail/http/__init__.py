@@ -1,5 +1,6 @@
 """The HTTP service, version 1: one application on top of one engine."""
 
 from jail.http.app import build
+from jail.http.metrics import Metrics, Table
 
-__all__ = ["build"]
+__all__ = ["Metrics", "Table", "build"]

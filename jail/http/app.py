@@ -20,11 +20,12 @@ from jail.http.problems import ProblemError
 from jail.limits import MINIMA, Limits
 from jail.result import Result
 from jail.run import Run
+from jail.settings import Settings
 
 
-def build(engine: Engine) -> Starlette:
-    """The application of an engine that has been entered."""
-    service = Service(engine)
+def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
+    """The application of an engine that has been entered. whole: the settings, of all workers together."""
+    service = Service(engine, whole, metrics)
     application = Starlette(
         routes=[
             Route("/v1/run", service.run, methods=["POST"]),
@@ -49,11 +50,12 @@ def _json(value: object) -> Response:
 class Service:
     """The endpoints of one engine."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, whole: Settings, metrics: Metrics) -> None:
         """Prepare what does not change between requests."""
         self._engine = engine
+        self._whole = whole
         self._rules = engine.rules
-        self._metrics = Metrics(engine)
+        self._metrics = metrics
         self._openapi = openapi.describe(self._rules)
         # Bound: else it would be put together again for every line.
         self._log = structlog.get_logger().bind()
@@ -88,9 +90,10 @@ class Service:
                 "not_counted": means.sandboxes.hierarchy.missing,
                 "landlock_abi": means.sandboxes.landlock_abi,
                 "degraded": means.degraded,
-                "slots": self._engine.settings.slots,
-                "memory_bytes": self._engine.settings.memory_bytes,
-                "body_bytes": self._engine.settings.body_bytes,
+                "workers": self._whole.workers,
+                "slots": self._whole.slots,
+                "memory_bytes": self._whole.memory_bytes,
+                "body_bytes": self._whole.body_bytes,
             }
         )
 

@@ -82,6 +82,7 @@ def test_a_variable_wins_over_the_file(file):
     [
         ("JAIL_ADDRESS", "[::1]:80", "[::1]:80"),
         ("JAIL_KEYS_SHA256", f"{'0' * 64},{'f' * 64}", ("0" * 64, "f" * 64)),
+        ("JAIL_WORKERS", "2", 2),
         ("JAIL_SLOTS", "3", 3),
         ("JAIL_MEMORY_BYTES", str(GIB), GIB),
         ("JAIL_READY_MIN", "5", 5),
@@ -160,6 +161,8 @@ def test_a_table_that_is_a_number_is_refused_with_a_variable_beside_it_too(file)
     ("variable", "text"),
     [
         ("JAIL_QUEUE", "-1"),
+        ("JAIL_WORKERS", "0"),
+        ("JAIL_WORKERS", "-1"),
         ("JAIL_SLOTS", "-1"),
         ("JAIL_MEMORY_BYTES", "-1"),
         ("JAIL_BODY_BYTES", "-1"),
@@ -230,6 +233,61 @@ def test_the_state_directory_follows_the_environment_of_the_process(monkeypatch)
 def test_an_empty_variable_is_an_empty_list(variable):
     found = settings.load({variable: ""})
     assert getattr(found, variable.removeprefix("JAIL_").lower()) == ()
+
+
+def test_the_number_of_workers_on_the_command_line_wins(file):
+    assert settings.load({"JAIL_WORKERS": "3"}, file("workers = 4"), workers=2).workers == 2
+
+
+def test_fewer_slots_than_workers_are_refused():
+    assert "slots = 2 is below workers = 3" in refusal({"JAIL_WORKERS": "3", "JAIL_SLOTS": "2"})
+
+
+def test_every_worker_has_a_slot_on_a_host_with_fewer_processors():
+    assert settings.load({"JAIL_WORKERS": "9"}).slots == 9
+
+
+DIVIDED = ("slots", "memory_bytes", "ready_min", "ready_max", "ready_memory_bytes", "queue")
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 5])
+@pytest.mark.parametrize("name", DIVIDED)
+def test_workers_have_together_what_the_service_has(name, workers):
+    whole = settings.load({"JAIL_WORKERS": str(workers), "JAIL_READY_MIN": "4", "JAIL_QUEUE": "7"})
+    parts = [getattr(settings.share(whole, number), name) for number in range(workers)]
+    assert sum(parts) == getattr(whole, name)
+    assert max(parts) - min(parts) <= 1
+
+
+def test_a_share_is_the_whole_in_all_that_is_not_divided():
+    whole = settings.load({"JAIL_WORKERS": "2"})
+    names = set(Settings.__struct_fields__) - set(DIVIDED)
+    for name in names:
+        assert getattr(settings.share(whole, 1), name) == getattr(whole, name)
+
+
+def test_the_only_worker_has_everything():
+    whole = settings.load({})
+    assert settings.share(whole, 0) == whole
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_every_share_of_a_service_has_a_slot_and_keeps_no_fewer_ready_than_it_must(number):
+    text = {"JAIL_WORKERS": "3", "JAIL_SLOTS": "3", "JAIL_READY_MIN": "4", "JAIL_READY_MAX": "4"}
+    found = settings.share(settings.load(text), number)
+    assert found.slots == 1
+    assert found.ready_min == found.ready_max
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_job_can_ask_for_all_of_a_share_whichever_worker_takes_it(number):
+    whole = settings.load({"JAIL_WORKERS": "3", "JAIL_MEMORY_BYTES": str(GIB)})
+    found = settings.share(whole, number)
+    assert found.memory_bytes == found.ceilings.memory_bytes == whole.ceilings.memory_bytes == GIB // 3
+
+
+def test_workers_without_memory_for_a_job_are_refused():
+    assert "memory_bytes" in refusal({"JAIL_WORKERS": "4", "JAIL_MEMORY_BYTES": str(4 * MIB)})
 
 
 @pytest.mark.parametrize("key", ["secret", "0" * 63, "g" * 64, "é" * 64], ids=range(4))

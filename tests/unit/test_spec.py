@@ -5,6 +5,7 @@ import json
 import math
 import string
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -191,6 +192,15 @@ def test_a_limit_above_the_ceiling_is_refused_with_its_value_and_the_maximum(fie
     assert caught.value.field == f"limits.{field}"
     assert str(maximum + 1) in caught.value.detail
     assert str(maximum) in caught.value.detail
+
+
+@pytest.mark.parametrize(("workers", "field"), [(1, "memory_bytes"), (2, "memory_bytes"), (2, "pids")])
+def test_a_refusal_tells_of_workers_where_they_are_why(workers, field):
+    rules = msgspec.structs.replace(RULES, workers=workers)
+    with pytest.raises(SpecError) as caught:
+        spec.parse(body(limits={field: getattr(CEILINGS, field) + 1}), rules)
+    named = "divided among 2 workers" in caught.value.detail
+    assert named == (workers == 2 and field == "memory_bytes")
 
 
 @pytest.mark.parametrize("field", FIELDS)
