@@ -13,9 +13,9 @@ _MEMLOCK_BYTES = 1 << 20
 _SIGNALS_PENDING = 256
 
 # Both pipes, a connection, the cgroup's files, what is being collected. The supervisor needs less.
-_FILES_PER_SLOT = 24
+_FILES_PER_SLOT = 18
 # In the supervisor.
-_FILES_PER_READY = 12
+_FILES_PER_READY = 9
 _FILES_BASE = 128
 
 _NUMBERS = {name: getattr(resource, f"RLIMIT_{name}") for name in ("CORE", "MEMLOCK", "NOFILE", "STACK")}
