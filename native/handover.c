@@ -12,7 +12,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "plan.h"
@@ -123,12 +122,10 @@ static int report_built(struct sandbox *sandbox)
 	struct news news = { .header.type = TYPE_BUILT };
 	char byte;
 	int error = read(sandbox->handover, &byte, 1) == 1 ? check_guards() : ECANCELED;
-	int fds[BUILT_DESCRIPTORS] = { sandbox->box, -1 };
+	int fds[BUILT_DESCRIPTORS] = { sandbox->box, sandbox->job_pidfd };
 
-	if (error)
-		return error;
-	fds[1] = (int)syscall(SYS_pidfd_open, sandbox->job, 0);
-	error = fds[1] < 0 ? errno : tell(sandbox, &news, fds, BUILT_DESCRIPTORS);
+	if (!error)
+		error = tell(sandbox, &news, fds, BUILT_DESCRIPTORS);
 	close(fds[0]);
 	close(fds[1]);
 	return error;

@@ -8,12 +8,14 @@
 #include "setup.h"
 
 #include <errno.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -125,6 +127,11 @@ static int leave_init(struct sandbox *sandbox, int handover)
 
 int fork_job(struct sandbox *sandbox, int *index)
 {
+	struct clone_args args = {
+		.flags = CLONE_PIDFD,
+		.pidfd = (uint64_t)(uintptr_t)&sandbox->job_pidfd,
+		.exit_signal = SIGCHLD,
+	};
 	int pair[2], error = watch_deaths(&sandbox->deaths);
 
 	if (error)
@@ -132,7 +139,7 @@ int fork_job(struct sandbox *sandbox, int *index)
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return errno;
 	sandbox->handover = pair[0];
-	sandbox->job = fork();
+	sandbox->job = (pid_t)syscall(SYS_clone3, &args, sizeof args);
 	*index = 1;
 	if (sandbox->job < 0)
 		return errno;

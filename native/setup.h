@@ -25,6 +25,7 @@ struct sandbox {
 	int counters[CPU_COUNTERS_MAX];
 	int box;                            /* what outputs will be read through */
 	pid_t job;                          /* 0 in itself */
+	int job_pidfd;                      /* in init, until it has told of it */
 	int handover;                       /* between init and job */
 	int deaths;                         /* of init's children */
 	uint64_t taken_ns;                  /* when this process had the job */

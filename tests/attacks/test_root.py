@@ -47,7 +47,10 @@ def own_image(service_class):
         # Sandboxes have to reach it, and pytest's own directories are closed to them.
         state = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="jail-state-")))
         state.chmod(0o711)
-        running = undo.enter_context(closing(service_class({"JAIL_SLOTS": "1", "JAIL_STATE": str(state)})))
+        # Of what was made ahead of time the root was mounted before it was tampered with.
+        none_ready = {"JAIL_READY_MIN": "0", "JAIL_READY_MAX": "0"}
+        settings = {"JAIL_SLOTS": "1", "JAIL_STATE": str(state), **none_ready}
+        running = undo.enter_context(closing(service_class(settings)))
         client = undo.enter_context(httpx.Client(base_url=running.url, timeout=60))
         yield OwnImage(state, client)
 

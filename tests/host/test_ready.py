@@ -197,9 +197,23 @@ def test_a_ready_sandbox_that_is_not_wanted_any_more_leaves_nothing(pooled, wait
     async def scene():
         sandbox = await pooled.engine.sandboxes.take("host")
         await sandbox.close()
+        return processes.descendants(pooled.supervisor)
 
-    pooled.do(scene())
-    processes.wait_for_end(waiting[0])
+    assert not set(pooled.do(scene())) & set(waiting[0])
+
+
+def test_the_memory_of_a_job_is_free_again_once_its_sandbox_is_gone(pooled):
+    scheduler = pooled.engine.scheduler
+
+    async def scene():
+        run = pooled.submit({"argv": ["true"]})
+        await run.task
+        return scheduler.running, scheduler.memory_free_bytes, len(pooled.engine.sandboxes.dying)
+
+    default_bytes = pooled.engine.settings.defaults.memory_bytes
+    assert pooled.do(scene()) == (0, scheduler.memory_bytes - default_bytes, 1)
+    pooled.settle()
+    assert scheduler.memory_free_bytes == scheduler.memory_bytes
 
 
 # --- limits of the job's own
