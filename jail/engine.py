@@ -55,7 +55,7 @@ class Engine:
         )
         try:
             await self._try_host()
-            await self.sandboxes.fill()
+            await self._fill()
         except BaseException:
             await self.__aexit__()
             raise
@@ -72,6 +72,16 @@ class Engine:
     def _pinned(self) -> list[int]:
         """The processors that jobs are pinned to, if they are."""
         return [number for number in host.processors() if self.settings.pin and number < PROCESSORS_MAX]
+
+    async def _fill(self) -> None:
+        """Have as many sandboxes ready as there are to be at least. Raises HostError."""
+        try:
+            await self.sandboxes.fill()
+        except (SandboxError, OSError) as error:
+            raise HostError(
+                f"Not all of {self.settings.ready_min} sandboxes can be made ahead of time: {error}.",
+                "Lower `ready_min`, or give this user more: `jail doctor` tells what of.",
+            ) from error
 
     async def _try_host(self) -> None:
         """Run one job: what this host cannot give shows now, not when a caller waits. Raises HostError."""

@@ -179,12 +179,15 @@ class Sandboxes:
         while busy := [*self.dying, *(task for pool in self.pools.values() for task in pool.tasks)]:
             await asyncio.wait(busy)
 
-    async def _make(self, image: str) -> Sandbox:
-        """Make one, as soon as the kernel's backlog allows it. Raises SandboxError, OSError."""
+    async def _make(self, image: str, hurry: bool) -> Sandbox:
+        """Make one, as soon as the kernel's backlog allows it. Raises SandboxError, OSError.
+
+        hurry: there is none left; this one does not give way to jobs that run.
+        """
         deadline = time.monotonic() + SETUP_SECONDS
         while True:
             try:
-                return await self._make_at_once(image)
+                return await self._make_at_once(image, hurry)
             except SandboxError as error:
                 is_backlog = (error.stage, error.error) == ("namespaces", errno.ENOSPC)
                 if not is_backlog or self._made < self._networks or time.monotonic() > deadline:
@@ -192,7 +195,7 @@ class Sandboxes:
             # The kernel has no event for that.
             await asyncio.sleep(_BACKLOG_WAIT_SECONDS)
 
-    async def _make_at_once(self, image: str) -> Sandbox:
+    async def _make_at_once(self, image: str, hurry: bool) -> Sandbox:
         """Make one. Raises SandboxError, OSError."""
         self._made += 1
         supervisor = await self._running_supervisor()
@@ -202,9 +205,12 @@ class Sandboxes:
             group = self.hierarchy.make(str(slot))
             undo.callback(group.remove)
             group.limit(self._limits)
+            if hurry:
+                group.begin()
+            asked = supervisor.make(slot, group, self.images[image], ids)
             undo.pop_all()
         try:
-            report = await supervisor.make(slot, group, self.images[image], ids)
+            report = await asked
             if report.ended is None:
                 raise report.error()
             return Sandbox(

@@ -170,11 +170,11 @@ class Supervisor:
         """The same, of one that is there, for those who look at it from outside, such as tests."""
         return self._kept.started.result()
 
-    async def make(self, slot: int, cgroup: Cgroup, image: Image, ids: tuple[int, int]) -> Report:
-        """Make a sandbox in that slot and wait for the report that it is ready; or ended, if it failed.
+    def make(self, slot: int, cgroup: Cgroup, image: Image, ids: tuple[int, int]) -> asyncio.Future[Report]:
+        """Make a sandbox in that slot. Raises OSError: then nothing was sent, and the slot is as it was.
 
-        Not to be cancelled: the slot is in use until it was released. Raises SandboxError when the
-        supervisor was lost.
+        The answer, not to be cancelled, says that it is ready; or ended, if that failed. It is SandboxError
+        when the supervisor was lost.
         """
         texts = [MOUNT_PLACE.encode(), *(text.encode() for pair in image.overlays for text in pair)]
         text = b"".join(part + b"\0" for part in texts)
@@ -187,10 +187,9 @@ class Supervisor:
         message.overlays, message.text_bytes = len(image.overlays), len(text)
         message.id_map = b"%d %d 1\n%d %d 1\n" % (INIT_ID, ids[0], JOB_ID, ids[1])
         descriptors = (*cgroup.joins, *cgroup.born, *cgroup.cpu_counters, *cgroup.oom_event)
-        answer = self._expect(slot)
         self._send(bytes(ffi.buffer(message)) + text, descriptors)
         cgroup.hand_over()
-        return await answer
+        return self._expect(slot)
 
     def start(self, slot: int, start: Start) -> None:
         """Start a job in a ready sandbox."""
@@ -251,14 +250,14 @@ class Supervisor:
         return answer
 
     def _send(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send at once, or in order once there is room; the descriptors remain the caller's."""
+        """Send at once, or in order once there is room; the descriptors remain the caller's. Raises OSError."""
         if self.lost.is_set():
             return
         if not self._unsent and self._sent(packet, descriptors):
             return
-        if not self._unsent:
+        self._unsent.append((packet, _duplicates(descriptors)))
+        if len(self._unsent) == 1:
             self._loop.add_writer(self._socket, self._send_waiting)
-        self._unsent.append((packet, tuple(map(os.dup, descriptors))))
 
     def _sent(self, packet: bytes, descriptors: Sequence[int]) -> bool:
         try:
@@ -322,6 +321,19 @@ class Supervisor:
                 # It may be that nobody waits for it.
                 answer.exception()
         self._waiting.clear()
+
+
+def _duplicates(descriptors: Sequence[int]) -> tuple[int, ...]:
+    """Copies of all, or none."""
+    copies: list[int] = []
+    try:
+        for descriptor in descriptors:
+            copies.append(os.dup(descriptor))
+    except OSError:
+        for copy in copies:
+            os.close(copy)
+        raise
+    return tuple(copies)
 
 
 def _close(descriptor: int) -> None:

@@ -8,6 +8,7 @@
 #include "setup.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
@@ -18,6 +19,9 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+/* So many that the job left behind may be dead by the time that it is. */
+enum { ORPHANS_MAX = 32 };
 
 static int report_exit(const struct sandbox *sandbox, int status)
 {
@@ -36,12 +40,17 @@ static int report_exit(const struct sandbox *sandbox, int status)
 	return tell(sandbox, &news, NULL, 0);
 }
 
-/* Everything in a pid namespace but its init descends from init: without a child it is alone. */
+/*
+ * Everything in a pid namespace but its init descends from init: without a child it is alone. Who is still
+ * busy dying is waited for, but not for ever: what goes on forking would keep us here.
+ */
 static bool is_alone(void)
 {
-	while (waitpid(-1, NULL, WNOHANG | __WALL) > 0)
+	pid_t pid = 0;
+
+	for (int i = 0; i < ORPHANS_MAX && (pid = waitpid(-1, NULL, WNOHANG | __WALL)) > 0; i++)
 		;
-	return errno == ECHILD;
+	return pid < 0 && errno == ECHILD;
 }
 
 /*
@@ -63,7 +72,7 @@ static _Noreturn void report_end(const struct sandbox *sandbox, int status)
 	_exit(0);
 }
 
-/* Reap all that have died; does not come back when the job's main process is among them. */
+/* Reap what has died; does not come back when the job's main process is among them. */
 static void reap(const struct sandbox *sandbox)
 {
 	int status;
@@ -118,7 +127,11 @@ static int leave_init(struct sandbox *sandbox, int handover)
 	close(sandbox->deaths);
 	close(sandbox->box);
 	close(sandbox->handover);
-	sandbox->handover = handover;
+	/* Above 0, 1 and 2, where stdio will be. */
+	sandbox->handover = fcntl(handover, F_DUPFD_CLOEXEC, STDIO);
+	close(handover);
+	if (sandbox->handover < 0)
+		return errno;
 	sigemptyset(&none);
 	if (sigprocmask(SIG_SETMASK, &none, NULL) || setsid() < 0)
 		return errno;

@@ -67,7 +67,7 @@ class Cgroup(Protocol):
         """Set the limits, as far as they are others than before. Raises OSError."""
 
     def begin(self) -> None:
-        """Its job begins: until then it gives way to those that have one. Raises OSError."""
+        """It no longer gives way to cgroups that have begun. Raises OSError."""
 
     def memory_bytes(self) -> int:
         """What is charged to it now. Raises OSError."""

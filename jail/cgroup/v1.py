@@ -105,7 +105,7 @@ class CgroupV1:
         self._limits = limits
 
     def begin(self) -> None:
-        """Its job begins: until then it gives way to those that have one. Raises OSError."""
+        """It no longer gives way to cgroups that have begun. Raises OSError."""
         self._set_shares(_SHARES_RUNNING)
 
     def _set_shares(self, shares: int) -> None:

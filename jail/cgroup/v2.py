@@ -73,7 +73,7 @@ class CgroupV2:
         write(f"{directory}/cpu.max", f"{limits.quota_us} {PERIOD_US}")
 
     def begin(self) -> None:
-        """Its job begins: until then it gives way to those that have one. Raises OSError."""
+        """It no longer gives way to cgroups that have begun. Raises OSError."""
         files.write(f"{self._directory}/cpu.weight", _WEIGHT_RUNNING)
 
     def memory_bytes(self) -> int:

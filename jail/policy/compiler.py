@@ -11,7 +11,7 @@ as libseccomp's.
 import errno
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jail.policy import arguments, bpf, numbers
@@ -45,7 +45,7 @@ def compile_policy(policy: Policy, required: Mapping[str, tuple[int, ...]] = REQ
     job. Raises PolicyError if the policy does not allow that, libseccomp refuses a rule, or the program
     is longer than the kernel takes.
     """
-    exported = _export(_filter(policy))
+    exported = _export(_filter(policy.rules))
     # What is too long to read stays libseccomp's: whatever GO_ON is said of runs into it.
     decided = _decided(policy, exported)
     program = assemble(decided) + (exported if says_go_on(decided) else b"")
@@ -108,12 +108,18 @@ def surface(policy: Policy) -> tuple[int, int]:
 
 
 def _decided(policy: Policy, exported: bytes) -> Node:
-    """All that the filter decides; `exported` about arguments, other architectures and x32's numbers."""
+    """All that the filter decides; `exported` about other architectures and x32's numbers.
+
+    Of arguments each call has a program of its own: libseccomp 2.5.4 lets calls share what compares the same,
+    and then does not always load what is compared.
+    """
     native = bpf.native_arch()
     is_native = {ARCH: (native, native)}
     answers = _answers(policy)
-    for nr in {numbers.number(rule.call) for rule in policy.rules} - {None}:
-        answers[nr] = read(exported, is_native | {NUMBER: (nr, nr)})
+    for call in {rule.call for rule in policy.rules if numbers.number(rule.call) is not None}:
+        nr = numbers.number(call)
+        own = _export(_filter([rule for rule in policy.rules if rule.call == call]))
+        answers[nr] = read(own, is_native | {NUMBER: (nr, nr)})
     # One number past the last, so that what is newer has a run that reaches up to the x32 bit.
     runs = [(nr, answers.get(nr, bpf.RET_ERRNO | errno.ENOSYS)) for nr in range(max(answers) + 2)]
     runs.append((bpf.X32_BIT, read(exported, is_native | {NUMBER: (bpf.X32_BIT, bpf.WORD_MAX)})))
@@ -134,12 +140,12 @@ def _answers(policy: Policy) -> dict[int | None, Node]:
     return answers
 
 
-def _filter(policy: Policy) -> Any:
+def _filter(rules: Iterable[Rule]) -> Any:
     seccomp = libseccomp()
     made = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
     made.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
     made.set_attr(seccomp.Attr.CTL_OPTIMIZE, _BINARY_TREE)
-    for rule in policy.rules:
+    for rule in rules:
         nr = numbers.number(rule.call)
         if nr is not None:
             _add(made, nr, rule)

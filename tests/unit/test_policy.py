@@ -13,7 +13,9 @@ import pytest
 
 from jail import policy as policies
 from jail.policy import bpf, numbers
+from jail.policy.compiler import REQUIRED
 from jail.policy.simulate import Verdict
+from jail.policy.text import Condition, Rule
 
 POLICIES = Path(__file__).parents[2] / "policies"
 POLICY = policies.load("default", POLICIES)
@@ -44,6 +46,29 @@ def test_program_fits_the_kernel_and_the_time_to_load_it():
     assert len(PROGRAM) % bpf.INSTRUCTION.size == 0
     # 4096 is the kernel's limit; ours keeps loading under about 0.1 ms.
     assert instructions <= 320
+
+
+def test_calls_do_not_share_what_they_compare():
+    """libseccomp 2.5.4 merges comparisons of these two calls, and then takes one argument for the other."""
+    word = WORD - 1
+    rules = (
+        ("sendfile", (1, word, 0, 0x10000)),
+        ("rt_tgsigqueueinfo", (1, word, 5), (5, 0x100, 0x100)),
+        ("rt_tgsigqueueinfo", (1, word, 0)),
+    )
+    made = policies.Policy(
+        name="made-up",
+        description="",
+        allow=frozenset(REQUIRED),
+        rules=tuple(
+            Rule(call, tuple(Condition(n, mask, v, tuple(map(str, v))) for n, mask, *v in conditions), "here")
+            for call, *conditions in rules
+        ),
+    )
+    number = numbers.number("rt_tgsigqueueinfo")
+    program = policies.compile_policy(made)
+    assert policies.simulate(program, number, [0, 5, 0, 0, 0, 3]) == refused(errno.EPERM)
+    assert policies.simulate(program, number, [0, 5, 0, 0, 0, 0x100]) == ALLOWED
 
 
 def test_same_policy_gives_the_same_bytes():
