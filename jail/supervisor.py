@@ -250,7 +250,10 @@ class Supervisor:
         return answer
 
     def _send(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
-        """Send at once, or in order once there is room; the descriptors remain the caller's. Raises OSError."""
+        """Send at once, or in order once there is room. Raises OSError.
+
+        The descriptors remain the caller's.
+        """
         if self.lost.is_set():
             return
         if not self._unsent and self._sent(packet, descriptors):
