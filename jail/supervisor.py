@@ -242,11 +242,10 @@ class Supervisor:
         await asyncio.shield(self._kept.ended)
 
     def _expect(self, slot: int) -> asyncio.Future[Report]:
-        answer = self._loop.create_future()
+        answer = self._waiting[slot] = self._loop.create_future()
         if self.lost.is_set():
-            answer.set_exception(SandboxError("supervisor"))
-        else:
-            self._waiting[slot] = answer
+            # Who comes too late is told the same.
+            self._kept.ended.add_done_callback(self._fail)
         return answer
 
     def _send(self, packet: bytes, descriptors: Sequence[int] = ()) -> None:
