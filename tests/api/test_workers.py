@@ -170,10 +170,10 @@ def test_connections_of_one_moment_go_to_both_workers(pair, workers, processes, 
                 for connection in made:
                     connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: jail\r\n\r\n")
             eventually(lambda: answering(made))
-        with stopped(first):
+            stack.enter_context(stopped(first))
             eventually(lambda: processes.status(first)["State"].startswith("T"))
             by_first = answering(made)
-            eventually(lambda: answering(made) - by_first)
+        eventually(lambda: answering(made) - by_first)
 
 
 def answering(connections):
