@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -79,6 +80,9 @@ def _work(
     # Whoever closes the last descriptor of one refuses those who still wait there.
     for other in listeners:
         other.close()
+    if found.pin:
+        # Else the jobs of all workers would be pinned to the same few.
+        os.sched_setaffinity(0, host.processors()[number :: found.workers])
     with listener, asyncio.Runner(loop_factory=_new_event_loop) as runner:
         runner.run(_serve(found, listener, table, number, say_ready))
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from jail import host
+
 SETTINGS = {"JAIL_SLOTS": "4", "JAIL_QUEUE": "101", "JAIL_MEMORY_BYTES": str(1 << 30)}
 SLEEPER = {"argv": ["sleep", "1000"]}
 
@@ -183,6 +185,24 @@ def answering(connections):
 def test_an_address_that_another_service_has_is_refused(pair, serve):
     with pytest.raises(RuntimeError, match="Address already in use"):
         serve(JAIL_ADDRESS=pair.url.removeprefix("http://"), JAIL_WORKERS="2")
+
+
+def test_jobs_that_are_pinned_are_so_to_processors_of_their_worker(serve_pair, connected):
+    if len(host.processors()) < 2:
+        pytest.skip("this host has one processor")
+    script = "grep Cpus_allowed_list /proc/self/status"
+    body = {"argv": ["sh", "-c", script], "limits": {"cpus": len(host.processors())}}
+    had = []
+    for client in connected(serve_pair(JAIL_PIN="true")):
+        had.append(processors(client.post("/v1/run", json=body).json()["stdout"]["text"].split()[-1]))
+    assert not had[0] & had[1]
+    assert had[0] | had[1] == set(host.processors())
+
+
+def processors(text):
+    """Those of a list as the kernel writes it: 0-2,5."""
+    bounds = [part.partition("-") for part in text.split(",")]
+    return {number for low, _, high in bounds for number in range(int(low), int(high or low) + 1)}
 
 
 def test_readiness_is_said_once(pair):
