@@ -40,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     however many; 0 makes each when its job is there. ready_memory_bytes: for all of those of an image.
     pin: each job runs on processors of its own, as many as its `cpus`, while there are enough; jobs beyond
     that share those with the fewest. Times are more alike then beside busy neighbours; what is idle
-    elsewhere is of no use to a job. No policy allows sched_setaffinity then.
+    elsewhere is of no use to a job. No policy allows sched_setaffinity then. Workers divide the processors.
     queue: jobs that may wait. body_bytes: the largest request body.
     drain_ms: how long running jobs may finish after SIGTERM.
     policies: a directory of policies; empty is the shipped ones.
@@ -139,9 +139,8 @@ def _items(text: str) -> list[str]:
 def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     """Fill in what depends on the host, and refuse what does not fit together."""
     replace = msgspec.structs.replace
-    if found.workers < 1:
-        raise SettingsError(f"workers = {found.workers} is below 1")
     slots = found.slots or max(2, len(host.processors()), found.workers)
+    _check_workers(found, slots)
     memory_bytes = found.memory_bytes or host.memory_bytes() * 3 // 4
     # What a job may have must not depend on which worker takes it.
     memory_bytes -= memory_bytes % found.workers
@@ -155,8 +154,6 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     for name in numbers:
         if getattr(found, name) < 0:
             raise SettingsError(f"{name} = {getattr(found, name)} is below 0")
-    if slots < found.workers:
-        raise SettingsError(f"slots = {slots} is below workers = {found.workers}: each needs one")
     if found.ready_min > found.ready_max:
         raise SettingsError(f"ready_min = {found.ready_min} is above ready_max = {found.ready_max}")
     unknown = [name for name in found.allow_degraded if name not in DEGRADABLE]
@@ -173,6 +170,15 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     return replace(
         found, slots=slots, memory_bytes=memory_bytes, state=state, defaults=defaults, ceilings=ceilings
     )
+
+
+def _check_workers(found: Settings, slots: int) -> None:
+    if found.workers < 1:
+        raise SettingsError(f"workers = {found.workers} is below 1")
+    if 0 <= slots < found.workers:
+        raise SettingsError(f"slots = {slots} is below workers = {found.workers}: each needs one")
+    if found.pin and found.workers > len(host.processors()):
+        raise SettingsError(f"workers = {found.workers} is above the number of processors, and pin is set")
 
 
 def share(whole: Settings, number: int) -> Settings:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
@@ -41,27 +42,29 @@ def serve(user: str | None, config: str | None, workers: int | None) -> None:
         host.return_freed_memory()
         logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
         log.configure(sys.stderr.buffer)
-        with _listen(found) as listener:
-            work = partial(_work, found, listener, Table(found.workers))
-            say_ready = partial(_say_ready, found, listener.getsockname())
-            if found.workers == 1:
-                work(0, say_ready)
-            else:
-                _oversee(found, listener, work, say_ready)
+        listeners = _listen(found)
+        work = partial(_work, found, listeners, Table(found.workers))
+        say_ready = partial(_say_ready, found, listeners[0].getsockname())
+        if found.workers == 1:
+            work(0, say_ready)
+        else:
+            _oversee(found, listeners, work, say_ready)
 
 
 def _say_ready(found: Settings, address: tuple) -> None:
     structlog.get_logger().info("ready", address=f"{address[0]}:{address[1]}", slots=found.slots)
 
 
-def _oversee(found: Settings, listener: socket.socket, work: Callable, say_ready: Callable[[], None]) -> None:
+def _oversee(
+    found: Settings, listeners: list[socket.socket], work: Callable, say_ready: Callable[[], None]
+) -> None:
     """As their parent, start the workers, each when the one before is ready, and wait. Raises HostError."""
     landlock = "landlock" not in accepted_weaknesses(found)
     workers = Workers()
     # What keeps the first from its work would keep the others too: it is said once.
     are_ready = all(workers.start(number, partial(work, number)) for number in range(found.workers))
-    # Connections would go on being taken in for us when no worker accepts any more.
-    listener.close()
+    for listener in listeners:
+        listener.close()
     workers.pass_on_signals()
     shed.shed_files(landlock)
     if are_ready:
@@ -70,10 +73,17 @@ def _oversee(found: Settings, listener: socket.socket, work: Callable, say_ready
 
 
 def _work(
-    found: Settings, listener: socket.socket, table: Table, number: int, say_ready: Callable[[], None]
+    found: Settings, listeners: list[socket.socket], table: Table, number: int, say_ready: Callable[[], None]
 ) -> None:
     """Serve, as worker `number` or as the only one."""
-    with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+    listener = listeners.pop(number)
+    # Whoever closes the last descriptor of one refuses those who still wait there.
+    for other in listeners:
+        other.close()
+    if found.pin:
+        # Else the jobs of all workers would be pinned to the same few.
+        os.sched_setaffinity(0, host.processors()[number :: found.workers])
+    with listener, asyncio.Runner(loop_factory=_new_event_loop) as runner:
         runner.run(_serve(found, listener, table, number, say_ready))
 
 
@@ -88,7 +98,8 @@ def _address(found: Settings) -> tuple[str, int]:
     return name.strip("[]"), int(port)
 
 
-def _listen(found: Settings) -> socket.socket:
+def _listen(found: Settings) -> list[socket.socket]:
+    """A socket for each worker."""
     name, port = _address(found)
     try:
         family, _, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
@@ -98,7 +109,15 @@ def _listen(found: Settings) -> socket.socket:
                 f"address = {found.address!r} is not loopback, and no key is configured: "
                 "anyone who reaches it could run code. Set keys_sha256."
             )
-        return socket.create_server(address, family=family, backlog=1024)
+        only = socket.create_server(address, family=family, backlog=1024)
+        if found.workers == 1:
+            return [only]
+        # Not one for all: there the worker that is awake takes every connection of a moment, and keeps them.
+        # Here the kernel deals them out. An address that someone has is refused above, and never shared.
+        address = only.getsockname()
+        only.close()
+        make = partial(socket.create_server, address, family=family, backlog=1024, reuse_port=True)
+        return [make() for _ in range(found.workers)]
     except OSError as error:
         raise SettingsError(f"address = {found.address!r}: {error.strerror}") from None
 

@@ -1,7 +1,7 @@
 """The workers of a service, and their parent, which serves nothing itself.
 
-Each worker is a whole service, with an engine, a keeper and a supervisor of its own; they share the listening
-socket and the numbers of /metrics, and nothing else. So one Python process is not what bounds a host's jobs.
+Each worker is a whole service, with an engine, a keeper and a supervisor of its own; they share the address
+and the numbers of /metrics, and nothing else. So one Python process is not what bounds a host's jobs.
 
 The parent passes on the signals to stop, and waits. When a worker ends that was not told to, the others are
 told, and the service has failed: a service manager starts it anew, whole. When the parent ends, the kernel

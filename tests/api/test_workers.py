@@ -1,13 +1,17 @@
 """A service of two workers: one to its callers, whichever of them answers."""
 
 import os
+import select
 import signal
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
+
+from jail import host
 
 SETTINGS = {"JAIL_SLOTS": "4", "JAIL_QUEUE": "101", "JAIL_MEMORY_BYTES": str(1 << 30)}
 SLEEPER = {"argv": ["sleep", "1000"]}
@@ -64,15 +68,25 @@ def stopped(pid):
 
 @pytest.fixture
 def connected(workers):
-    """A client of each worker: its one connection was made while the other worker stood still."""
+    """A client of each worker: its one connection was answered on while the other worker stood still."""
     with ExitStack() as stack:
+
+        def answers(client):
+            try:
+                return client.get("/healthz", timeout=0.2).status_code == 200
+            except httpx.ReadTimeout:
+                return False
 
         def connect(service, standing):
             limits = httpx.Limits(max_connections=1)
-            client = stack.enter_context(httpx.Client(base_url=service.url, timeout=60, limits=limits))
             with stopped(standing):
-                assert client.get("/healthz").status_code == 200
-            return client
+                # To whom a connection goes is the kernel's choice.
+                while True:
+                    client = stack.enter_context(
+                        httpx.Client(base_url=service.url, timeout=60, limits=limits)
+                    )
+                    if answers(client):
+                        return client
 
         yield lambda service: [connect(service, other) for other in reversed(workers(service))]
 
@@ -113,12 +127,12 @@ def test_each_worker_tells_of_the_jobs_of_both(pair, connected, counted):
 
 
 def test_each_worker_tells_soon_what_is_so_in_the_other(pair, running, connected, counted, eventually):
-    body = {"argv": ["sleep", "1000"], "limits": {"wall_ms": 5000}}
-    answers = running(pair, body)
-    for client in connected(pair):
+    asking = connected(pair)
+    answers = running(pair, {"argv": ["sleep", "1000"], "limits": {"wall_ms": 5000}})
+    for client in asking:
         eventually(lambda client=client: counted(client)["jail_running"] == 2)
     assert {answer.result().json()["status"] for answer in answers} == {"wall_limit"}
-    for client in connected(pair):
+    for client in asking:
         eventually(lambda client=client: counted(client)["jail_running"] == 0)
 
 
@@ -145,6 +159,50 @@ def test_a_job_that_no_worker_has_the_memory_for_is_refused_and_told_why(pair, c
         assert answer.status_code == 422
         assert f"above the maximum {1 << 29}" in answer.json()["detail"]
         assert "divided among 2 workers" in answer.json()["detail"]
+
+
+def test_connections_of_one_moment_go_to_both_workers(pair, workers, processes, eventually):
+    first, second = workers(pair)
+    host, _, port = pair.url.removeprefix("http://").rpartition(":")
+    with ExitStack() as stack:
+        with stopped(second):
+            with stopped(first):
+                # None for one of them: once in 10**19 times.
+                made = {stack.enter_context(socket.create_connection((host, int(port)))) for _ in range(64)}
+                for connection in made:
+                    connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: jail\r\n\r\n")
+            eventually(lambda: answering(made))
+            stack.enter_context(stopped(first))
+            eventually(lambda: processes.status(first)["State"].startswith("T"))
+            by_first = answering(made)
+        eventually(lambda: answering(made) - by_first)
+
+
+def answering(connections):
+    return set(select.select(connections, [], [], 0)[0])
+
+
+def test_an_address_that_another_service_has_is_refused(pair, serve):
+    with pytest.raises(RuntimeError, match="Address already in use"):
+        serve(JAIL_ADDRESS=pair.url.removeprefix("http://"), JAIL_WORKERS="2")
+
+
+def test_jobs_that_are_pinned_are_so_to_processors_of_their_worker(serve_pair, connected):
+    if len(host.processors()) < 2:
+        pytest.skip("this host has one processor")
+    script = "grep Cpus_allowed_list /proc/self/status"
+    body = {"argv": ["sh", "-c", script], "limits": {"cpus": len(host.processors())}}
+    had = []
+    for client in connected(serve_pair(JAIL_PIN="true")):
+        had.append(processors(client.post("/v1/run", json=body).json()["stdout"]["text"].split()[-1]))
+    assert not had[0] & had[1]
+    assert had[0] | had[1] == set(host.processors())
+
+
+def processors(text):
+    """Those of a list as the kernel writes it: 0-2,5."""
+    bounds = [part.partition("-") for part in text.split(",")]
+    return {number for low, _, high in bounds for number in range(int(low), int(high or low) + 1)}
 
 
 def test_readiness_is_said_once(pair):

@@ -243,6 +243,11 @@ def test_fewer_slots_than_workers_are_refused():
     assert "slots = 2 is below workers = 3" in refusal({"JAIL_WORKERS": "3", "JAIL_SLOTS": "2"})
 
 
+def test_pinned_jobs_of_more_workers_than_processors_are_refused():
+    assert settings.load({"JAIL_WORKERS": "6", "JAIL_PIN": "true"}).pin
+    assert "workers = 7" in refusal({"JAIL_WORKERS": "7", "JAIL_PIN": "true"})
+
+
 def test_every_worker_has_a_slot_on_a_host_with_fewer_processors():
     assert settings.load({"JAIL_WORKERS": "9"}).slots == 9
 
