@@ -446,9 +446,9 @@ def test_a_client_that_leaves_before_its_job_is_made_has_it_cancelled(target):
     assert_idle(target.client)
 
 
-# Many outputs and much of them, so that bringing them home takes a while.
+# Many outputs and much of them, so that bringing them home takes a while. Nor is it gone before it was seen.
 HOARDER = {
-    "argv": ["sh", "-c", "head -c 32M /dev/zero | split -a 3 -d -b 128K"],
+    "argv": ["sh", "-c", "sleep 0.5; head -c 32M /dev/zero | split -a 3 -d -b 128K"],
     "outputs": [f"x{n:03}" for n in range(256)],
     "limits": {"output_bytes": 32 * MIB},
 }
