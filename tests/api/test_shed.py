@@ -163,6 +163,21 @@ def test_landlock_leaves_no_file_outside(attempt, tmp_path):
     assert attempt(*outside) == [errno.EACCES] * len(outside)
 
 
+def test_the_parent_of_workers_has_no_file_but_code(environment, state):
+    shedding = "shed.shed(Path(sys.argv[1]), types.SimpleNamespace(bases=(), claimed=()))"
+    assert shedding in TRIAL
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", TRIAL.replace(shedding, "shed.shed_files()"), str(state)],
+        input="import wave\nos.listdir(sys.argv[1])\nos.listdir('/proc')\nos.fork() or os._exit(9)",
+        env=environment,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        check=True,
+    )
+    assert json.loads(done.stdout) == [0, errno.EACCES, errno.EACCES, errno.EPERM]
+
+
 def test_code_state_and_its_own_figures_can_still_be_read(attempt, state):
     inside = [
         "import wave",
