@@ -149,7 +149,11 @@ class Pool:
             self.tasks.add(asyncio.create_task(self._make_one(hurry=not self._ready)))
         while len(self._ready) > target:
             self._ready.popleft().close()
-        if self._later is None and target > self._size.minimum:
+        if target > self._size.minimum:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        if self._later is None and not self._closed:
             self._later = asyncio.get_running_loop().call_later(_RATE_SECONDS, self._look_again)
 
     def _look_again(self) -> None:
@@ -166,7 +170,8 @@ class Pool:
             if turn is not None:
                 turn.set_exception(error)
             elif isinstance(error, SandboxError | OSError):
-                # The next to come will try again.
+                # Another will be tried, if only later.
+                self._look_later()
                 return error
             else:
                 raise

@@ -301,6 +301,20 @@ def test_a_defect_that_nobody_waits_for_is_logged():
     assert isinstance(told["exception"], KeyError)
 
 
+@scenario(minimum=1)
+async def test_a_failure_that_nobody_waited_for_is_tried_again_later(scene):
+    await scene.pool.fill()
+    scene.workshop.held = True
+    await scene.take()
+    scene.workshop.fail(OSError("no memory"))
+    await let_others_run()
+    assert (scene.pool.ready, len(scene.workshop.orders)) == (0, 0)
+    await scene.wait(1.1)
+    scene.workshop.finish()
+    await let_others_run()
+    assert scene.pool.ready == 1
+
+
 @scenario(minimum=3, maximum=3)
 async def test_those_that_died_while_they_were_ready_are_given_to_nobody(scene):
     await scene.pool.fill()
