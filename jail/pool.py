@@ -67,14 +67,11 @@ class Pool:
 
     def __init__(
         self,
-        make: Callable[[bool], Awaitable[Ready]],
+        make: Callable[[], Awaitable[Ready]],
         size: Size,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Keep as many as `size` says of what `make` makes, from the first one on that is taken.
-
-        It is told whether to hurry: whether none is left.
-        """
+        """Keep as many as `size` says of what `make` makes, from the first one on that is taken."""
         self._make = make
         self._size = size
         self._ready: deque[Ready] = deque()
@@ -146,7 +143,7 @@ class Pool:
             return
         target = self._target()
         for _ in range(target + len(self._turns) - len(self._ready) - len(self.tasks)):
-            self.tasks.add(asyncio.create_task(self._make_one(hurry=not self._ready)))
+            self.tasks.add(asyncio.create_task(self._make_one()))
         while len(self._ready) > target:
             self._ready.popleft().close()
         if target > self._size.minimum:
@@ -160,10 +157,10 @@ class Pool:
         self._later = None
         self._adjust()
 
-    async def _make_one(self, hurry: bool) -> Exception | None:
+    async def _make_one(self) -> Exception | None:
         """Make one for whoever has waited longest. Returns the error that nobody was told of, if any."""
         try:
-            self._hand_out(await self._make(hurry))
+            self._hand_out(await self._make())
         except Exception as error:
             # Of a defect too: whoever is not told waits for ever.
             turn = self._next_turn()

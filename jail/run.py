@@ -137,7 +137,6 @@ class Run:
         denials = stack.enter_context(Denials()) if self._spec.explain else None
         with self._means.processors.hold(limits.cpus) as processors:
             self._start(sandbox, (stdout, stderr), denials, processors)
-            self._mark("sent")
             report = await sandbox.ended()
         self.marks |= report.moments
         self._mark("heard")
@@ -177,6 +176,8 @@ class Run:
             start.pin(processors)
             _fill(start.message, spec, len(packed), len(processors) or os.cpu_count() or 1)
             start.message.rlimits = rlimits.for_job(spec.limits, means.hard_limits)
+            # Before: the job may have begun by the time that we go on.
+            self._mark("sent")
             sandbox.start(start)
         finally:
             for descriptor in opened:

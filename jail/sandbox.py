@@ -65,7 +65,6 @@ class Sandbox:
 
     def start(self, start: Start) -> None:
         """Start its one job. Raises OSError."""
-        self._group.begin()
         self._supervisor.start(self._slot, start)
 
     async def ended(self) -> Report:
@@ -179,15 +178,12 @@ class Sandboxes:
         while busy := [*self.dying, *(task for pool in self.pools.values() for task in pool.tasks)]:
             await asyncio.wait(busy)
 
-    async def _make(self, image: str, hurry: bool) -> Sandbox:
-        """Make one, as soon as the kernel's backlog allows it. Raises SandboxError, OSError.
-
-        hurry: there is none left; this one does not give way to jobs that run.
-        """
+    async def _make(self, image: str) -> Sandbox:
+        """Make one, as soon as the kernel's backlog allows it. Raises SandboxError, OSError."""
         deadline = time.monotonic() + SETUP_SECONDS
         while True:
             try:
-                return await self._make_at_once(image, hurry)
+                return await self._make_at_once(image)
             except SandboxError as error:
                 is_backlog = (error.stage, error.error) == ("namespaces", errno.ENOSPC)
                 if not is_backlog or self._made < self._networks or time.monotonic() > deadline:
@@ -195,7 +191,7 @@ class Sandboxes:
             # The kernel has no event for that.
             await asyncio.sleep(_BACKLOG_WAIT_SECONDS)
 
-    async def _make_at_once(self, image: str, hurry: bool) -> Sandbox:
+    async def _make_at_once(self, image: str) -> Sandbox:
         """Make one. Raises SandboxError, OSError."""
         self._made += 1
         supervisor = await self._running_supervisor()
@@ -205,8 +201,6 @@ class Sandboxes:
             group = self.hierarchy.make(str(slot))
             undo.callback(group.remove)
             group.limit(self._limits)
-            if hurry:
-                group.begin()
             asked = supervisor.make(slot, group, self.images[image], ids)
             undo.pop_all()
         try:

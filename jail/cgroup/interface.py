@@ -66,9 +66,6 @@ class Cgroup(Protocol):
     def limit(self, limits: Limits) -> None:
         """Set the limits, as far as they are others than before. Raises OSError."""
 
-    def begin(self) -> None:
-        """It no longer gives way to cgroups that have begun. Raises OSError."""
-
     def memory_bytes(self) -> int:
         """What is charged to it now. Raises OSError."""
 

@@ -28,9 +28,6 @@ IO_COUNTER = "blkio.throttle.io_service_bytes"
 _MEMSW = "memory.memsw.limit_in_bytes"
 _PIDS_PEAK = "pids.peak"
 
-# The kernel's default, and a sixteenth of it.
-_SHARES_RUNNING, _SHARES_WAITING = 1024, 64
-
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 _CPU_COUNTERS = ("cpuacct.usage", "cpuacct.usage_user", "cpuacct.usage_sys")
@@ -64,8 +61,6 @@ class CgroupV1:
             self.cpu_counters = files.open_each(directories["cpuacct"], _CPU_COUNTERS, os.O_RDONLY)
             undo.callback(files.close_each, self.cpu_counters)
             self.oom_event = (self._watch_oom(),)
-            undo.callback(files.close_each, self.oom_event)
-            self._set_shares(_SHARES_WAITING)
             undo.pop_all()
 
     def _watch_oom(self) -> int:
@@ -103,13 +98,6 @@ class CgroupV1:
         write(f"{self._directories['pids']}/pids.max", limits.pids)
         write(f"{self._directories['cpu']}/cpu.cfs_quota_us", limits.quota_us)
         self._limits = limits
-
-    def begin(self) -> None:
-        """It no longer gives way to cgroups that have begun. Raises OSError."""
-        self._set_shares(_SHARES_RUNNING)
-
-    def _set_shares(self, shares: int) -> None:
-        files.write(f"{self._directories['cpu']}/cpu.shares", shares)
 
     def memory_bytes(self) -> int:
         """What is charged to it now. Raises OSError."""

@@ -21,9 +21,6 @@ _SWAP = "memory.swap.max"
 _PIDS_PEAK = "pids.peak"
 _IO_STAT = "io.stat"
 
-# The kernel's default, and less than a sixteenth of it.
-_WEIGHT_RUNNING, _WEIGHT_WAITING = 100, 6
-
 SERVICE = "service"
 SANDBOXES = "sandboxes"
 
@@ -54,7 +51,6 @@ class CgroupV2:
             undo.callback(files.close_each, self.cpu_counters)
             # One process of a sandbox never outlives another's OOM kill.
             files.write(f"{directory}/memory.oom.group", 1)
-            files.write(f"{directory}/cpu.weight", _WEIGHT_WAITING)
             undo.pop_all()
 
     def hand_over(self) -> None:
@@ -71,10 +67,6 @@ class CgroupV2:
             write(f"{directory}/{_SWAP}", 0)
         write(f"{directory}/pids.max", limits.pids)
         write(f"{directory}/cpu.max", f"{limits.quota_us} {PERIOD_US}")
-
-    def begin(self) -> None:
-        """It no longer gives way to cgroups that have begun. Raises OSError."""
-        files.write(f"{self._directory}/cpu.weight", _WEIGHT_RUNNING)
 
     def memory_bytes(self) -> int:
         """What is charged to it now. Raises OSError."""

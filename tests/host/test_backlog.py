@@ -17,9 +17,9 @@ def test_jobs_that_come_faster_than_networks_go_wait_and_do_not_fail(monkeypatch
     refused = []
     make_at_once = sandbox.Sandboxes._make_at_once
 
-    async def make_or_note(self, image, hurry):
+    async def make_or_note(self, image):
         try:
-            return await make_at_once(self, image, hurry)
+            return await make_at_once(self, image)
         except SandboxError as error:
             refused.append((error.stage, error.error))
             raise

@@ -26,7 +26,6 @@ FILES = {
     "pids": {"pids.max": "", "pids.events": "max 4\n", "pids.peak": "5\n"},
     "cpu": {
         "cpu.cfs_quota_us": "",
-        "cpu.shares": "",
         "cpu.stat": "nr_periods 9\nnr_throttled 8\nthrottled_time 7000001\n",
     },
     "cpuacct": {"cpuacct.usage": "0\n", "cpuacct.usage_user": "0\n", "cpuacct.usage_sys": "0\n"},
@@ -161,16 +160,6 @@ def test_memory_and_swap_together_are_never_limited_to_less_than_memory(host, wr
             bounds[name] = value
         assert bounds["memory.limit_in_bytes"] <= bounds["memory.memsw.limit_in_bytes"]
     assert set(bounds.values()) == {LIMITS.memory_bytes * factor}
-    group.remove()
-
-
-def test_a_sandbox_gives_way_until_its_job_begins(host, tmp_path):
-    group = host()[0].make("a.1")
-    shares = tmp_path / f"cpu/{PLACE}/a.1/cpu.shares"
-    assert shares.read_text() == "64"
-    group.begin()
-    # The kernel's default.
-    assert shares.read_text() == "1024"
     group.remove()
 
 

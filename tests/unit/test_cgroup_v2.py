@@ -27,7 +27,6 @@ FILES = {
     "cgroup.events": "populated 0\nfrozen 0\n",
     "cpu.stat": "usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_throttled 1\nthrottled_usec 7001\n",
     "cpu.max": "",
-    "cpu.weight": "",
     "memory.max": "",
     "memory.current": "524288\n",
     "memory.swap.max": "",
@@ -132,16 +131,6 @@ def test_only_limits_that_are_others_than_before_are_written(hierarchy, written)
     group.limit(msgspec.structs.replace(LIMITS, memory_bytes=1 << 27))
     group.limit(msgspec.structs.replace(LIMITS, memory_bytes=1 << 27, cpus=2))
     assert written == [("memory.max", 1 << 27), ("cpu.max", "200000 100000")]
-    group.remove()
-
-
-def test_a_sandbox_gives_way_until_its_job_begins(hierarchy, place):
-    group = hierarchy.make("a.1")
-    weight = place / "a.1/cpu.weight"
-    assert weight.read_text() == "6"
-    group.begin()
-    # The kernel's default.
-    assert weight.read_text() == "100"
     group.remove()
 
 

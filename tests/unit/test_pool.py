@@ -39,11 +39,9 @@ class Workshop:
         self.memory_bytes = memory_bytes
         self.held = False
         self.made = []
-        self.hurries = []
         self.orders = deque()
 
-    async def make(self, hurry):
-        self.hurries.append(hurry)
+    async def make(self):
         if self.held:
             order = asyncio.get_running_loop().create_future()
             self.orders.append(order)
@@ -144,16 +142,6 @@ async def test_of_no_size_it_makes_each_when_it_is_taken(scene):
     assert scene.given == scene.workshop.made
     assert len(scene.given) == 3
     assert scene.pool.ready == 0
-
-
-@scenario(minimum=2)
-async def test_what_is_made_hurries_when_none_is_left(scene):
-    await scene.pool.fill()
-    scene.workshop.held, scene.workshop.hurries = True, []
-    await scene.take()
-    await scene.take()
-    await scene.take()
-    assert scene.workshop.hurries == [False, True, True]
 
 
 @scenario(minimum=3)
