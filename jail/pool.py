@@ -1,7 +1,8 @@
 """Ready sandboxes: made ahead of time, each used once; how many there are follows the demand.
 
-Every sandbox comes this way. Whoever takes one gets a ready one, or waits for the next to be made; another
-is made in its place meanwhile. A pool of any size, none included, changes nothing but time.
+Every sandbox comes this way. Whoever takes one gets a ready one, or waits for the next to be made. Others
+are made in a pause, or when half are gone: to make one takes the processors longer than a short job does, so
+what is made while a job runs makes it slower. A pool of any size, none included, changes nothing but time.
 """
 
 import asyncio
@@ -17,6 +18,12 @@ from jail.errors import SandboxError
 
 LEAD_SECONDS = 0.125
 """As many are kept ready as are taken in this time: longer than a loaded host takes to make one."""
+
+AT_ONCE = 4
+"""How many are made at once, beside those that somebody waits for: more are in each other's way."""
+
+PAUSE_SECONDS = 0.02
+"""When none was taken for so long, nobody is disturbed by the making of others."""
 
 _RATE_SECONDS = 1.0
 
@@ -54,6 +61,10 @@ class Demand:
         """One more was taken, now."""
         self._taken.append(self._clock())
 
+    def pauses(self) -> bool:
+        """Whether none was taken for PAUSE_SECONDS."""
+        return not self._taken or self._taken[-1] <= self._clock() - PAUSE_SECONDS
+
     def per_second(self) -> float:
         """The rate at which they are taken now."""
         oldest = self._clock() - _RATE_SECONDS
@@ -80,6 +91,7 @@ class Pool:
         self._demand = Demand(math.ceil(size.maximum / LEAD_SECONDS), clock)
         self._memory_bytes = 1
         self._later: asyncio.TimerHandle | None = None
+        self._fills = False
         self._closed = False
 
     @property
@@ -108,8 +120,9 @@ class Pool:
             raise
 
     async def fill(self) -> None:
-        """Wait until as many are ready as there are at least. Raises what `make` raises."""
+        """Wait until as many are ready as there are to be now. Raises what `make` raises."""
         while len(self._ready) < self._target():
+            self._fills = True
             self._adjust()
             done, _ = await asyncio.wait(self.tasks)
             for error in filter(None, (task.result() for task in done)):
@@ -138,20 +151,32 @@ class Pool:
         return min(wanted, self._size.maximum, self._size.memory_bytes // self._memory_bytes)
 
     def _adjust(self) -> None:
-        """Make what is missing, close what is too much, and look again while there may be too much."""
+        """Close what is too much; make what is missing when half is, or in a pause; and look again later."""
         if self._closed:
             return
         target = self._target()
-        for _ in range(target + len(self._turns) - len(self._ready) - len(self.tasks)):
-            self.tasks.add(asyncio.create_task(self._make_one()))
+        missing = target + len(self._turns) - len(self._ready) - len(self.tasks)
+        is_low = len(self._ready) <= target // 2 or self._demand.pauses()
+        self._fills = missing > 0 and (self._fills or is_low)
+        if self._fills:
+            for _ in range(min(missing, len(self._turns) + AT_ONCE - len(self.tasks))):
+                self.tasks.add(asyncio.create_task(self._make_one()))
+        elif missing > 0:
+            self._look_later(PAUSE_SECONDS)
         while len(self._ready) > target:
             self._ready.popleft().close()
         if target > self._size.minimum:
-            self._look_later()
+            self._look_later(_RATE_SECONDS)
 
-    def _look_later(self) -> None:
-        if self._later is None and not self._closed:
-            self._later = asyncio.get_running_loop().call_later(_RATE_SECONDS, self._look_again)
+    def _look_later(self, seconds: float) -> None:
+        """Look again after so long, or sooner if that was said before."""
+        loop = asyncio.get_running_loop()
+        if self._later is not None:
+            if self._later.when() <= loop.time() + seconds:
+                return
+            self._later.cancel()
+        if not self._closed:
+            self._later = loop.call_later(seconds, self._look_again)
 
     def _look_again(self) -> None:
         self._later = None
@@ -167,14 +192,17 @@ class Pool:
             if turn is not None:
                 turn.set_exception(error)
             elif isinstance(error, SandboxError | OSError):
-                # Another will be tried, if only later.
-                self._look_later()
+                # Another will be tried, but not at once, again and again.
+                self._fills = False
+                self._look_later(_RATE_SECONDS)
                 return error
             else:
                 raise
         finally:
             # Here, and not when the task is found to be done: what it made would be counted twice meanwhile.
             self.tasks.discard(asyncio.current_task())
+            if self._fills:
+                self._adjust()
 
     def _hand_out(self, made: Ready) -> None:
         self._memory_bytes = max(1, made.memory_bytes)

@@ -174,9 +174,11 @@ class Sandboxes:
         return sum(len(pool.tasks) for pool in self.pools.values())
 
     async def settle(self) -> None:
-        """Wait until nothing dies and nothing is being made."""
+        """Wait until nothing dies and all are ready that are to be, as far as they can be made."""
         while busy := [*self.dying, *(task for pool in self.pools.values() for task in pool.tasks)]:
             await asyncio.wait(busy)
+        with suppress(SandboxError, OSError):
+            await self.fill()
 
     async def _make(self, image: str) -> Sandbox:
         """Make one, as soon as the kernel's backlog allows it. Raises SandboxError, OSError."""

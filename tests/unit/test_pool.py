@@ -7,7 +7,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from jail.errors import SandboxError
-from jail.pool import LEAD_SECONDS, Pool, Size
+from jail.pool import AT_ONCE, LEAD_SECONDS, PAUSE_SECONDS, Pool, Size
 
 ENOUGH_BYTES = 1 << 30
 
@@ -152,6 +152,41 @@ async def test_it_fills_up_to_its_least_size_and_no_further(scene):
     assert len(scene.workshop.made) == scene.pool.ready == 3
 
 
+@scenario(minimum=4)
+async def test_others_are_made_when_half_are_gone(scene):
+    await scene.pool.fill()
+    scene.workshop.held = True
+    await scene.take()
+    assert len(scene.workshop.orders) == 0
+    await scene.take()
+    assert len(scene.workshop.orders) == 2
+
+
+@scenario(minimum=4)
+async def test_others_are_made_in_a_pause(scene):
+    await scene.pool.fill()
+    scene.workshop.held = True
+    await scene.take()
+    await scene.wait(PAUSE_SECONDS * 0.9)
+    assert len(scene.workshop.orders) == 0
+    await scene.wait(PAUSE_SECONDS * 0.2)
+    assert len(scene.workshop.orders) == 1
+
+
+@scenario(minimum=20, maximum=20)
+async def test_not_many_are_made_at_once_but_for_those_who_wait(scene):
+    scene.workshop.held = True
+    filling = asyncio.ensure_future(scene.pool.fill())
+    await let_others_run()
+    assert len(scene.workshop.orders) == AT_ONCE
+    await scene.take(3)
+    assert len(scene.workshop.orders) == AT_ONCE + 3
+    scene.workshop.finish()
+    await let_others_run()
+    assert len(scene.workshop.orders) == AT_ONCE + 2
+    filling.cancel()
+
+
 @scenario(minimum=3)
 async def test_filling_waits_for_what_is_being_made_already(scene):
     scene.workshop.held = True
@@ -212,12 +247,14 @@ async def test_its_size_follows_the_demand_of_the_last_second(scene):
     per_second = int(8 / LEAD_SECONDS)
     for _ in range(per_second):
         await scene.take()
+    await scene.wait(PAUSE_SECONDS)
     assert scene.pool.ready == 8
     await scene.wait(0.9)
     await scene.take()
+    await scene.wait(PAUSE_SECONDS)
     assert 8 <= scene.pool.ready <= 9
-    # Of those that were taken in the last second there is one left, then none.
-    await scene.wait(0.9)
+    # Of those that were taken in the last second there is none left.
+    await scene.wait(1.1)
     assert scene.pool.ready == 2
     assert len(scene.open) == 2 + len(scene.given)
 
