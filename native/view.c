@@ -74,6 +74,14 @@ static int fill(const char *place, const char *own, char *const *directories)
 	return error ? error : bind_beneath(place, ".", own, 0);
 }
 
+/* pivot_root(2), NOTES: with both arguments "." the old root comes to lie over the new one. */
+int leave_old_root(void)
+{
+	if (syscall(SYS_pivot_root, ".", ".") || umount2(".", MNT_DETACH) || chdir("/"))
+		return errno;
+	return 0;
+}
+
 int narrow_view(const char *place, char *const *directories)
 {
 	const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;
@@ -90,9 +98,11 @@ int narrow_view(const char *place, char *const *directories)
 	error = fill(place, own, directories);
 	if (error)
 		return error;
-	/* pivot_root(2), NOTES: with both arguments "." the old root comes to lie over the new one. */
-	if (chdir(place) || syscall(SYS_pivot_root, ".", ".") || umount2(".", MNT_DETACH))
+	if (chdir(place))
 		return errno;
+	error = leave_old_root();
+	if (error)
+		return error;
 	if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, NULL))
 		return errno;
 	return chdir(own) ? errno : 0;

@@ -9,4 +9,10 @@
  */
 int narrow_view(const char *place, char *const *directories);
 
+/*
+ * Make the working directory the root, leave all that lay above behind for good, and be in "/". Returns 0 or
+ * an errno value.
+ */
+int leave_old_root(void);
+
 #endif

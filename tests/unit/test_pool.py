@@ -102,6 +102,15 @@ def got(taker):
     return taker.done() and not taker.cancelled() and not taker.exception()
 
 
+async def fail_unseen(scene, error):
+    """Have one fail to be made when nobody waits for it; it was to take the place of one that was taken."""
+    await scene.pool.fill()
+    scene.workshop.held = True
+    await scene.take()
+    scene.workshop.fail(error)
+    await let_others_run()
+
+
 async def let_others_run():
     for _ in range(8):
         await asyncio.sleep(0)
@@ -299,11 +308,7 @@ async def test_a_defect_is_told_to_whoever_waits(scene):
 
 @scenario(minimum=1, maximum=1)
 async def test_after_a_failure_that_nobody_waited_for_the_next_to_come_has_one_made(scene):
-    await scene.pool.fill()
-    scene.workshop.held = True
-    await scene.take()
-    scene.workshop.fail(OSError("no memory"))
-    await let_others_run()
+    await fail_unseen(scene, OSError("no memory"))
     assert (scene.pool.ready, len(scene.workshop.orders)) == (0, 0)
     await scene.take()
     assert len(scene.workshop.orders) == 2
@@ -315,11 +320,7 @@ async def test_after_a_failure_that_nobody_waited_for_the_next_to_come_has_one_m
 def test_a_defect_that_nobody_waits_for_is_logged():
     async def play(loop):
         scene = Scene(loop, 1, 1, ENOUGH_BYTES, 1)
-        await scene.pool.fill()
-        scene.workshop.held = True
-        await scene.take()
-        scene.workshop.fail(KeyError("of ours"))
-        await let_others_run()
+        await fail_unseen(scene, KeyError("of ours"))
         await scene.close()
 
     (told,) = run(play)
@@ -328,11 +329,7 @@ def test_a_defect_that_nobody_waits_for_is_logged():
 
 @scenario(minimum=1)
 async def test_a_failure_that_nobody_waited_for_is_tried_again_later(scene):
-    await scene.pool.fill()
-    scene.workshop.held = True
-    await scene.take()
-    scene.workshop.fail(OSError("no memory"))
-    await let_others_run()
+    await fail_unseen(scene, OSError("no memory"))
     assert (scene.pool.ready, len(scene.workshop.orders)) == (0, 0)
     await scene.wait(1.1)
     scene.workshop.finish()
