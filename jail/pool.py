@@ -20,7 +20,11 @@ LEAD_SECONDS = 0.125
 """As many are kept ready as are taken in this time: longer than a loaded host takes to make one."""
 
 AT_ONCE = 4
-"""How many are made at once, beside those that somebody waits for: more are in each other's way."""
+"""How many are made at once, or as many as there are processors, if more.
+
+To be done soon: the jobs that come meanwhile are slower. Once one has to wait for the next to be made, it is
+as many as there are processors: then more are in each other's way, and fewer are made in all.
+"""
 
 PAUSE_SECONDS = 0.02
 """When none was taken for so long, nobody is disturbed by the making of others."""
@@ -80,11 +84,13 @@ class Pool:
         self,
         make: Callable[[], Awaitable[Ready]],
         size: Size,
+        processors: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Keep as many as `size` says of what `make` makes, from the first one on that is taken."""
         self._make = make
         self._size = size
+        self._processors = processors
         self._ready: deque[Ready] = deque()
         self._turns: deque[asyncio.Future[Ready]] = deque()
         self.tasks: set[asyncio.Task[Exception | None]] = set()
@@ -133,10 +139,9 @@ class Pool:
         self._closed = True
         if self._later is not None:
             self._later.cancel()
+        self._adjust()
         while self.tasks:
             await asyncio.wait(self.tasks)
-        while self._ready:
-            self._ready.pop().close()
 
     def _pop(self) -> Ready | None:
         while self._ready:
@@ -147,19 +152,22 @@ class Pool:
         return None
 
     def _target(self) -> int:
+        if self._closed:
+            return 0
         wanted = max(self._size.minimum, math.ceil(self._demand.per_second() * LEAD_SECONDS))
         return min(wanted, self._size.maximum, self._size.memory_bytes // self._memory_bytes)
 
+    def _at_once(self) -> int:
+        return max(2, self._processors) if self._turns else max(AT_ONCE, self._processors)
+
     def _adjust(self) -> None:
         """Close what is too much; make what is missing when half is, or in a pause; and look again later."""
-        if self._closed:
-            return
         target = self._target()
         missing = target + len(self._turns) - len(self._ready) - len(self.tasks)
         is_low = len(self._ready) <= target // 2 or self._demand.pauses()
         self._fills = missing > 0 and (self._fills or is_low)
         if self._fills:
-            for _ in range(min(missing, len(self._turns) + AT_ONCE - len(self.tasks))):
+            for _ in range(min(missing, self._at_once() - len(self.tasks))):
                 self.tasks.add(asyncio.create_task(self._make_one()))
         elif missing > 0:
             self._look_later(PAUSE_SECONDS)
@@ -209,7 +217,7 @@ class Pool:
         turn = self._next_turn()
         if turn is not None:
             turn.set_result(made)
-        elif self._closed or len(self._ready) >= self._target():
+        elif len(self._ready) >= self._target():
             made.close()
         else:
             self._ready.append(made)

@@ -142,7 +142,8 @@ class Sandboxes:
             undo.callback(self.keeper.close)
             self.supervisor = Supervisor(self.keeper)
             self._undo = undo.pop_all()
-        self.pools = {name: Pool(partial(self._make, name), self._size) for name in self.images}
+        processors = len(host.processors())
+        self.pools = {name: Pool(partial(self._make, name), self._size, processors) for name in self.images}
         return self
 
     async def __aexit__(self, *_exception: object) -> None:

@@ -10,6 +10,7 @@ from jail.errors import SandboxError
 from jail.pool import AT_ONCE, LEAD_SECONDS, PAUSE_SECONDS, Pool, Size
 
 ENOUGH_BYTES = 1 << 30
+PROCESSORS = 2
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -63,7 +64,7 @@ class Scene:
         self.loop = loop
         self.workshop = Workshop(each_bytes)
         self.takers = []
-        self.pool = Pool(self.workshop.make, Size(minimum, maximum, memory_bytes), loop.time)
+        self.pool = Pool(self.workshop.make, Size(minimum, maximum, memory_bytes), PROCESSORS, loop.time)
 
     @property
     def given(self):
@@ -77,7 +78,8 @@ class Scene:
     async def take(self, count=1):
         """Have so many come, and see to it that all who can be served are."""
         self.takers += [asyncio.ensure_future(self.pool.take()) for _ in range(count)]
-        await let_others_run()
+        for _ in range(count):
+            await let_others_run()
         return self.takers[-count:]
 
     async def wait(self, seconds):
@@ -183,17 +185,26 @@ async def test_others_are_made_in_a_pause(scene):
 
 
 @scenario(minimum=20, maximum=20)
-async def test_not_many_are_made_at_once_but_for_those_who_wait(scene):
+async def test_not_many_are_made_at_once(scene):
     scene.workshop.held = True
     filling = asyncio.ensure_future(scene.pool.fill())
     await let_others_run()
     assert len(scene.workshop.orders) == AT_ONCE
-    await scene.take(3)
-    assert len(scene.workshop.orders) == AT_ONCE + 3
     scene.workshop.finish()
     await let_others_run()
-    assert len(scene.workshop.orders) == AT_ONCE + 2
+    assert len(scene.workshop.orders) == AT_ONCE
     filling.cancel()
+
+
+@scenario(minimum=20, maximum=20)
+async def test_once_jobs_wait_as_many_are_made_as_there_are_processors(scene):
+    scene.workshop.held = True
+    await scene.take(5)
+    assert len(scene.workshop.orders) == PROCESSORS
+    scene.workshop.finish()
+    await let_others_run()
+    assert len(scene.workshop.orders) == PROCESSORS
+    assert len(scene.given) == 1
 
 
 @scenario(minimum=3)
@@ -201,13 +212,10 @@ async def test_filling_waits_for_what_is_being_made_already(scene):
     scene.workshop.held = True
     await scene.take()
     filling = asyncio.ensure_future(scene.pool.fill())
-    await let_others_run()
-    assert len(scene.workshop.orders) == 4
-    for _ in range(3):
-        scene.workshop.finish()
+    for _ in range(4):
         await let_others_run()
         assert not filling.done()
-    scene.workshop.finish()
+        scene.workshop.finish()
     await let_others_run()
     assert filling.done()
     assert scene.pool.ready == 3
@@ -457,9 +465,9 @@ async def whatever_happens(loop, sizes, steps):
         await act(scene, action, which)
         assert scene.pool.ready <= minimum + more
     await let_others_run()
-    # For everybody who waits one is on its way.
+    # Whoever waits, as many as can be are on their way.
     waiting = [taker for taker in scene.takers if not taker.done()]
-    assert len(waiting) <= len(scene.workshop.orders)
+    assert min(len(waiting), PROCESSORS) <= len(scene.workshop.orders)
     await scene.close()
     await let_others_run()
     assert all(taker.done() for taker in scene.takers)
