@@ -1,0 +1,58 @@
+"""What crosses into a machine and back: tar archives; root/usr/local/sbin/jail-vm is at the other end."""
+
+import io
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+RESULTS = "out/results.xml"
+"""Where a job leaves pytest's report: beneath /job there."""
+
+_BLOCK_BYTES = 1 << 20
+_NOT_HANDED_IN = {".git", ".venv", "build", "__pycache__", ".hypothesis", ".ruff_cache"}
+
+
+class Job(msgspec.Struct, frozen=True):
+    """A command, run in the checkout as `user`: "root", or "jail" in a unit set as the shipped one."""
+
+    command: tuple[str, ...]
+    user: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """`status` of the command, and seconds: from power on to the job, of pip, of the command."""
+
+    status: int
+    boot_s: float
+    install_s: float
+    run_s: float
+
+
+def pack(job: Job, checkout: Path, wheels: Sequence[Path], target: Path) -> None:
+    """Write the archive of a job. It can be given to a machine as a disk."""
+    with tarfile.open(target, "w") as archive:
+        text = msgspec.json.encode(job)
+        about = tarfile.TarInfo("job.json")
+        about.size = len(text)
+        archive.addfile(about, io.BytesIO(text))
+        for wheel in wheels:
+            archive.add(wheel, f"wheels/{wheel.name}")
+        archive.add(checkout, "checkout", filter=_handed_in)
+    os.truncate(target, -(-target.stat().st_size // _BLOCK_BYTES) * _BLOCK_BYTES)
+
+
+def _handed_in(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if Path(entry.name).name in _NOT_HANDED_IN else entry
+
+
+def unpack(source: Path) -> tuple[Answer, bytes] | None:
+    """Read the archive of an answer: with pytest's own report, or b"". None: it is not whole."""
+    try:
+        with tarfile.open(source) as archive:
+            files = {entry.name: archive.extractfile(entry).read() for entry in archive if entry.isfile()}
+        return msgspec.json.decode(files["answer.json"], type=Answer), files.get(RESULTS, b"")
+    except (tarfile.TarError, KeyError, msgspec.MsgspecError):
+        return None
