@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import os
 from contextlib import ExitStack
 
 from jail import cgroup, filters, host, rlimits
@@ -49,6 +50,7 @@ class Engine:
             scheduler=self.scheduler,
             sandboxes=self.sandboxes,
             processors=Processors(self._pinned()),
+            processor_count=os.cpu_count() or 1,
             filters=compiled,
             hard_limits=rlimits.hard_limits(),
             degraded=degraded,

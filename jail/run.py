@@ -36,11 +36,15 @@ _CAUSES = {"cpu": Ended.CPU, "wall": Ended.WALL, "memory": Ended.MEMORY}
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
-    """What all jobs share. `filters` by the policy's name; `hard_limits` as rlimits.hard_limits()."""
+    """What all jobs share. `filters` by the policy's name; `hard_limits` as rlimits.hard_limits().
+
+    `processor_count`: how many a job that is not pinned can keep busy.
+    """
 
     scheduler: Scheduler
     sandboxes: Sandboxes
     processors: Processors
+    processor_count: int
     filters: Mapping[str, Filter]
     hard_limits: tuple[int, ...]
     degraded: tuple[str, ...]
@@ -174,7 +178,7 @@ class Run:
             stdio = (opened[0], *(capture.writing for capture in streams))
             start = loaded.start(stdio, opened[1], denials)
             start.pin(processors)
-            _fill(start.message, spec, len(packed), len(processors) or os.cpu_count() or 1)
+            _fill(start.message, spec, len(packed), len(processors) or means.processor_count)
             start.message.rlimits = rlimits.for_job(spec.limits, means.hard_limits)
             # Before: the job may have begun by the time that we go on.
             self._mark("sent")
