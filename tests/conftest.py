@@ -272,8 +272,16 @@ def jail() -> Iterator[Jail]:
 class Service:
     """A `jail serve` of the test's own. `url`, where it listens; `log`, its lines as they come."""
 
-    def __init__(self, settings: dict[str, str], command: tuple[str, ...] = ("-m", "jail", "serve")) -> None:
-        """Start it and wait until it says that it is ready; `command` follows Python's name."""
+    def __init__(
+        self,
+        settings: dict[str, str],
+        command: tuple[str, ...] = ("-m", "jail", "serve"),
+        descriptors: tuple[int, ...] = (),
+    ) -> None:
+        """Start it and wait until it says that it is ready.
+
+        `command` follows Python's name; it has `descriptors`, by the same numbers.
+        """
         self.process = subprocess.Popen(
             [sys.executable, "-P", *command],
             env={**command_environment(), "JAIL_ADDRESS": "127.0.0.1:0", **READY_SETTINGS, **settings},
@@ -281,6 +289,7 @@ class Service:
             stderr=subprocess.PIPE,
             text=True,
             cwd="/",
+            pass_fds=descriptors,
         )
         self.log: list[str] = []
         self.url = f"http://{self._wait_until_ready()}"
