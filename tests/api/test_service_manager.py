@@ -1,13 +1,11 @@
 """The service under a service manager, whose part a test plays: it holds the sockets, and is told."""
 
 import http.client
-import itertools
 import os
 import select
 import signal
 import socket
 import tempfile
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 
@@ -338,60 +336,13 @@ def test_who_connects_while_it_stops_is_answered_by_the_next(manager, stopping):
     assert running.result().json()["status"] == "ok"
 
 
-class Caller(threading.Thread):
-    """Posts job after job on connections that it keeps, and comes again where it is told to.
-
-    `answers`: what each job printed, by its number; `told`, how often it was told to come again;
-    `lost`, requests that ended in anything else.
-    """
-
-    def __init__(self, url, numbers, enough):
-        super().__init__()
-        self._url, self._numbers, self._enough = url, numbers, enough
-        self.answers, self.told, self.lost = {}, 0, []
-
-    def run(self):
-        with httpx.Client(base_url=self._url, timeout=60) as client:
-            while not self._enough.is_set():
-                number = next(self._numbers)
-                try:
-                    while not self._post(client, number):
-                        self.told += 1
-                except (httpx.HTTPError, AssertionError) as error:
-                    self.lost.append((number, repr(error)))
-
-    def _post(self, client, number):
-        response = client.post("/v1/run", json={"argv": ["echo", str(number)]})
-        if response.status_code == 503:
-            assert response.headers["retry-after"]
-            return False
-        assert response.status_code == 200
-        assert number not in self.answers
-        self.answers[number] = response.json()["stdout"]["text"]
-        return True
-
-
-def test_restarts_under_load_lose_no_request(manager, eventually):
-    numbers, enough = itertools.count(), threading.Event()
-    callers = [Caller(manager.url, numbers, enough) for _ in range(6)]
+def test_restarts_under_load_lose_no_request(manager, load_on, eventually):
     service = manager.start(JAIL_SLOTS="4")
-    for caller in callers:
-        caller.start()
-    try:
+    with load_on(manager.url, 6) as load:
         for _ in range(4):
-            before = answered(callers)
-            eventually(lambda before=before: answered(callers) > before + 30)
+            before = load.answered
+            eventually(lambda before=before: load.answered > before + 30)
             service.signal(signal.SIGTERM)
             assert service.wait() == 0
             service = manager.start(JAIL_SLOTS="4")
-    finally:
-        enough.set()
-        for caller in callers:
-            caller.join()
-    assert [loss for caller in callers for loss in caller.lost] == []
-    answers = {number: text for caller in callers for number, text in caller.answers.items()}
-    assert answers == {number: f"{number}\n" for number in range(len(answers))}
-
-
-def answered(callers):
-    return sum(len(caller.answers) for caller in callers)
+    load.check()
