@@ -30,7 +30,8 @@ landlock: the kernel has no Landlock. swap: cgroup v1 cannot count swap, and the
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every setting, its unit in its name or here, and its default.
 
-    address: HOST:PORT to listen on. Another than loopback needs a key.
+    address: HOST:PORT to listen on, unless a service manager hands over a socket. Another than loopback
+    needs a key.
     keys_sha256: hexadecimal SHA-256 digests of the keys that callers send as "Authorization: Bearer".
     workers: processes that take requests, each with a supervisor. slots, memory_bytes, queue and what is
     ready are the whole service's and divided among them: a job can have no more memory than a worker's share.

@@ -4,6 +4,7 @@ Test modules are not importable from one another, so whatever they share is a fi
 """
 
 import asyncio
+import itertools
 import json
 import os
 import select
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
     AbstractContextManager,
     AsyncExitStack,
@@ -272,8 +274,16 @@ def jail() -> Iterator[Jail]:
 class Service:
     """A `jail serve` of the test's own. `url`, where it listens; `log`, its lines as they come."""
 
-    def __init__(self, settings: dict[str, str], command: tuple[str, ...] = ("-m", "jail", "serve")) -> None:
-        """Start it and wait until it says that it is ready; `command` follows Python's name."""
+    def __init__(
+        self,
+        settings: dict[str, str],
+        command: tuple[str, ...] = ("-m", "jail", "serve"),
+        descriptors: tuple[int, ...] = (),
+    ) -> None:
+        """Start it and wait until it says that it is ready.
+
+        `command` follows Python's name; it has `descriptors`, by the same numbers.
+        """
         self.process = subprocess.Popen(
             [sys.executable, "-P", *command],
             env={**command_environment(), "JAIL_ADDRESS": "127.0.0.1:0", **READY_SETTINGS, **settings},
@@ -281,6 +291,7 @@ class Service:
             stderr=subprocess.PIPE,
             text=True,
             cwd="/",
+            pass_fds=descriptors,
         )
         self.log: list[str] = []
         self.url = f"http://{self._wait_until_ready()}"
@@ -348,6 +359,64 @@ class Service:
             self.process.kill()
             self.wait()
             raise
+
+
+class Load:
+    """Callers who post job after job on connections that they keep, and come again where they are told to."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._numbers = itertools.count()
+        self._enough = threading.Event()
+        self._answers: dict[int, str] = {}
+        self._lost: list[tuple[int, str]] = []
+        self.told = 0
+
+    @contextmanager
+    def by(self, count: int) -> Iterator["Load"]:
+        """Have so many callers post until the end of the context."""
+        with ThreadPoolExecutor(count) as callers:
+            done = [callers.submit(self._call) for _ in range(count)]
+            try:
+                yield self
+            finally:
+                self._enough.set()
+        for call in done:
+            call.result()
+
+    def _call(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=120) as client:
+            while not self._enough.is_set():
+                number = next(self._numbers)
+                try:
+                    while not self._post(client, number):
+                        self.told += 1
+                except httpx.HTTPError as error:
+                    self._lost.append((number, repr(error)))
+
+    def _post(self, client: httpx.Client, number: int) -> bool:
+        response = client.post("/v1/run", json={"argv": ["echo", str(number)]})
+        if response.status_code == 503:
+            return not response.headers["retry-after"]
+        assert number not in self._answers
+        self._answers[number] = response.json()["stdout"]["text"]
+        return True
+
+    @property
+    def answered(self) -> int:
+        """How many jobs were answered so far."""
+        return len(self._answers)
+
+    def check(self) -> None:
+        """Afterwards: each was answered, and with what it printed itself."""
+        assert self._lost == []
+        assert self._answers == {number: f"{number}\n" for number in range(len(self._answers))}
+
+
+@pytest.fixture(scope="session")
+def load_on() -> Callable[[str, int], AbstractContextManager[Load]]:
+    """Jobs for a service, of so many callers at once, for as long as a context lasts."""
+    return lambda url, callers: Load(url).by(callers)
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,10 @@ import uvicorn
 import uvloop
 
 from jail import delegation, host, settings, shed
-from jail.cli import log
+from jail.cli import log, systemd
 from jail.cli.failures import explained
-from jail.cli.workers import Workers
+from jail.cli.systemd import Notices
+from jail.cli.workers import Voice, Workers
 from jail.engine import Engine, accepted_weaknesses
 from jail.errors import HostError
 from jail.http import Metrics, Table, build
@@ -27,6 +28,12 @@ from jail.settings import Settings, SettingsError
 
 # After the last job was cancelled: time for its answer to reach its client.
 _LAST_ANSWERS_SECONDS = 5
+
+# After that: time to leave nothing behind.
+_CLEARING_SECONDS = 10
+
+# For the next request of a caller who keeps a connection, and has yet to learn that we stop.
+_LINGER_SECONDS = 0.5
 
 
 @click.command()
@@ -38,29 +45,40 @@ def serve(user: str | None, config: str | None, workers: int | None) -> None:
     with explained():
         delegation.become_ready(user)
         found = settings.load(config=config, workers=workers)
+        notices, handed = Notices(), systemd.listeners()
         shed.forget_environment()
         host.return_freed_memory()
         logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
         log.configure(sys.stderr.buffer)
-        listeners = _listen(found)
+        listeners = _accepted(found, handed) if handed else _listen(found)
         work = partial(_work, found, listeners, Table(found.workers))
-        say_ready = partial(_say_ready, found, listeners[0].getsockname())
+        say_ready = partial(_say_ready, found, listeners[0].getsockname(), notices)
         if found.workers == 1:
-            work(0, say_ready)
+            work(0, say_ready, notices)
         else:
-            _oversee(found, listeners, work, say_ready)
+            _oversee(found, listeners, work, say_ready, notices)
 
 
-def _say_ready(found: Settings, address: tuple) -> None:
+def _say_ready(found: Settings, address: tuple, notices: Notices) -> None:
     structlog.get_logger().info("ready", address=f"{address[0]}:{address[1]}", slots=found.slots)
+    notices.ready()
+
+
+def _grace_s(found: Settings) -> float:
+    """How long it may take to stop, in seconds."""
+    return found.drain_ms / 1000 + _LAST_ANSWERS_SECONDS + _CLEARING_SECONDS
 
 
 def _oversee(
-    found: Settings, listeners: list[socket.socket], work: Callable, say_ready: Callable[[], None]
+    found: Settings,
+    listeners: list[socket.socket],
+    work: Callable,
+    say_ready: Callable[[], None],
+    notices: Notices,
 ) -> None:
     """As their parent, start the workers, each when the one before is ready, and wait. Raises HostError."""
     landlock = "landlock" not in accepted_weaknesses(found)
-    workers = Workers()
+    workers = Workers(notices, _grace_s(found))
     # What keeps the first from its work would keep the others too: it is said once.
     are_ready = all(workers.start(number, partial(work, number)) for number in range(found.workers))
     for listener in listeners:
@@ -73,7 +91,12 @@ def _oversee(
 
 
 def _work(
-    found: Settings, listeners: list[socket.socket], table: Table, number: int, say_ready: Callable[[], None]
+    found: Settings,
+    listeners: list[socket.socket],
+    table: Table,
+    number: int,
+    say_ready: Callable[[], None],
+    voice: Voice,
 ) -> None:
     """Serve, as worker `number` or as the only one."""
     listener = listeners.pop(number)
@@ -84,7 +107,7 @@ def _work(
         # Else the jobs of all workers would be pinned to the same few.
         os.sched_setaffinity(0, host.processors()[number :: found.workers])
     with listener, asyncio.Runner(loop_factory=_new_event_loop) as runner:
-        runner.run(_serve(found, listener, table, number, say_ready))
+        runner.run(_serve(found, listener, table, number, say_ready, voice))
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:
@@ -98,17 +121,34 @@ def _address(found: Settings) -> tuple[str, int]:
     return name.strip("[]"), int(port)
 
 
+def _require_key(found: Settings, host: str, address: str) -> None:
+    """Raises SettingsError if others than this host's own users could run code."""
+    if not (host.startswith("127.") or host == "::1" or found.keys_sha256):
+        raise SettingsError(
+            f"address = {address!r} is not loopback, and no key is configured: "
+            "anyone who reaches it could run code. Set keys_sha256."
+        )
+
+
+def _accepted(found: Settings, handed: list[socket.socket]) -> list[socket.socket]:
+    """What the service manager listens on: a socket for each worker, as _listen() says why."""
+    if len(handed) != found.workers:
+        raise SettingsError(
+            f"workers = {found.workers}, and the service manager handed over {len(handed)} sockets to listen "
+            "on: each worker needs one. In jail.socket: ReusePort=yes, and ListenStream= for each of them."
+        )
+    for listener in handed:
+        host, port, *_ = listener.getsockname()
+        _require_key(found, host, f"{host}:{port}")
+    return handed
+
+
 def _listen(found: Settings) -> list[socket.socket]:
     """A socket for each worker."""
     name, port = _address(found)
     try:
         family, _, _, _, address = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)[0]
-        is_loopback = address[0].startswith("127.") or address[0] == "::1"
-        if not is_loopback and not found.keys_sha256:
-            raise SettingsError(
-                f"address = {found.address!r} is not loopback, and no key is configured: "
-                "anyone who reaches it could run code. Set keys_sha256."
-            )
+        _require_key(found, address[0], found.address)
         only = socket.create_server(address, family=family, backlog=1024)
         if found.workers == 1:
             return [only]
@@ -125,11 +165,17 @@ def _listen(found: Settings) -> list[socket.socket]:
 class _Server(uvicorn.Server):
     """On a signal: take no more jobs, let those under way end, then stop. The same without a keeper."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, say_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, engine: Engine, say_ready: Callable[[], None], voice: Voice
+    ) -> None:
         super().__init__(config)
         self._engine = engine
         self._say_ready = say_ready
+        self._voice = voice
         self._keeper_lost = False
+        self._loop = asyncio.get_running_loop()
+        # A signal may come before there are any.
+        self.servers = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -139,20 +185,40 @@ class _Server(uvicorn.Server):
         # Not uvicorn's own, which raises the signal again when it has served: that would end us
         # before the engine has left nothing behind.
         self._engine.drain(self._engine.settings.drain_ms / 1000)
+        self._voice.stopping(_grace_s(self._engine.settings))
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
+        # Now: who connects from here on waits for whoever listens next on this socket, if anyone does.
+        self._loop.call_soon_threadsafe(self._stop_listening)
+
+    def _stop_listening(self) -> None:
+        for server in self.servers:
+            server.close()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # What is kept alive and idle is closed in there; each of the others ends with an answer that says so.
+        if self.server_state.connections:
+            await asyncio.sleep(_LINGER_SECONDS)
+        await super().shutdown(sockets)
 
     async def serve_with_keeper(self, listener: socket.socket) -> None:
         """Serve until told to stop. Raises HostError if it was the keeper's loss that told."""
         lost = self._engine.sandboxes.keeper.lost
-        watch = asyncio.create_task(self._stop_without_keeper(lost))
+        tasks = [asyncio.create_task(self._stop_without_keeper(lost)), asyncio.create_task(self._live())]
         await self.serve(sockets=[listener])
-        watch.cancel()
+        for task in tasks:
+            task.cancel()
         if self._keeper_lost:
             raise HostError(
                 "The keeper was lost: without it this process can start no supervisor.",
                 "Start the service again, as a service manager does (Restart=on-failure).",
             )
+
+    async def _live(self) -> None:
+        """Give signs of life: that this goes on shows that the loop turns."""
+        while self._voice.sign_of_life_s:
+            self._voice.alive()
+            await asyncio.sleep(self._voice.sign_of_life_s)
 
     async def _stop_without_keeper(self, lost: asyncio.Event) -> None:
         await lost.wait()
@@ -164,7 +230,12 @@ class _Server(uvicorn.Server):
 
 
 async def _serve(
-    found: Settings, listener: socket.socket, table: Table, number: int, say_ready: Callable[[], None]
+    found: Settings,
+    listener: socket.socket,
+    table: Table,
+    number: int,
+    say_ready: Callable[[], None],
+    voice: Voice,
 ) -> None:
     threads = ThreadPoolExecutor()
     asyncio.get_running_loop().set_default_executor(threads)
@@ -185,7 +256,7 @@ async def _serve(
         config.load()
         _shed(engine, threads)
         refreshing = asyncio.create_task(metrics.refresh())
-        await _Server(config, engine, say_ready).serve_with_keeper(listener)
+        await _Server(config, engine, say_ready, voice).serve_with_keeper(listener)
         refreshing.cancel()
 
 

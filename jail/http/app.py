@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jail import __version__, spec
 from jail.engine import Engine
@@ -37,10 +39,30 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
             Route("/openapi.json", service.openapi),
         ],
         exception_handlers=problems.HANDLERS,
+        middleware=[Middleware(_LastAnswers, engine)],
     )
     # A path is right or it is not: no redirection from /v1/run/.
     application.router.redirect_slashes = False
     return application
+
+
+class _LastAnswers:
+    """Says of every answer, once the engine drains, that it is the last on its connection.
+
+    So nobody sends another request where it would not be read.
+    """
+
+    def __init__(self, application: ASGIApp, engine: Engine) -> None:
+        self._application = application
+        self._engine = engine
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_as_last(message: Message) -> None:
+            if self._engine.draining and message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
+        await self._application(scope, receive, send_as_last)
 
 
 def _json(value: object) -> Response:

@@ -70,8 +70,11 @@ DOORS = {
 }
 """Who may import a third party: these modules, and those in these packages."""
 
-ENVIRONMENT = ("jail.delegation", "jail.settings", "jail.shed")
-"""Settings read it. Delegation hands it on to the process that it becomes, and shed empties it."""
+ENVIRONMENT = ("jail.cli.systemd", "jail.delegation", "jail.settings", "jail.shed")
+"""Settings read it. Delegation hands it on to the process that it becomes, and shed empties it.
+
+A service manager says in it what it hands over.
+"""
 
 NOT_CONSTANT = {
     # A script: nobody imports it.
