@@ -159,9 +159,8 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
         if getattr(found, name) < 0:
             raise SettingsError(f"{name} = {getattr(found, name)} is below 0")
     if found.ready_min > found.ready_max:
-        raise SettingsError(
-            f"ready_min = {found.ready_min} is above ready_max = {found.ready_max}: lower the one or raise the other"
-        )
+        above = f"ready_min = {found.ready_min} is above ready_max = {found.ready_max}"
+        raise SettingsError(f"{above}: lower the one or raise the other")
     unknown = [name for name in found.allow_degraded if name not in DEGRADABLE]
     if unknown:
         known = ", ".join(DEGRADABLE)
