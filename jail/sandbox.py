@@ -197,7 +197,7 @@ class Sandboxes:
     async def _make_at_once(self, image: str) -> Sandbox:
         """Make one. Raises SandboxError, OSError."""
         self._made += 1
-        supervisor = await self._running_supervisor()
+        supervisor = await self.running_supervisor()
         place = slot, ids = await self._free_place()
         with ExitStack() as undo:
             undo.callback(self._places.append, place)
@@ -217,8 +217,8 @@ class Sandboxes:
             self._bury(place, group, supervisor)
             raise
 
-    async def _running_supervisor(self) -> Supervisor:
-        """The supervisor; a new one when the last was lost."""
+    async def running_supervisor(self) -> Supervisor:
+        """The supervisor; a new one when the last was lost. Raises SandboxError when there can be none."""
         if self.supervisor.lost.is_set():
             lost = self.supervisor
             self.supervisor = Supervisor(self.keeper)

@@ -38,7 +38,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     slots: jobs at once, one for each worker at least; 0 is one for each processor, at least two.
     memory_bytes: for all jobs together; 0 is three quarters of the host's memory.
     ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and
-    however many; 0 makes each when its job is there. ready_memory_bytes: for all of those of an image.
+    however many; 0 makes each when its job is there. A ready_min that is not given follows a lower ready_max.
+    ready_memory_bytes: for all of those of an image.
     pin: each job runs on processors of its own, as many as its `cpus`, while there are enough; jobs beyond
     that share those with the fewest. Times are more alike then beside busy neighbours; what is idle
     elsewhere is of no use to a job. No policy allows sched_setaffinity then. Workers divide the processors.
@@ -98,6 +99,9 @@ def load(
         found = msgspec.convert(values, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{path or 'JAIL_* variables'}: {error}") from None
+    if "ready_min" not in values:
+        follows = max(0, min(found.ready_min, found.ready_max))
+        found = msgspec.structs.replace(found, ready_min=follows)
     return _complete(found, environment)
 
 
@@ -156,7 +160,8 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
         if getattr(found, name) < 0:
             raise SettingsError(f"{name} = {getattr(found, name)} is below 0")
     if found.ready_min > found.ready_max:
-        raise SettingsError(f"ready_min = {found.ready_min} is above ready_max = {found.ready_max}")
+        above = f"ready_min = {found.ready_min} is above ready_max = {found.ready_max}"
+        raise SettingsError(f"{above}: lower the one or raise the other")
     unknown = [name for name in found.allow_degraded if name not in DEGRADABLE]
     if unknown:
         known = ", ".join(DEGRADABLE)

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from jail import __version__, spec
 from jail.engine import Engine
+from jail.errors import SandboxError
 from jail.http import body, openapi, problems
 from jail.http.metrics import Metrics
 from jail.http.problems import ProblemError
@@ -144,8 +145,13 @@ class Service:
         return _json({"status": "ok"})
 
     async def readyz(self, _request: Request) -> Response:
-        """GET /readyz: jobs are taken."""
+        """GET /readyz: jobs are taken, and there is a supervisor for them, if need be from now on."""
         self._check_open()
+        try:
+            await self._engine.sandboxes.running_supervisor()
+        except SandboxError as error:
+            detail = f"No sandbox can be made now: {error}."
+            raise ProblemError(503, detail, headers={"Retry-After": "1"}) from None
         return _json({"status": "ok"})
 
     async def openapi(self, _request: Request) -> Response:

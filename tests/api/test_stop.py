@@ -2,6 +2,8 @@
 
 import asyncio
 import hashlib
+import os
+import resource
 import signal
 import time
 
@@ -39,6 +41,28 @@ def test_a_running_job_is_answered_while_new_ones_are_refused(serve, jail, execu
     response = jail.do(scene())
     assert response.json()["stdout"]["text"] == "finished\n"
     assert service.wait() == 0
+
+
+def refused(response):
+    return response if response.status_code != 200 else None
+
+
+def test_a_service_that_can_have_no_supervisor_is_not_ready_until_it_can(serve, eventually):
+    service = serve(JAIL_READY_MIN="0")
+    keeper, supervisor = service.keeper, service.supervisor
+    limits = resource.prlimit(keeper, resource.RLIMIT_NPROC)
+    with httpx.Client(base_url=service.url) as client:
+        assert client.get("/readyz").status_code == 200
+        resource.prlimit(keeper, resource.RLIMIT_NPROC, (0, limits[1]))
+        os.kill(supervisor, signal.SIGKILL)
+        answer = eventually(lambda: refused(client.get("/readyz")))
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"]
+        assert "No sandbox can be made now: stage supervisor" in answer.json()["detail"]
+        assert client.get("/healthz").status_code == 200
+        resource.prlimit(keeper, resource.RLIMIT_NPROC, limits)
+        assert client.get("/readyz").status_code == 200
+        assert client.post("/v1/run", json={"argv": ["true"]}).json()["status"] == "ok"
 
 
 def test_a_long_job_is_cancelled_after_the_grace_time(serve, jail, executing):

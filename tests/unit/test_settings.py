@@ -196,6 +196,17 @@ def test_more_that_are_always_ready_than_ever_may_be_are_refused():
     told = refusal({"JAIL_READY_MIN": "5", "JAIL_READY_MAX": "4"})
     assert "ready_min = 5" in told
     assert "ready_max = 4" in told
+    assert "raise the other" in told
+
+
+@pytest.mark.parametrize(("most", "least"), [("0", 0), ("1", 1), ("4", 4), ("100", 4)])
+def test_how_many_are_always_ready_follows_how_many_may_be_at_most(most, least):
+    assert settings.load({"JAIL_READY_MAX": most}).ready_min == least
+
+
+def test_a_wrong_number_of_those_that_may_be_ready_is_refused_by_its_own_name():
+    with pytest.raises(SettingsError, match="ready_max = -1"):
+        settings.load({"JAIL_READY_MAX": "-1"})
 
 
 def test_a_default_above_its_ceiling_is_refused_by_its_setting():
