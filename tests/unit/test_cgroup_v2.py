@@ -1,5 +1,6 @@
 """cgroup v2, on a directory that looks like it; and what find() makes of a host."""
 
+import errno
 import importlib
 import os
 from contextlib import ExitStack
@@ -497,6 +498,20 @@ def test_a_v2_cgroup_without_its_controllers_is_told_which(look, kernel, tmp_pat
     with pytest.raises(HostError) as caught:
         look({"cgroup2": tmp_path})
     assert "controllers cpu are" in caught.value.cause
+
+
+def test_a_v2_cgroup_that_cannot_be_divided_is_told_why(look, kernel, tmp_path, monkeypatch):
+    def refuse(_path, _value):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    kernel()
+    (tmp_path / "own").mkdir()
+    monkeypatch.setattr(files, "write", refuse)
+    with pytest.raises(HostError) as caught:
+        look({"cgroup2": tmp_path})
+    assert str(tmp_path / "own") in caught.value.cause
+    assert "busy" in caught.value.cause
+    assert "Delegate=yes" in caught.value.cure
 
 
 def test_a_host_without_cgroups_is_told_so(look):
