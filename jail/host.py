@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from pathlib import Path
 
 _SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture since Linux 5.13
 _LANDLOCK_CREATE_RULESET_VERSION = 1
@@ -30,6 +31,23 @@ def landlock_abi() -> int:
     """
     call = ctypes.CDLL(None, use_errno=True).syscall
     return max(0, call(_SYS_LANDLOCK_CREATE_RULESET, None, 0, _LANDLOCK_CREATE_RULESET_VERSION))
+
+
+def mounts_beneath(directory: str) -> tuple[str, ...]:
+    """Where something is mounted beneath a directory, as proc_pid_mountinfo(5) writes it. Raises OSError.
+
+    Not what lies under a mount on the directory itself: nobody gets there.
+    """
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        about = Path(f"/proc/self/fdinfo/{descriptor}").read_text()
+    finally:
+        os.close(descriptor)
+    own = next(line.split()[1] for line in about.splitlines() if line.startswith("mnt_id:"))
+    mounts = (line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    return tuple(
+        place for _, parent, _, _, place, *_ in mounts if parent == own and place.startswith(f"{directory}/")
+    )
 
 
 def processors() -> tuple[int, ...]:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import msgspec
 
+from jail import host
+from jail.errors import HostError
+
 MOUNT_POINTS = ("proc", "dev", "tmp", "box", "usr")
 
 # What a merged-/usr system has links for; a host without them gets an overlay for each directory.
@@ -62,11 +65,12 @@ class Image(msgspec.Struct, frozen=True):
 
 
 def build_host(directory: Path, name: str) -> Image:
-    """Make this host's image as `directory`/`name`, which has to stay. Raises OSError."""
+    """Make this host's image as `directory`/`name`, which has to stay. Raises OSError, HostError."""
     root, empty = directory / name / "root", directory / name / "empty"
     for path in (empty, *(root / name for name in MOUNT_POINTS), root / "etc"):
         path.mkdir(parents=True)
     targets = [("usr", Path("/usr")), *_top_directories(root)]
+    _refuse_mounts([path for _, path in targets])
     _fill_etc(root / "etc")
     # Jobs read it, whatever the umask of the service is.
     for path in (directory / name, *(directory / name).rglob("*")):
@@ -76,6 +80,17 @@ def build_host(directory: Path, name: str) -> Image:
     overlays = [("", f"{name}/root:{name}/empty")]
     overlays += [(target, f"{path}:{name}/empty") for target, path in targets]
     return Image(name, tuple(overlays))
+
+
+def _refuse_mounts(paths: list[Path]) -> None:
+    """The kernel lets no user namespace take away what was mounted outside it, and no overlay go on it."""
+    found = [place for path in paths for place in host.mounts_beneath(str(path))]
+    if found:
+        raise HostError(
+            f"No overlay can be mounted on directories in which others are mounted: {', '.join(found)}.",
+            "Unmount them, or hide them from the service: BindReadOnlyPaths=/usr:/usr:norbind in its unit, "
+            "or `mount --bind /usr /usr` in a mount namespace of its own (unshare -m).",
+        )
 
 
 def _top_directories(root: Path) -> list[tuple[str, Path]]:

@@ -42,6 +42,14 @@ class Denial(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
+class Pressure(msgspec.Struct, frozen=True, kw_only=True):
+    """How long the job stood still for want of processors, memory or disks. See jail.cgroup.Pressure."""
+
+    cpu_some_ms: float
+    memory_full_ms: float
+    io_full_ms: float
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What the job used. See jail.cgroup.Counters. None: this host does not count it.
 
@@ -54,6 +62,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     wall_ms: float
     memory_peak_bytes: int
     memory_source: str
+    memory_setup_bytes: int
     max_rss_bytes: int | None
     pids_peak: int | None
     oom_kills: int
@@ -61,6 +70,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     throttled_ms: float
     io_read_bytes: int | None
     io_write_bytes: int | None
+    pressure: Pressure | None
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):

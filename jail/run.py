@@ -24,7 +24,7 @@ from jail.outcome import Ended, Facts, Failure, Verdict, decide
 from jail.outputs import Collected
 from jail.outputs import collect as collect_outputs
 from jail.processors import Processors
-from jail.result import Denial, Result, SandboxInfo, Timing, Usage, milliseconds, stream
+from jail.result import Denial, Pressure, Result, SandboxInfo, Timing, Usage, milliseconds, stream
 from jail.sandbox import Sandbox, Sandboxes
 from jail.scheduler import Reservation, Scheduler
 from jail.spec import JobSpec
@@ -275,6 +275,7 @@ def _usage(report: Report, counters: Counters) -> Usage:
         wall_ms=milliseconds(told.wall_ns),
         memory_peak_bytes=counters.memory_peak_bytes,
         memory_source=counters.memory_source,
+        memory_setup_bytes=counters.memory_setup_bytes,
         max_rss_bytes=told.max_rss_bytes if told.exited else None,
         pids_peak=counters.pids_peak,
         oom_kills=counters.oom_kills,
@@ -282,4 +283,13 @@ def _usage(report: Report, counters: Counters) -> Usage:
         throttled_ms=milliseconds(counters.throttled_ns),
         io_read_bytes=counters.io_read_bytes,
         io_write_bytes=counters.io_write_bytes,
+        pressure=_pressure(counters.pressure) if counters.pressure else None,
+    )
+
+
+def _pressure(stalled: cgroup.Pressure) -> Pressure:
+    return Pressure(
+        cpu_some_ms=milliseconds(stalled.cpu_some_ns),
+        memory_full_ms=milliseconds(stalled.memory_full_ns),
+        io_full_ms=milliseconds(stalled.io_full_ns),
     )

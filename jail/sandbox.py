@@ -52,7 +52,7 @@ class Sandbox:
         self._ended = ended
         self._bury = bury
         self._closed = False
-        self.memory_bytes = group.memory_bytes()
+        self.memory_bytes = group.begin()
 
     @property
     def alive(self) -> bool:

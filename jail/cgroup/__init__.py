@@ -5,6 +5,6 @@ at the host and answers with a Hierarchy; nobody else needs to know which it is.
 """
 
 from jail.cgroup.find import find
-from jail.cgroup.interface import Cgroup, Counters, Hierarchy, Limits
+from jail.cgroup.interface import Cgroup, Counters, Hierarchy, Limits, Pressure
 
-__all__ = ["Cgroup", "Counters", "Hierarchy", "Limits", "find"]
+__all__ = ["Cgroup", "Counters", "Hierarchy", "Limits", "Pressure", "find"]

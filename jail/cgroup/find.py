@@ -99,4 +99,11 @@ def _find_v2(root: Path) -> Hierarchy:
             f"cgroup v2: the controllers {', '.join(absent)} are not delegated to {own}.",
             "systemctl edit user@.service, and set [Service] Delegate=cpu cpuset io memory pids.",
         )
-    return v2.settle(own)
+    try:
+        return v2.settle(own)
+    except OSError as error:
+        raise HostError(
+            f"cgroup v2: {own} cannot be divided into one for the service and others for sandboxes: "
+            f"{error.strerror}.",
+            "Start it in a unit of its own with Delegate=yes, and keep other processes out of it.",
+        ) from None

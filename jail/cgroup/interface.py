@@ -24,20 +24,36 @@ class Limits(msgspec.Struct, frozen=True):
         return max(_QUOTA_US_MIN, int(self.cpus * PERIOD_US))
 
 
+class Pressure(msgspec.Struct, frozen=True):
+    """How long processes of the sandbox stood still for want of something (Documentation/accounting/psi.rst).
+
+    cpu_some_ns: one or more were held up by others' use of processors, or by their own bandwidth limit.
+    memory_full_ns, io_full_ns: none got on.
+    """
+
+    cpu_some_ns: int
+    memory_full_ns: int
+    io_full_ns: int
+
+
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
     """What the kernel counted, read once nothing of the job lives.
 
     The names of sources are those of the kernel's files. None: this host does not count it.
 
-    memory_peak_bytes: the highest charge ever, page cache included.
+    memory_peak_bytes: the highest charge, page cache included. memory_setup_bytes: what of it was charged
+    before the job began.
     oom_kills: processes that the OOM killer took. limit_oom: for want of this cgroup's memory, not
     of the host's.
-    pids_peak: most processes and threads at once, init among them. pids_limit_hits: forks refused.
+    pids_peak: most processes and threads at once, init among them; None before pids.peak came to be, since
+    nothing else tells of it. pids_limit_hits: forks refused.
     throttled_ns: time held back by the bandwidth limit.
     io_read_bytes, io_write_bytes: to block devices.
+    pressure: None without pressure stall information: on v1, and where it was left out of the kernel.
     """
 
     memory_peak_bytes: int
+    memory_setup_bytes: int
     memory_source: str
     oom_kills: int
     limit_oom: bool
@@ -46,6 +62,7 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     throttled_ns: int
     io_read_bytes: int | None
     io_write_bytes: int | None
+    pressure: Pressure | None
 
 
 class Cgroup(Protocol):
@@ -66,11 +83,11 @@ class Cgroup(Protocol):
     def limit(self, limits: Limits) -> None:
         """Set the limits, as far as they are others than before. Raises OSError."""
 
-    def memory_bytes(self) -> int:
-        """What is charged to it now. Raises OSError."""
+    def begin(self) -> int:
+        """What is counted from here on is the job's. Returns the bytes charged before it. Raises OSError."""
 
     def count(self) -> Counters:
-        """Read the counters, once limits have been set. Raises OSError."""
+        """Read the counters, once the job has begun. Raises OSError."""
 
     def remove(self) -> None:
         """Remove the directory; nothing may live in it. Raises OSError."""

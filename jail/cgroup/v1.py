@@ -99,17 +99,19 @@ class CgroupV1:
         write(f"{self._directories['cpu']}/cpu.cfs_quota_us", limits.quota_us)
         self._limits = limits
 
-    def memory_bytes(self) -> int:
-        """What is charged to it now. Raises OSError."""
-        return files.read_number(f"{self._directories['memory']}/memory.usage_in_bytes")
+    def begin(self) -> int:
+        """What is counted from here on is the job's. Returns the bytes charged before it. Raises OSError."""
+        self._setup_bytes = files.read_number(f"{self._directories['memory']}/memory.usage_in_bytes")
+        return self._setup_bytes
 
     def count(self) -> Counters:
-        """Read the counters, once limits have been set. Raises OSError."""
+        """Read the counters, once the job has begun. Raises OSError."""
         memory, pids = self._directories["memory"], self._directories["pids"]
         peak_bytes = files.read_number(f"{memory}/memory.max_usage_in_bytes")
         read, written = self._count_io()
         return Counters(
             memory_peak_bytes=peak_bytes,
+            memory_setup_bytes=self._setup_bytes,
             memory_source="memory.max_usage_in_bytes",
             oom_kills=files.read_fields(f"{memory}/memory.oom_control")[b"oom_kill"],
             limit_oom=self._was_full(peak_bytes),
@@ -118,6 +120,7 @@ class CgroupV1:
             throttled_ns=files.read_fields(f"{self._directories['cpu']}/cpu.stat")[b"throttled_time"],
             io_read_bytes=read,
             io_write_bytes=written,
+            pressure=None,
         )
 
     def _was_full(self, peak_bytes: int) -> bool:

@@ -4,22 +4,27 @@ Documentation/admin-guide/cgroup-v2.rst. Inner nodes hold no processes, so the s
 into a leaf beside the sandboxes. Sandboxes are born in their cgroup and ended by cgroup.kill.
 """
 
+import operator
 import os
 import select
+import stat
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from jail.cgroup import files
-from jail.cgroup.interface import PERIOD_US, Counters, Limits
+from jail.cgroup.interface import PERIOD_US, Counters, Limits, Pressure
 from jail.locks import held, lock, try_lock
 
 REQUIRED = ("memory", "pids", "cpu")
 OPTIONAL = ("io",)
 
 _SWAP = "memory.swap.max"
+_MEMORY_PEAK = "memory.peak"
 _PIDS_PEAK = "pids.peak"
 _IO_STAT = "io.stat"
+_CPU_STALLS = "cpu.pressure"
+_STALLS = ((_CPU_STALLS, b"some"), ("memory.pressure", b"full"), ("io.pressure", b"full"))
 
 SERVICE = "service"
 SANDBOXES = "sandboxes"
@@ -34,7 +39,7 @@ class CgroupV2:
     def __init__(self, directory: str, optional: Collection[str]) -> None:
         """Make the directory and open what the sandbox needs of it. Raises OSError.
 
-        optional: the files that not every kernel has and this one does.
+        optional: the files that not every kernel has and this one does; of memory.peak, lets us write.
         """
         self._directory = directory
         self._optional = optional
@@ -49,6 +54,10 @@ class CgroupV2:
             self.born = (folder, kill)
             self.cpu_counters = files.open_each(directory, ("cpu.stat",), os.O_RDONLY)
             undo.callback(files.close_each, self.cpu_counters)
+            # Since Linux 6.12 it begins anew where it is written to, for that descriptor alone.
+            resets = _MEMORY_PEAK in optional
+            self._peak = files.open_each(directory, (_MEMORY_PEAK,), os.O_RDWR if resets else os.O_RDONLY)
+            undo.callback(files.close_each, self._peak)
             # One process of a sandbox never outlives another's OOM kill.
             files.write(f"{directory}/memory.oom.group", 1)
             undo.pop_all()
@@ -68,41 +77,48 @@ class CgroupV2:
         write(f"{directory}/pids.max", limits.pids)
         write(f"{directory}/cpu.max", f"{limits.quota_us} {PERIOD_US}")
 
-    def memory_bytes(self) -> int:
-        """What is charged to it now. Raises OSError."""
-        return files.read_number(f"{self._directory}/memory.current")
+    def begin(self) -> int:
+        """What is counted from here on is the job's. Returns the bytes charged before it. Raises OSError."""
+        if _MEMORY_PEAK in self._optional:
+            os.write(*self._peak, b"0")
+        self._before = self._growing()
+        self._setup_bytes = files.read_number(f"{self._directory}/memory.current")
+        return self._setup_bytes
 
     def count(self) -> Counters:
-        """Read the counters, once limits have been set. Raises OSError."""
-        directory = self._directory
+        """Read the counters, once the job has begun. Raises OSError."""
+        directory, optional = self._directory, self._optional
         events = files.read_fields(f"{directory}/memory.events")
         peak = f"{directory}/{_PIDS_PEAK}"
-        read, written = self._count_io()
+        throttled_ns, read, written, *stalls = map(operator.sub, self._growing(), self._before)
         return Counters(
-            memory_peak_bytes=files.read_number(f"{directory}/memory.peak"),
-            memory_source="memory.peak",
+            memory_peak_bytes=int(os.pread(*self._peak, 32, 0)),
+            memory_source=_MEMORY_PEAK,
+            memory_setup_bytes=self._setup_bytes,
             oom_kills=events[b"oom_kill"],
             limit_oom=events[b"oom"] > 0,
-            pids_peak=files.read_number(peak) if _PIDS_PEAK in self._optional else None,
+            pids_peak=files.read_number(peak) if _PIDS_PEAK in optional else None,
             pids_limit_hits=files.read_fields(f"{directory}/pids.events")[b"max"],
-            throttled_ns=files.read_fields(f"{directory}/cpu.stat")[b"throttled_usec"] * 1000,
-            io_read_bytes=read,
-            io_write_bytes=written,
+            throttled_ns=throttled_ns,
+            io_read_bytes=read if _IO_STAT in optional else None,
+            io_write_bytes=written if _IO_STAT in optional else None,
+            pressure=Pressure(*stalls) if stalls else None,
         )
 
-    def _count_io(self) -> tuple[int, int] | tuple[None, None]:
-        if _IO_STAT not in self._optional:
-            return None, None
-        # "8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0"
-        text = files.read(f"{self._directory}/{_IO_STAT}").decode()
-        pairs = [field.split("=") for field in text.split() if "=" in field]
-        return tuple(
-            sum(int(value) for name, value in pairs if name == kind) for kind in ("rbytes", "wbytes")
-        )
+    def _growing(self) -> tuple[int, ...]:
+        """What only grows: nanoseconds held back, bytes read, bytes written, nanoseconds stalled."""
+        directory, optional = self._directory, self._optional
+        throttled_ns = files.read_fields(f"{directory}/cpu.stat")[b"throttled_usec"] * 1000
+        transferred = _count_io(files.read(f"{directory}/{_IO_STAT}")) if _IO_STAT in optional else (0, 0)
+        stalls = _STALLS if _CPU_STALLS in optional else ()
+        stalled = (_count_stalled(files.read(f"{directory}/{name}"), kind) for name, kind in stalls)
+        return throttled_ns, *transferred, *stalled
 
     def remove(self) -> None:
         """Remove the directory; nothing may live in it. Raises OSError."""
         self.hand_over()
+        files.close_each(self._peak)
+        self._peak = ()
         os.rmdir(self._directory)
 
 
@@ -139,8 +155,10 @@ class HierarchyV2:
             self._own.mkdir()
             self._lock = lock(self._own)
         files.write(self._own / "cgroup.subtree_control", self._enable)
-        places = (self._own / name for name in (_SWAP, _PIDS_PEAK, _IO_STAT))
+        places = (self._own / name for name in (_SWAP, _PIDS_PEAK, _IO_STAT, _CPU_STALLS))
         self._optional = frozenset(place.name for place in places if place.exists())
+        if (self._own / _MEMORY_PEAK).stat().st_mode & stat.S_IWUSR:
+            self._optional |= {_MEMORY_PEAK}
 
     def make(self, name: str) -> CgroupV2:
         """A new cgroup of that name in the claimed directory, not yet limited. Raises OSError."""
@@ -155,6 +173,18 @@ class HierarchyV2:
         with held(self._base):
             self._own.rmdir()
         os.close(self._lock)
+
+
+def _count_io(text: bytes) -> tuple[int, ...]:
+    """Bytes read and written, of all devices: "8:0 rbytes=4096 wbytes=0 rios=1 wios=0 dbytes=0 dios=0"."""
+    pairs = [field.split(b"=") for field in text.split() if b"=" in field]
+    return tuple(sum(int(value) for name, value in pairs if name == kind) for kind in (b"rbytes", b"wbytes"))
+
+
+def _count_stalled(text: bytes, kind: bytes) -> int:
+    """Nanoseconds of one kind: "some avg10=0.00 avg60=0.00 avg300=0.00 total=0", in microseconds."""
+    (line,) = (line for line in text.splitlines() if line.startswith(kind))
+    return int(line.rpartition(b"total=")[2]) * 1000
 
 
 def _sweep(directory: Path) -> None:

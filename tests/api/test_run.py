@@ -12,7 +12,8 @@ RESULT = {
 }  # fmt: skip
 USAGE = {
     "cpu_ms", "user_ms", "system_ms", "wall_ms", "memory_peak_bytes", "memory_source", "max_rss_bytes",
-    "oom_kills", "pids_peak", "pids_limit_hits", "throttled_ms", "io_read_bytes", "io_write_bytes",
+    "memory_setup_bytes", "oom_kills", "pids_peak", "pids_limit_hits", "throttled_ms", "io_read_bytes",
+    "io_write_bytes", "pressure",
 }  # fmt: skip
 
 

@@ -147,7 +147,8 @@ class Target:
             "pids": pids,
             "descriptors": (self._open_files(), len(self._processes.descriptors(pids[1]))),
             "threads": [self._processes.status(pid)["Threads"] for pid in pids],
-            "mounts": [Path(f"/proc/{pid}/mountinfo").read_text().count("\n") for pid in pids],
+            # Without those that are the host's, and come and go with others' work on it.
+            "mounts": [len(_mounts(pid) - _mounts("self")) for pid in pids],
             "sandboxes": len(self._processes.descendants(pids[1])),
             "cgroups": len(self._cgroups_of(pids[0])),
         }
@@ -173,6 +174,10 @@ class Target:
         """What service and supervisor hold."""
         pids = (self.service.pid, self.service.supervisor)
         return [self._processes.memory_bytes(pid) for pid in pids]
+
+
+def _mounts(pid: int | str) -> set[str]:
+    return set(Path(f"/proc/{pid}/mountinfo").read_text().splitlines())
 
 
 class Outcome(NamedTuple):

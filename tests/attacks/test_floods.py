@@ -417,7 +417,7 @@ def interfaces():
     return [line.split(":")[0].strip() for line in Path("/proc/net/dev").read_text().splitlines()[2:]]
 
 
-def test_many_jobs_one_after_the_other_leave_no_network_behind(target):
+def test_many_jobs_one_after_the_other_leave_no_network_behind(target, slowness):
     """Attack 97. Each has a network namespace of its own, which the kernel removes when it comes to it."""
     before = interfaces()
     began = time.monotonic()
@@ -425,5 +425,5 @@ def test_many_jobs_one_after_the_other_leave_no_network_behind(target):
         post = functools.partial(client.post, "/v1/run", json={"argv": ["true"]})
         answers = list(callers.map(lambda _: post().json()["status"], range(CHURN_JOBS)))
     assert answers == ["ok"] * CHURN_JOBS
-    assert CHURN_JOBS / (time.monotonic() - began) > CHURN_JOBS_PER_SECOND
+    assert CHURN_JOBS / (time.monotonic() - began) > CHURN_JOBS_PER_SECOND / slowness
     assert interfaces() == before

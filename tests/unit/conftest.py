@@ -21,20 +21,23 @@ def leaks_nothing() -> Iterator[None]:
 class FakeKernel:
     """Fills each directory made beneath `root` with a cgroup's files; rmdir(2) takes them along.
 
-    `files` tells them by the directory. Attributes: `busy`, paths that cannot be removed; `removed`,
-    what stood in the files of those that were.
+    `files` tells them by the directory. Attributes: `busy`, paths that cannot be removed; `read_only`, names
+    of files that nobody may write to; `removed`, what stood in the files of those that were.
     """
 
     def __init__(self, root: Path, files: Callable[[Path], dict[str, str]]) -> None:
         self.root = root
         self.files = files
         self.busy: set[Path] = set()
+        self.read_only: set[str] = set()
         self.removed: dict[Path, dict[str, str]] = {}
 
     def fill(self, directory: Path) -> None:
         for name, text in self.files(directory).items():
             (directory / name).touch()
             (directory / name).write_text(text)
+            if name in self.read_only:
+                (directory / name).chmod(0o444)
 
     def empty(self, directory: Path) -> None:
         if directory in self.busy:

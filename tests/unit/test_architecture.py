@@ -19,7 +19,6 @@ LAYERS = (
         "jail.capture",
         "jail.errors",
         "jail.host",
-        "jail.image",
         "jail.limits",
         "jail.locks",
         "jail.outcome",
@@ -29,6 +28,7 @@ LAYERS = (
     (
         "jail.cgroup",
         "jail.ids",
+        "jail.image",
         "jail.namespace",
         "jail.policy",
         "jail.pool",

@@ -163,9 +163,9 @@ def test_memory_and_swap_together_are_never_limited_to_less_than_memory(host, wr
     group.remove()
 
 
-def test_what_a_sandbox_holds_is_told(host):
+def test_what_a_sandbox_holds_before_its_job_is_told(host):
     group = host()[0].make("a.1")
-    assert group.memory_bytes() == 524_288
+    assert group.begin() == 524_288
     group.remove()
 
 
@@ -187,6 +187,7 @@ def test_what_was_handed_over_is_closed_and_removing_does_not_close_it_again(hos
 def test_whether_it_was_full_is_told_by_the_limit_that_was_set_last(host, tmp_path):
     group = host()[0].make("a.1")
     (tmp_path / f"memory/{PLACE}/a.1/memory.max_usage_in_bytes").write_text(f"{LIMITS.memory_bytes}\n")
+    group.begin()
     group.limit(LIMITS)
     assert group.count().limit_oom
     group.limit(msgspec.structs.replace(LIMITS, memory_bytes=2 * LIMITS.memory_bytes))
@@ -211,6 +212,7 @@ def test_the_smallest_bandwidth_is_what_the_kernel_takes(host, tmp_path):
 COUNTED = Counters(
     memory_peak_bytes=67108864,
     memory_source="memory.max_usage_in_bytes",
+    memory_setup_bytes=524288,
     oom_kills=2,
     limit_oom=True,
     pids_peak=5,
@@ -218,6 +220,7 @@ COUNTED = Counters(
     throttled_ns=7000001,
     io_read_bytes=4608,
     io_write_bytes=3,
+    pressure=None,
 )
 
 
@@ -232,6 +235,7 @@ def test_the_directories_of_a_service_are_told_each_once(host, tmp_path):
 def test_the_counters_are_the_kernels(host, mounts):
     group = host(mounts)[0].make("a.1")
     group.limit(LIMITS)
+    group.begin()
     assert group.count() == COUNTED
     group.remove()
 
@@ -239,6 +243,7 @@ def test_the_counters_are_the_kernels(host, mounts):
 def test_a_kernel_without_a_peak_of_pids_says_so(host):
     group = host(lacking=("pids.peak",))[0].make("a.1")
     group.limit(LIMITS)
+    group.begin()
     assert group.count().pids_peak is None
     group.remove()
 
@@ -247,6 +252,7 @@ def test_a_host_that_does_not_count_io_says_so(host):
     hierarchy, _ = host({name: name for name in v1.REQUIRED})
     group = hierarchy.make("a.1")
     group.limit(LIMITS)
+    group.begin()
     counters = group.count()
     assert hierarchy.missing == ("blkio",)
     assert (counters.io_read_bytes, counters.io_write_bytes) == (None, None)
@@ -257,6 +263,7 @@ def test_io_that_the_kernel_tells_of_no_disk_is_unknown(host, tmp_path):
     group = host()[0].make("a.1")
     group.limit(LIMITS)
     (tmp_path / "blkio" / PLACE / "a.1" / "blkio.throttle.io_service_bytes").write_text("Total 0\n")
+    group.begin()
     counters = group.count()
     assert (counters.io_read_bytes, counters.io_write_bytes) == (None, None)
     group.remove()
@@ -270,6 +277,7 @@ def test_a_limit_was_reached_if_one_more_batch_of_pages_would_not_fit(host, tmp_
     group.limit(LIMITS)
     peak = tmp_path / f"memory/{PLACE}/a.1/memory.max_usage_in_bytes"
     peak.write_text(f"{LIMITS.memory_bytes - missing_bytes}\n")
+    group.begin()
     assert group.count().limit_oom is is_full
     group.remove()
 

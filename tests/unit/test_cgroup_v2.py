@@ -1,5 +1,6 @@
 """cgroup v2, on a directory that looks like it; and what find() makes of a host."""
 
+import errno
 import importlib
 import os
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ import pytest
 
 from jail.cgroup import files, v1, v2
 from jail.cgroup.find import mounts, own_path_v2
-from jail.cgroup.interface import Counters, Limits
+from jail.cgroup.interface import Counters, Limits, Pressure
 from jail.cgroup.v2 import HierarchyV2
 from jail.errors import HostError
 
@@ -36,8 +37,22 @@ FILES = {
     "pids.max": "",
     "pids.peak": "5\n",
     "pids.events": "max 4\n",
+    "io.stat": "",
+    "cpu.pressure": "some avg10=0.00 avg60=0.00 avg300=0.00 total=100\n"
+    "full avg10=0.00 avg60=0.00 avg300=0.00 total=7\n",
+    "memory.pressure": "some avg10=0.00 avg60=0.00 avg300=0.00 total=9\n"
+    "full avg10=0.00 avg60=0.00 avg300=0.00 total=200\n",
+    "io.pressure": "some avg10=0.00 avg60=0.00 avg300=0.00 total=9\n"
+    "full avg10=0.00 avg60=0.00 avg300=0.00 total=300\n",
+}
+LATER = {
+    "memory.peak": "9437184\n",
+    "cpu.stat": "usage_usec 19\nuser_usec 9\nsystem_usec 10\nnr_throttled 3\nthrottled_usec 7002\n",
     "io.stat": "8:0 rbytes=4096 wbytes=1 rios=1 wios=1 dbytes=7 dios=1\n"
     "8:16 rbytes=512 wbytes=2 rios=1 wios=1 dbytes=0 dios=0\n",
+    "cpu.pressure": FILES["cpu.pressure"].replace("100", "101"),
+    "memory.pressure": FILES["memory.pressure"].replace("200", "202"),
+    "io.pressure": FILES["io.pressure"].replace("300", "303"),
 }
 LIMITS = Limits(memory_bytes=1 << 26, pids=32, cpus=1.5)
 
@@ -57,8 +72,8 @@ def claim(kernel, place):
     """Claim a directory on a kernel that lacks some files."""
     with ExitStack() as claimed:
 
-        def on(*lacking):
-            kernel(*lacking)
+        def on(*lacking, read_only=()):
+            kernel(*lacking).read_only.update(read_only)
             found = HierarchyV2(place.parent, (*v2.REQUIRED, *v2.OPTIONAL))
             found.claim(place.name)
             claimed.callback(found.close)
@@ -134,9 +149,9 @@ def test_only_limits_that_are_others_than_before_are_written(hierarchy, written)
     group.remove()
 
 
-def test_what_a_sandbox_holds_is_told(hierarchy):
+def test_what_a_sandbox_holds_before_its_job_is_told(hierarchy):
     group = hierarchy.make("a.1")
-    assert group.memory_bytes() == 524_288
+    assert group.begin() == 524_288
     group.remove()
 
 
@@ -169,48 +184,75 @@ def test_the_smallest_bandwidth_is_what_the_kernel_takes(hierarchy, place):
     group.remove()
 
 
-def test_the_counters_are_the_kernels(hierarchy):
-    group = hierarchy.make("a.1")
-    assert group.count() == Counters(
-        memory_peak_bytes=7340032,
+@pytest.fixture
+def counted(place):
+    """What a sandbox tells in which a job has begun, once the files say what they say later."""
+
+    def run(hierarchy, later=LATER):
+        group = hierarchy.make("a.1")
+        group.begin()
+        for name in later.keys() & {path.name for path in (place / "a.1").iterdir()}:
+            # Rewritten in place, as the kernel does: open descriptors see it.
+            (place / "a.1" / name).chmod(0o644)
+            (place / "a.1" / name).write_text(later[name])
+        counters = group.count()
+        group.remove()
+        return counters
+
+    return run
+
+
+def test_the_counters_are_the_kernels_without_what_set_up_had_of_them(hierarchy, counted):
+    assert counted(hierarchy) == Counters(
+        memory_peak_bytes=9437184,
         memory_source="memory.peak",
+        memory_setup_bytes=524288,
         oom_kills=2,
         limit_oom=True,
         pids_peak=5,
         pids_limit_hits=4,
-        throttled_ns=7_001_000,
+        throttled_ns=1000,
         io_read_bytes=4608,
         io_write_bytes=3,
+        pressure=Pressure(cpu_some_ns=1000, memory_full_ns=2000, io_full_ns=3000),
     )
+
+
+def test_a_peak_that_can_be_reset_is_reset_when_the_job_begins(hierarchy, place):
+    group = hierarchy.make("a.1")
+    assert (place / "a.1/memory.peak").read_text() == FILES["memory.peak"]
+    group.begin()
+    assert (place / "a.1/memory.peak").read_text() == "0" + FILES["memory.peak"][1:]
     group.remove()
 
 
-def test_a_kernel_without_a_peak_of_pids_says_so(claim):
-    group = claim("pids.peak").make("a.1")
-    assert group.count().pids_peak is None
-    group.remove()
+def test_a_peak_that_cannot_be_reset_is_read_as_it_is(claim, counted):
+    counters = counted(claim(read_only=("memory.peak",)), later={})
+    assert (counters.memory_peak_bytes, counters.memory_setup_bytes) == (7_340_032, 524_288)
 
 
-def test_a_host_that_does_not_count_io_says_so(claim, place):
-    group = claim("io.stat").make("a.1")
-    counters = group.count()
+def test_a_kernel_without_a_peak_of_pids_says_so(claim, counted):
+    assert counted(claim("pids.peak")).pids_peak is None
+
+
+def test_a_kernel_without_pressure_stall_information_says_so(claim, counted):
+    assert counted(claim("cpu.pressure", "memory.pressure", "io.pressure")).pressure is None
+
+
+def test_a_host_that_does_not_count_io_says_so(claim, counted, place):
+    counters = counted(claim("io.stat"))
     assert HierarchyV2(place, v2.REQUIRED).missing == ("io",)
     assert (counters.io_read_bytes, counters.io_write_bytes) == (None, None)
-    group.remove()
 
 
-def test_a_sandbox_without_io_has_read_and_written_nothing(kernel, hierarchy):
-    kernel(io__stat="")
-    group = hierarchy.make("a.1")
-    assert (group.count().io_read_bytes, group.count().io_write_bytes) == (0, 0)
-    group.remove()
+def test_a_sandbox_without_io_has_read_and_written_nothing(hierarchy, counted):
+    counters = counted(hierarchy, later={})
+    assert (counters.io_read_bytes, counters.io_write_bytes) == (0, 0)
 
 
-def test_a_limit_that_was_never_reached_is_not_blamed(kernel, hierarchy):
-    kernel(memory__events="low 0\nhigh 0\nmax 9\noom 0\noom_kill 1\n")
-    group = hierarchy.make("a.1")
-    assert (group.count().oom_kills, group.count().limit_oom) == (1, False)
-    group.remove()
+def test_a_limit_that_was_never_reached_is_not_blamed(hierarchy, counted):
+    counters = counted(hierarchy, {"memory.events": "low 0\nhigh 0\nmax 9\noom 0\noom_kill 1\n"})
+    assert (counters.oom_kills, counters.limit_oom) == (1, False)
 
 
 def test_removing_leaves_nothing(hierarchy, place):
@@ -228,7 +270,7 @@ def test_a_cgroup_in_which_something_lives_is_not_removed(kernel, hierarchy, pla
     hierarchy.destroy("a.1")
 
 
-@pytest.mark.parametrize("lacking", ["cgroup.kill", "cpu.stat", "memory.oom.group"])
+@pytest.mark.parametrize("lacking", ["cgroup.kill", "cpu.stat", "memory.oom.group", "memory.peak"])
 def test_a_cgroup_that_cannot_be_made_leaves_nothing(kernel, hierarchy, place, lacking):
     kernel(lacking)
     with pytest.raises(FileNotFoundError):
@@ -456,6 +498,20 @@ def test_a_v2_cgroup_without_its_controllers_is_told_which(look, kernel, tmp_pat
     with pytest.raises(HostError) as caught:
         look({"cgroup2": tmp_path})
     assert "controllers cpu are" in caught.value.cause
+
+
+def test_a_v2_cgroup_that_cannot_be_divided_is_told_why(look, kernel, tmp_path, monkeypatch):
+    def refuse(_path, _value):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    kernel()
+    (tmp_path / "own").mkdir()
+    monkeypatch.setattr(files, "write", refuse)
+    with pytest.raises(HostError) as caught:
+        look({"cgroup2": tmp_path})
+    assert str(tmp_path / "own") in caught.value.cause
+    assert "busy" in caught.value.cause
+    assert "Delegate=yes" in caught.value.cure
 
 
 def test_a_host_without_cgroups_is_told_so(look):
