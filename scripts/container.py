@@ -1,9 +1,9 @@
-"""Write the seccomp profile of a container that jail runs in: scripts/container.py deploy/container/seccomp.json.
+"""Write the seccomp profile of containers: scripts/container.py deploy/container/seccomp.json.
 
-To be run when a policy changes that jobs or the service have. A container engine's own profile allows more than
-jail and its jobs ever call, and refuses what makes a sandbox. This one is made of what may be called at all:
+To be run when a policy changes that jobs or the service have. A container engine's own profile allows more
+than jail and its jobs ever call, and refuses what makes a sandbox. This one is made of what may be called:
 
-- what the policies let jobs and the service call: beneath this profile each of them keeps its own, narrower filter;
+- what the policies let jobs and the service call; beneath it each of them keeps its own, narrower filter;
 - what makes a sandbox, in NEEDED, each with its reason.
 
 The format is the one that Docker, Podman, CRI-O and containerd share. No architecture is named: it is the
