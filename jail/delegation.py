@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from jail.cgroup import files, v1, v2
-from jail.cgroup.find import V1_NAME, mounts, own_path_v2
+from jail.cgroup.find import V1_NAME, WRITABLE_IN_CONTAINER, mounts, own_path_v2
 from jail.errors import HostError
 
 # Set in the scope, so that a scope without delegation is not entered again and again.
@@ -60,7 +60,7 @@ def become(user: str) -> None:
     except OSError as error:
         raise HostError(
             f"A cgroup subtree cannot be delegated: {error.strerror}: {error.filename}.",
-            "In a container, mount its cgroup file system writable and in a cgroup namespace of its own.",
+            f"In a container, let it write a cgroup of its own: {WRITABLE_IN_CONTAINER}",
         ) from None
     os.setgroups([])
     os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)

@@ -1,11 +1,15 @@
 """What this host has, asked of the kernel."""
 
 import ctypes
+import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 _SYS_LANDLOCK_CREATE_RULESET = 444  # the same number on every architecture since Linux 5.13
 _LANDLOCK_CREATE_RULESET_VERSION = 1
+
+_PROCESS = Path("/proc/self")
 
 # <malloc.h>
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -55,9 +59,34 @@ def processors() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0)))
 
 
+def cpus() -> int:
+    """How many processors' worth of time this process may use, rounded up: a container may have a part."""
+    # cgroup-v2.rst: microseconds of CPU time, in each period of so many.
+    shares = (int(quota) / int(period) for quota, period in _limits_above("cpu.max"))
+    return math.ceil(min([len(processors()), *shares]))
+
+
 def memory_bytes() -> int:
-    """The host's memory."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """The host's memory, or what of it the cgroups leave that this process is in, as in a container."""
+    limits = (int(value) for (value,) in _limits_above("memory.max"))
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *limits])
+
+
+def _limits_above(name: str) -> Iterator[list[str]]:
+    """The words of that file in our cgroup v2 and in those above that we see, but where there is no limit."""
+    lines = (_PROCESS / "mountinfo").read_text().splitlines()
+    mounts = [line.split()[4] for line in lines if " - cgroup2 " in line]
+    lines = (_PROCESS / "cgroup").read_text().splitlines()
+    own = [line.removeprefix("0::/") for line in lines if line.startswith("0::/")]
+    if not mounts or not own:
+        return
+    top = Path(mounts[0])
+    place = top / own[0]
+    for directory in (place, *place.parents):
+        if directory.is_relative_to(top) and (directory / name).exists():
+            words = (directory / name).read_text().split()
+            if words[0] != "max":
+                yield words
 
 
 def swap_bytes() -> int:

@@ -10,6 +10,7 @@ What the kernel counts for each user namespace it counts for those above, too, a
 user. Of that, all sandboxes together can have half: the rest stays for the user's other programs.
 """
 
+import errno
 import os
 import pwd
 import shutil
@@ -66,8 +67,9 @@ def _write_map(command: str, process: int, own: int, delegated: tuple[int, int])
     if done.returncode:
         raise HostError(
             f"{command} refused: {done.stderr.strip()}",
-            "Check that it is set-uid root (or has cap_setuid) and, in a container, that "
-            "no_new_privs is off and the range is mapped.",
+            "Check that it is set-uid root (or has cap_setuid). In a container: no no-new-privileges, the "
+            "capabilities SETUID and SETGID, and a range that the container has (Kubernetes: "
+            "allowPrivilegeEscalation: true).",
         )
 
 
@@ -79,10 +81,17 @@ def _explain(error: int) -> HostError:
             "AppArmor forbids this program to make a user namespace (Ubuntu 23.10 and later).",
             "Load deploy/apparmor, or set kernel.apparmor_restrict_unprivileged_userns=0.",
         )
+    if error in (errno.EROFS, errno.EACCES):
+        return HostError(
+            f"/proc/sys/user cannot be written: {os.strerror(error)}.",
+            "Containers cover /proc. Docker, Podman: --security-opt systempaths=unconfined; Kubernetes: "
+            "procMount: Unmasked.",
+        )
     return HostError(
         f"A user namespace cannot be made: {os.strerror(error)}.",
         "Set user.max_user_namespaces (and on old Debian kernel.unprivileged_userns_clone=1); in a "
-        "container, let its seccomp profile allow unshare and clone3 with namespaces.",
+        "container, give it a seccomp profile that allows unshare and clone3 with namespaces: "
+        "--security-opt seccomp=deploy/container/seccomp.json",
     )
 
 

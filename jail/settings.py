@@ -35,8 +35,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keys_sha256: hexadecimal SHA-256 digests of the keys that callers send as "Authorization: Bearer".
     workers: processes that take requests, each with a supervisor. slots, memory_bytes, queue and what is
     ready are the whole service's and divided among them: a job can have no more memory than a worker's share.
-    slots: jobs at once, one for each worker at least; 0 is one for each processor, at least two.
-    memory_bytes: for all jobs together; 0 is three quarters of the host's memory.
+    slots: jobs at once, one for each worker at least; 0 is one for each processor it may use, at least two.
+    memory_bytes: for all jobs together; 0 is three quarters of the host's memory, or of the container's.
     ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and
     however many; 0 makes each when its job is there. A ready_min that is not given follows a lower ready_max.
     ready_memory_bytes: for all of those of an image.
@@ -144,7 +144,7 @@ def _items(text: str) -> list[str]:
 def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     """Fill in what depends on the host, and refuse what does not fit together."""
     replace = msgspec.structs.replace
-    slots = found.slots or max(2, len(host.processors()), found.workers)
+    slots = found.slots or max(2, host.cpus(), found.workers)
     _check_workers(found, slots)
     memory_bytes = found.memory_bytes or host.memory_bytes() * 3 // 4
     # What a job may have must not depend on which worker takes it.

@@ -11,6 +11,12 @@ from jail.errors import HostError
 V1_NAME = "jail-{uid}"
 """The directory that is delegated to a user in every v1 hierarchy."""
 
+WRITABLE_IN_CONTAINER = (
+    "--cgroupns=private, and --security-opt writable-cgroups=true (Docker) or unmask=/sys/fs/cgroup "
+    "(Podman); Kubernetes: docs/kubernetes.md"
+)
+"""The options of a container whose cgroups can be written."""
+
 
 def mounts(mountinfo: str) -> dict[str, Path]:
     """Where each v1 controller is mounted, and under "cgroup2" the v2 tree, from /proc/self/mountinfo.
@@ -90,7 +96,8 @@ def _find_v2(root: Path) -> Hierarchy:
         raise HostError(
             f"cgroup v2: {own} is not delegated to this user.",
             "Start it in a unit with Delegate=yes, with `systemd-run --user --scope -p Delegate=yes`, "
-            "or as root with `jail serve --user NAME`.",
+            "or as root with `jail serve --user NAME`. In a container: as its root, with "
+            f"{WRITABLE_IN_CONTAINER}",
         )
     offered = (own / "cgroup.controllers").read_text().split()
     absent = [name for name in v2.REQUIRED if name not in offered]

@@ -5,9 +5,11 @@ from contextlib import contextmanager
 
 import click
 
-from jail.errors import HostError
+from jail.doctor import Trial, describe_host, examine
+from jail.errors import HostError, SandboxError
+from jail.outcome import Failure
 from jail.policy import PolicyError
-from jail.settings import SettingsError
+from jail.settings import Settings, SettingsError
 
 
 @contextmanager
@@ -20,7 +22,17 @@ def explained(status: int = 1) -> Iterator[None]:
         yield
     except HostError as error:
         click.echo(f"jail: {error.cause}\n      {error.cure}", err=True)
+        if isinstance(error.__cause__, SandboxError):
+            _say_what_is_missing(error.__cause__)
         raise SystemExit(status) from None
     except (SettingsError, PolicyError) as error:
         click.echo(f"jail: {error}", err=True)
         raise SystemExit(status) from None
+
+
+def _say_what_is_missing(error: SandboxError) -> None:
+    """What doctor makes of a sandbox that this host did not give: in a container nobody comes to ask it."""
+    trial = Trial(failure=Failure(error.stage, error.error, error.index))
+    for check in examine(describe_host(Settings(), trial)):
+        if check.status == "missing":
+            click.echo(f"      {check.name}: {check.cause}\n      {check.cure}", err=True)

@@ -143,7 +143,13 @@ def _answers(policy: Policy) -> dict[int | None, Node]:
 def _filter(rules: Iterable[Rule]) -> Any:
     seccomp = libseccomp()
     made = seccomp.SyscallFilter(seccomp.ERRNO(errno.EPERM))
-    made.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
+    try:
+        made.set_attr(seccomp.Attr.ACT_BADARCH, seccomp.KILL_PROCESS)
+    except (OSError, RuntimeError) as error:
+        # libseccomp asks the kernel, with seccomp(2), whether it has that action.
+        raise PolicyError(
+            "the kernel has no seccomp filters, or a container's profile refuses the call seccomp"
+        ) from error
     made.set_attr(seccomp.Attr.CTL_OPTIMIZE, _BINARY_TREE)
     for rule in rules:
         nr = numbers.number(rule.call)

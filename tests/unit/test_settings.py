@@ -16,6 +16,7 @@ GIB = 1 << 30
 def a_host(monkeypatch):
     """A host of a known size, and no settings of whoever runs the tests."""
     monkeypatch.setattr(host, "processors", lambda: (0, 1, 2, 3, 4, 5))
+    monkeypatch.setattr(host, "cpus", lambda: 6)
     monkeypatch.setattr(host, "memory_bytes", lambda: 16 * GIB)
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/home/someone")
@@ -44,7 +45,7 @@ def test_without_a_file_or_variables_everything_is_its_default():
 
 @pytest.mark.parametrize(("processors", "slots"), [(1, 2), (2, 2), (64, 64)])
 def test_there_is_a_slot_for_each_processor_and_never_one_alone(monkeypatch, processors, slots):
-    monkeypatch.setattr(host, "processors", lambda: tuple(range(processors)))
+    monkeypatch.setattr(host, "cpus", lambda: processors)
     assert settings.load({}).slots == slots
 
 
