@@ -1,5 +1,6 @@
 """The service under a service manager, whose part a test plays: it holds the sockets, and is told."""
 
+import fcntl
 import http.client
 import os
 import select
@@ -53,11 +54,8 @@ class Manager:
         self.listeners += [self._listen(self.address) for _ in range(sockets - 1)]
 
     def _listen(self, address=("127.0.0.1", 0)):
-        # Above the numbers that they are to have.
-        listener = self._stack.enter_context(socket.create_server(address, backlog=128, reuse_port=True))
-        return self._stack.enter_context(
-            socket.socket(fileno=os.dup2(listener.fileno(), 20 + listener.fileno(), inheritable=False))
-        )
+        with socket.create_server(address, backlog=128, reuse_port=True) as listener:
+            return self._stack.enter_context(out_of_the_way(listener))
 
     @property
     def url(self):
@@ -89,6 +87,11 @@ class Manager:
 
     def _is_heard(self, seconds):
         return bool(select.select([self.notices], [], [], seconds)[0])
+
+
+def out_of_the_way(of):
+    """The same socket at a number above those that services are to have it at."""
+    return socket.socket(fileno=fcntl.fcntl(of, fcntl.F_DUPFD_CLOEXEC, 20))
 
 
 @pytest.fixture
@@ -218,7 +221,7 @@ def test_an_open_address_without_a_key_is_refused_when_it_was_handed_over_too(ma
 )
 def test_what_is_no_listening_tcp_socket_is_refused(manager, family, kind):
     with socket.socket(family, kind) as other:
-        manager.listeners = [socket.socket(fileno=os.dup2(other.fileno(), 30, inheritable=False))]
+        manager.listeners = [out_of_the_way(other)]
         with manager.listeners[0], pytest.raises(RuntimeError, match="Descriptor 3") as refused:
             manager.start()
     assert "Traceback" not in str(refused.value)
