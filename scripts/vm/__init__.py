@@ -16,6 +16,6 @@ plan        which tests run where, and as whom
 report      how many ran, passed and were skipped, as a table
 options     what scripts/test-vm may be told
 
-In the machine waits root/usr/local/sbin/jail-vm: it installs the wheel, runs the job, answers, and
-switches the machine off.
+In the machine, a unit of root/ runs agent.py, which crosses with the job: it installs the wheel, runs
+the job and answers; then the machine is switched off.
 """

@@ -1,4 +1,4 @@
-"""What crosses into a machine and back: tar archives; root/usr/local/sbin/jail-vm is at the other end."""
+"""What crosses into a machine and back: tar archives; agent.py is at the other end."""
 
 import io
 import os
@@ -12,6 +12,7 @@ RESULTS = "out/results.xml"
 """Where a job leaves pytest's report: beneath /job there."""
 
 _NO_ANSWER, _TIMEOUT = 125, 124
+_AGENT = Path(__file__).with_name("agent.py")
 _BLOCK_BYTES = 1 << 20
 _NOT_HANDED_IN = {".git", ".venv", "build", "__pycache__", ".hypothesis", ".ruff_cache"}
 
@@ -39,6 +40,7 @@ def pack(job: Job, checkout: Path, wheels: Sequence[Path], target: Path) -> None
         about = tarfile.TarInfo("job.json")
         about.size = len(text)
         archive.addfile(about, io.BytesIO(text))
+        archive.add(_AGENT, _AGENT.name)
         for wheel in wheels:
             archive.add(wheel, f"wheels/{wheel.name}")
         archive.add(checkout, "checkout", filter=_handed_in)

@@ -160,7 +160,7 @@ def test_a_report_counts_and_says_why():
 
 
 def test_tests_run_with_what_the_unit_says_of_any_program():
-    agent = runpy.run_path(str(recipe.ROOT / "usr/local/sbin/jail-vm"))
+    agent = runpy.run_path(str(recipe.HERE / "agent.py"))
     assert agent["settings"](UNIT) == ["User=jail", "Delegate=cpu    memory"]
 
 
