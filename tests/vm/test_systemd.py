@@ -148,8 +148,8 @@ def test_it_has_neither_the_hosts_network_nor_its_capabilities():
     process = Path(f"/proc/{main_process()}")
     assert os.readlink(process / "ns/net") != os.readlink("/proc/self/ns/net")
     status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
-    # CAP_SETGID and CAP_SETUID, 6 and 7.
-    assert (int(status["CapBnd"], 16), int(status["CapEff"], 16)) == (0xC0, 0)
+    # CAP_DAC_OVERRIDE, CAP_SETGID, CAP_SETUID and CAP_SYS_ADMIN: 1, 6, 7, 21.
+    assert (int(status["CapBnd"], 16), int(status["CapEff"], 16)) == (0x2000C2, 0)
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert show("NRestarts") == "0"
 
