@@ -1,8 +1,8 @@
 """deploy/apparmor, where AppArmor decides about user namespaces: Linux 6.7 and later.
 
 Ubuntu's kernels have a switch that takes user namespaces from every program without a profile. Debian's have
-none; but there, too, a program under a profile can make one only if that profile says `userns,`. So the service
-is put under one that says everything else, and is left to what the profile of jail-supervisor gives it.
+none; but there, too, a program under a profile can make one only if that profile says `userns,`. So the
+service is put under one that says everything else, and is left to what the profile of jail-supervisor gives it.
 """
 
 import subprocess
@@ -29,7 +29,7 @@ PARSER = (
     "--quiet",
 )
 
-# As Ubuntu's switch has it for what has no profile: everything, user namespaces excepted. What is executed has
+# As that switch has it for what has no profile: everything, user namespaces excepted. What is executed has
 # its own profile, if there is one.
 RESTRICTED = """
 abi <abi/4.0>,
