@@ -2,7 +2,7 @@
 
 Ubuntu's kernels have a switch that takes user namespaces from every program without a profile. Debian's have
 none; but there, too, a program under a profile can make one only if that profile says `userns,`. So the
-service is put under one that says everything else, and is left to what the profile of jail-supervisor gives it.
+service is put under one that says everything else, and is left to what the profile of jail-supervisor gives.
 """
 
 import subprocess
