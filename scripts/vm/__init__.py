@@ -5,6 +5,7 @@ ordinary program. Rooms, from the bottom up:
 
 recipe      what images are made of: recipe.toml, read
 archives    where this machine's own apt gets Debian from
+suite       packages of any suite, unpacked
 kernel      the newest kernel of a suite, unpacked
 build       one image, made within a user namespace of its own: root/ is copied into it
 process     other programs, which never outlive us

@@ -15,6 +15,7 @@ import msgspec
 
 from vm import kernel
 from vm.recipe import ROOT
+from vm.suite import Suite
 
 _TREE = Path("root")
 _KERNEL = Path("unpacked")
@@ -26,7 +27,8 @@ _LEFT_OUT = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*")
 class Plan(msgspec.Struct, frozen=True):
     """`sources` of the system and `kernel_source`, lines of sources.list(5); `wheels`, a directory.
 
-    `requirements`: what of the wheels, and of what they need, is installed for the tests.
+    `requirements`: what of the wheels, and of what they need, is installed for the tests. `borrowed`: from
+    other suites, each by its name and source, packages that are unpacked beneath /opt, in one of that name.
     """
 
     codename: str
@@ -37,6 +39,7 @@ class Plan(msgspec.Struct, frozen=True):
     size: str
     wheels: str
     requirements: tuple[str, ...]
+    borrowed: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
 
 def make(plan: Plan) -> None:
@@ -46,6 +49,8 @@ def make(plan: Plan) -> None:
     _make_system(plan)
     _add_kernel()
     _add_files(plan.masked)
+    for name, source, packages in plan.borrowed:
+        _borrow(source, packages, _TREE / "opt" / name)
     _add_wheels(plan)
     _make_disk(plan.size)
     shutil.rmtree(_TREE)
@@ -80,6 +85,13 @@ def _add_kernel() -> None:
     shutil.copytree(modules, _TREE / "usr/lib/modules" / modules.name, symlinks=True)
     subprocess.run(["depmod", "-b", _TREE, modules.name], check=True)
     Path("kernel").write_text(f"{modules.name}\n")
+
+
+def _borrow(source: str, packages: tuple[str, ...], directory: Path) -> None:
+    directory.mkdir(parents=True)
+    apt = Path("borrowed").absolute()
+    Suite(source, apt).unpack(packages, directory)
+    shutil.rmtree(apt)
 
 
 def _add_files(masked: tuple[str, ...]) -> None:

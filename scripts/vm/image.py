@@ -59,6 +59,7 @@ def provide(recipe: Recipe, name: str, kernel: str, project: Path, say: Callable
             size=recipe.size,
             wheels=str(wheels.house(place, requirements)),
             requirements=requirements,
+            borrowed=tuple((name, debian.source(name), found) for name, found in recipe.borrowed.items()),
         )
         kept = place / f"{name}-{kernel}-{digest(plan, _files())}"
         if not kept.exists():

@@ -1,12 +1,12 @@
 """The newest cloud kernel in a suite of Debian. It boots without an initrd: NVMe and ext4 are built in."""
 
-import subprocess
 from pathlib import Path
+
+from vm.suite import Suite
 
 _PACKAGE = "linux-image-cloud-amd64"
 # From 7.0 on, the image is a package of its own that needs these two.
 _PARTS = ("linux-image-", "linux-binary-", "linux-modules-")
-_NEEDED_ONLY = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
 
 
 def unpack(source: str, directory: Path) -> None:
@@ -14,31 +14,8 @@ def unpack(source: str, directory: Path) -> None:
 
     Raises CalledProcessError.
     """
-    apt = directory / "apt"
-    for place in ("lists/partial", "cache/archives/partial"):
-        (apt / place).mkdir(parents=True)
-    (apt / "sources.list").write_text(f"{source}\n")
-    (apt / "status").touch()
-    options = (
-        f"-oDir::Etc::SourceList={apt}/sources.list",
-        "-oDir::Etc::SourceParts=/dev/null",
-        f"-oDir::State::Lists={apt}/lists",
-        f"-oDir::State::Status={apt}/status",
-        f"-oDir::Cache={apt}/cache",
-        "-oAPT::Sandbox::User=root",
-        "-oAcquire::Languages=none",
-    )
-    subprocess.run(["apt-get", *options, "-qq", "update"], check=True)
-    only = (f"--no-{what}" for what in _NEEDED_ONLY)
-    told = subprocess.run(
-        ["apt-cache", *options, "depends", "--recurse", *only, _PACKAGE],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    subprocess.run(["apt-get", *options, "-qq", "download", *packages(told.stdout)], check=True, cwd=apt)
-    for package in apt.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", package, directory], check=True)
+    suite = Suite(source, directory / "apt")
+    suite.unpack(packages(suite.depends(_PACKAGE)), directory)
 
 
 def packages(depends: str) -> list[str]:

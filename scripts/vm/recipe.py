@@ -11,13 +11,14 @@ HERE = Path(__file__).parent
 ROOT = HERE / "root"
 """Copied into every image."""
 
-MAKERS = tuple(HERE / name for name in ("build.py", "kernel.py"))
+MAKERS = tuple(HERE / name for name in ("build.py", "kernel.py", "suite.py"))
 """The code whose change changes images."""
 
 
 class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`images`: the packages of each besides `packages`. `kernels`: the suite that has each.
 
+    `borrowed`: by the name of a suite, packages of it that every image has beneath /opt, not installed.
     `masked`: units that are not started. `size`: of the file system, as mke2fs(8) takes it.
     """
 
@@ -26,6 +27,7 @@ class Recipe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     masked: tuple[str, ...]
     images: dict[str, tuple[str, ...]]
     kernels: dict[str, str]
+    borrowed: dict[str, tuple[str, ...]]
 
     def packages_of(self, image: str) -> tuple[str, ...]:
         """All packages of an image. Raises VmError."""

@@ -29,7 +29,13 @@ CGROUPS = "unmask=/sys/fs/cgroup"
 """What podman has in place of Docker's writable-cgroups=true."""
 
 NO_SYSTEM = ("boot", "dev", "job", "lost+found", "opt", "proc", "run", "sys", "tmp", "usr/lib/modules")
-NO_SYSTEM += ("var/lib/containers", "home", "etc/apt/sources.list", "etc/apt/sources.list.d", "usr/bin/podman")
+NO_SYSTEM += (
+    "var/lib/containers",
+    "home",
+    "etc/apt/sources.list",
+    "etc/apt/sources.list.d",
+    "usr/bin/podman",
+)
 
 AS_JAIL = ("systemd-run", "-q", "--wait", "--pipe", "--collect", "--user", "-M", "jail@.host")
 AS_JAIL += ("-p", "KillMode=process", "-p", "WorkingDirectory=/tmp", "--")
@@ -105,7 +111,14 @@ def image(tmp_path_factory):
     mounts = [f"--volume={place}/pip.conf:/etc/pip.conf:ro", "--volume=/opt/wheels:/opt/wheels:ro"]
     containerfile = f"--file={DEPLOY}/Containerfile"
     rootful.podman(
-        "build", "-q", "--network=none", f"--build-arg=BASE={BASE}", *mounts, f"--tag={IMAGE}", containerfile, CHECKOUT
+        "build",
+        "-q",
+        "--network=none",
+        f"--build-arg=BASE={BASE}",
+        *mounts,
+        f"--tag={IMAGE}",
+        containerfile,
+        CHECKOUT,
     )
     rootful.podman("save", "-q", "-o", "/var/tmp/jail.tar", IMAGE)
     os.chmod("/var/tmp/jail.tar", 0o644)
