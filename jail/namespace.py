@@ -78,11 +78,6 @@ def _write_map(command: str, process: int, own: int, delegated: tuple[int, int])
 
 def _explain(error: int) -> HostError:
     """`error`: the holder's exit status, an errno; or the signal that a foreign filter killed it with."""
-    if error == errno.EROFS:
-        return HostError(
-            "/proc/sys is mounted read-only: a user namespace can be made, and its limits cannot be set.",
-            "In a container or a unit, leave /proc as it is; `jail doctor` has the words.",
-        )
     restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
     if restricted.exists() and restricted.read_text().strip() == "1":
         return HostError(

@@ -444,7 +444,10 @@ def _policy(host: Host) -> Check:
     library = f"libseccomp {host.libseccomp or 'of an unknown version'}"
     programs = [f"{name} ({count} instructions)" for name, count in host.policies.items()]
     found = ": ".join(filter(None, (library, ", ".join(programs))))
-    return _check("policies", "every one compiles", found, host.policy_gap)
+    gap = host.policy_gap
+    if gap and host.refused.keys() & {"seccomp", "memfd_create"}:
+        gap = Gap(*refused_calls(host))
+    return _check("policies", "every one compiles", found, gap)
 
 
 def _hardware(host: Host) -> Check:

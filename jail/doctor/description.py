@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from jail import cgroup, host, namespace, policy, rlimits
+from jail import cgroup, host, image, namespace, policy, rlimits
 from jail.doctor.place import Place, find_place
 from jail.doctor.trial import Trial
 from jail.engine import weaknesses
@@ -80,8 +80,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     gain nothing here. not_bounding: capabilities of newuidmap that nothing we start can have.
     user_namespace_error: errno of making one, negative for the signal that ended the attempt.
     probes: errno by name, from `probe`. refused: the same of system calls that a filter refuses.
-    proc_covered, usr_covered: what is mounted on parts of /proc, and of /usr. proc_lacks: files without which
-    a /proc shows processes alone.
+    proc_covered: what is mounted on parts of /proc. proc_lacks: files without which it shows processes
+    alone. usr_gap: why no overlay goes on /usr.
     mapped_ids: first id and count of each range that this user namespace has.
     subuids, subgids: first id and length. tools: newuidmap and newgidmap. ids: why mapping them failed.
     user_manager: whether this user has a systemd session manager; None without systemd.
@@ -112,7 +112,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     refused: Mapping[str, int] = {}
     proc_covered: tuple[str, ...] = ()
     proc_lacks: tuple[str, ...] = ()
-    usr_covered: tuple[str, ...] = ()
+    usr_gap: Gap | None = None
     mapped_ids: tuple[tuple[int, int], ...] = (ALL_IDS,)
     subuids: tuple[int, int] | None = None
     subgids: tuple[int, int] | None = None
@@ -161,9 +161,9 @@ def describe_host(settings: Settings, trial: Trial) -> Host:
         filtered=mine.get("Seccomp") == "2",
         no_new_privs=mine.get("NoNewPrivs") == "1",
         not_bounding=_not_bounding(mine.get("CapBnd", "")),
-        proc_covered=_covered("/proc"),
+        proc_covered=_proc_covered(),
         proc_lacks=tuple(path for path in ("/proc/meminfo", "/proc/sys") if not os.path.exists(path)),
-        usr_covered=_covered("/usr"),
+        usr_gap=_gap(lambda: image.refuse_mounts([Path("/usr")])),
         mapped_ids=_mapped_ids(),
         user_manager=has_session_manager(),
         accepted=settings.allow_degraded,
@@ -283,10 +283,11 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _covered(place: str) -> tuple[str, ...]:
-    """Mount points beneath `place`, from proc_pid_mountinfo(5)."""
-    points = (line.split()[4] for line in _text("/proc/self/mountinfo").splitlines())
-    return tuple(sorted({point for point in points if point.startswith(f"{place}/")} - _HARMLESS))
+def _proc_covered() -> tuple[str, ...]:
+    try:
+        return tuple(sorted(set(host.mounts_beneath("/proc")) - _HARMLESS))
+    except OSError:
+        return ()
 
 
 def has_session_manager() -> bool | None:

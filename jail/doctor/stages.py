@@ -126,12 +126,8 @@ def _root(name: str, host: Host) -> Explanation:
             "It needs Linux 5.11 or later, and that no security module forbids it: "
             f"{cure('modules', host.place)}",
         )
-    if name == "EINVAL" and host.usr_covered:
-        return (
-            f"An overlay cannot be mounted on a /usr in which something else is mounted: "
-            f"{', '.join(host.usr_covered)}.",
-            "Have it put elsewhere than in /usr, or copied into the image.",
-        )
+    if host.usr_gap:
+        return host.usr_gap.cause, host.usr_gap.cure
     return (
         f"overlay cannot be mounted on what lies here: {name}.",
         "An overlay does not go on two others, nor on some network file systems: put the container's root, "

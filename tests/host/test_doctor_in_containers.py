@@ -63,7 +63,7 @@ def test_a_container_that_lacks_nothing_makes_a_sandbox(without):
         ("set_uid_tools", "subordinate ids", "/mnt/newuidmap is neither set-uid", "chmod u+s /mnt/newuidmap"),
         ("tools", "subordinate ids", "newuidmap is not installed", "apt-get install uidmap"),
         ("plain_file_system", "overlay", "what lies here", "ordinary file system"),
-        ("bare_usr", "overlay", "something else is mounted: /usr/bin/true", "copied into the image"),
+        ("bare_usr", "overlay", "others are mounted: /usr/bin/true", "norbind"),
         ("file_size:4096", "hard rlimits", "RLIMIT_FSIZE here is 4096", "LimitFSIZE="),
         ("open_files:4200", "hard rlimits", "RLIMIT_NOFILE of this process is 4200", "LimitNOFILE="),
         ("processes:2", "processes", "RLIMIT_NPROC 2", "ulimit -u"),
