@@ -60,7 +60,7 @@ _CURES: dict[Need, dict[Place, str]] = {
         "container with `jail serve --user NAME`.",
         "kubernetes": "A runtime class whose containers may write their cgroup, as deploy/kubernetes has it "
         "(containerd: cgroup_writable = true; CRI-O: io.kubernetes.cri-o.cgroup2-mount-hierarchy-rw).",
-        "unit": "Unit: Delegate=yes",
+        "unit": "Unit: Delegate=yes, no ProtectControlGroups=",
         "container": "Give the container a cgroup namespace of its own and a writable /sys/fs/cgroup.",
         "host": "Start it in a unit with Delegate=yes, with `systemd-run --user --scope -p Delegate=yes`, or "
         "as root with `jail serve --user NAME`.",
