@@ -141,9 +141,9 @@ def _why_refused(host: Host, otherwise: str) -> Gap:
     if host.apparmor_restricts and (not host.label or host.label.startswith("unprivileged_userns")):
         return Gap(
             "AppArmor keeps ordinary programs from user namespaces (Ubuntu 23.10 and later).",
-            f"{cure('sysctl', host.place)}load the profile that has `userns,`: install -m 644 deploy/apparmor/jail "
-            "/etc/apparmor.d/jail && apparmor_parser -r /etc/apparmor.d/jail; or do without the restriction: "
-            "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+            f"{cure('sysctl', host.place)}load the profile that has `userns,`: install -m 644 "
+            "deploy/apparmor/jail /etc/apparmor.d/jail && apparmor_parser -r /etc/apparmor.d/jail; or do "
+            "without the restriction: sysctl kernel.apparmor_restrict_unprivileged_userns=0",
         )
     if host.filtered:
         cause = "A seccomp filter over this process refuses it, as a container's does."
