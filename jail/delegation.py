@@ -62,9 +62,16 @@ def become(user: str) -> None:
             f"A cgroup subtree cannot be delegated: {error.strerror}: {error.filename}.",
             f"In a container, let it write a cgroup of its own: {WRITABLE_IN_CONTAINER}",
         ) from None
-    os.setgroups([])
-    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
-    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    try:
+        os.setgroups([])
+        os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+        os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    except PermissionError:
+        raise HostError(
+            f"This root may not become {user}.",
+            "Give it CAP_SETUID and CAP_SETGID (--cap-add of a container, capabilities: add in Kubernetes), "
+            "or start it as that user.",
+        ) from None
     os.environ |= {"HOME": account.pw_dir, "USER": user, "LOGNAME": user}
     for name in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
         os.environ.pop(name, None)

@@ -72,6 +72,11 @@ def memory_bytes() -> int:
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *limits])
 
 
+def processes() -> int | None:
+    """How many processes the cgroups leave that this one is in; None for no limit."""
+    return min((int(value) for (value,) in _limits_above("pids.max")), default=None)
+
+
 def _limits_above(name: str) -> Iterator[list[str]]:
     """The words of that file in our cgroup v2 and in those above that we see, but where there is no limit."""
     lines = (_PROCESS / "mountinfo").read_text().splitlines()

@@ -70,7 +70,7 @@ def build_host(directory: Path, name: str) -> Image:
     for path in (empty, *(root / name for name in MOUNT_POINTS), root / "etc"):
         path.mkdir(parents=True)
     targets = [("usr", Path("/usr")), *_top_directories(root)]
-    _refuse_mounts([path for _, path in targets])
+    refuse_mounts([path for _, path in targets])
     _fill_etc(root / "etc")
     # Jobs read it, whatever the umask of the service is.
     for path in (directory / name, *(directory / name).rglob("*")):
@@ -82,8 +82,11 @@ def build_host(directory: Path, name: str) -> Image:
     return Image(name, tuple(overlays))
 
 
-def _refuse_mounts(paths: list[Path]) -> None:
-    """The kernel lets no user namespace take away what was mounted outside it, and no overlay go on it."""
+def refuse_mounts(paths: list[Path]) -> None:
+    """Raise HostError if anything is mounted beneath one of these directories.
+
+    The kernel lets no user namespace take away what was mounted outside it, and no overlay go on it.
+    """
     found = [place for path in paths for place in host.mounts_beneath(str(path))]
     if found:
         raise HostError(

@@ -59,7 +59,10 @@ def _read_range(path: str) -> tuple[int, int]:
 def _write_map(command: str, process: int, own: int, delegated: tuple[int, int]) -> None:
     tool = shutil.which(command)
     if tool is None:
-        raise HostError(f"{command} is not installed.", "As root: apt-get install uidmap")
+        raise HostError(
+            f"{command} is not installed.",
+            "As root: apt-get install uidmap (Fedora: dnf install shadow-utils)",
+        )
     first, count = delegated
     lines = [f"0 {own} 1", f"1 {first} {count}"]
     arguments = [number for line in lines for number in line.split()]
@@ -95,16 +98,17 @@ def _explain(error: int) -> HostError:
     )
 
 
-def _half_of(kind: str) -> str:
+def half_of(kind: str) -> int:
     """Half of what this user may have: of inotify "instances" or "watches"."""
     # The first is of the namespace that we are in, the second of the host.
     paths = (Path(f"/proc/sys/user/max_inotify_{kind}"), Path(f"/proc/sys/fs/inotify/max_user_{kind}"))
-    return str(min((int(path.read_text()) for path in paths if path.exists()), default=0) // 2)
+    return min((int(path.read_text()) for path in paths if path.exists()), default=0) // 2
 
 
 def holder_command(networks: int = NETWORKS) -> list[str]:
     """The command that makes such a namespace and holds it until its stdin ends."""
-    return [str(program()), "namespace", _half_of("instances"), _half_of("watches"), str(networks)]
+    numbers = (half_of("instances"), half_of("watches"), networks)
+    return [str(program()), "namespace", *map(str, numbers)]
 
 
 class OuterNamespace:

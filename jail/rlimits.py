@@ -1,5 +1,6 @@
 """The resource limits of a job's processes, for setrlimit(2), all sixteen of them."""
 
+import math
 import resource
 from pathlib import Path
 
@@ -18,7 +19,8 @@ _FILES_PER_SLOT = 18
 _FILES_PER_READY = 9
 _FILES_BASE = 128
 
-_NUMBERS = {name: getattr(resource, f"RLIMIT_{name}") for name in ("CORE", "MEMLOCK", "NOFILE", "STACK")}
+_NAMED = ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "STACK")
+_NUMBERS = {name: getattr(resource, f"RLIMIT_{name}") for name in _NAMED}
 # From <asm-generic/resource.h>; Python does not name them all.
 _NUMBERS |= {"SIGPENDING": 11, "MSGQUEUE": 12, "NICE": 13, "RTPRIO": 14}
 
@@ -35,11 +37,21 @@ def hard_limits() -> tuple[int, ...]:
 def check_host(ceilings: Limits) -> None:
     """Raise HostError if this process's own hard limits are below what jobs are promised."""
     hard = hard_limits()
-    for name, wanted in (("NOFILE", ceilings.open_files), ("STACK", ceilings.stack_bytes)):
+    promised = {
+        "NOFILE": ceilings.open_files,
+        "STACK": ceilings.stack_bytes,
+        # These are not set for jobs, which have ours: cgroup, supervisor and tmpfs hold what is promised.
+        "FSIZE": ceilings.disk_bytes,
+        "CPU": math.ceil(ceilings.cpu_ms / 1000),
+        "AS": ceilings.memory_bytes,
+        "DATA": ceilings.memory_bytes,
+    }
+    for name, wanted in promised.items():
         if hard[_NUMBERS[name]] < wanted:
             raise HostError(
                 f"The hard RLIMIT_{name} here is {hard[_NUMBERS[name]]}; jobs may ask for {wanted}.",
-                "Raise it (ulimit -H, or Limit… in the unit), or lower the ceiling in the settings.",
+                f"Raise it (Limit{name}={wanted} in the unit, --ulimit of a container, "
+                "/etc/security/limits.conf), or lower the ceiling in the settings.",
             )
     pattern = Path("/proc/sys/kernel/core_pattern").read_text()
     if pattern.startswith("|") and hard[_NUMBERS["CORE"]] < 1:
@@ -59,7 +71,8 @@ def raise_open_files(slots: int, ready: int) -> None:
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise HostError(
             f"The hard RLIMIT_NOFILE of this process is {hard}; slots and ready sandboxes need {needed}.",
-            "Raise it (ulimit -Hn, or LimitNOFILE= in the unit), or lower `slots` or `ready_max`.",
+            f"Raise it (LimitNOFILE={needed} in the unit, --ulimit nofile={needed} of a container, "
+            "/etc/security/limits.conf), or lower `slots` or `ready_max`.",
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

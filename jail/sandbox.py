@@ -90,6 +90,11 @@ class Sandbox:
         return self._bury()
 
 
+def most_at_once(slots: int, ready_max: int) -> int:
+    """How many there can be. As many as run may be dying: what the kernel takes for that is bounded by it."""
+    return 2 * slots + ready_max
+
+
 class Sandboxes:
     """Makes sandboxes on this host; an async context manager that raises HostError on entry.
 
@@ -106,8 +111,7 @@ class Sandboxes:
         self._state = Path(state)
         self._size = ready
         self._limits = limits
-        # As many as run may be dying: what the kernel takes for that is bounded by it.
-        self._count = 2 * count + ready.maximum
+        self._count = most_at_once(count, ready.maximum)
         self._networks = self._count + BACKLOG
         self._made = 0
         # Last in, first out: the supervisor touches no more of its table than is in use at once.

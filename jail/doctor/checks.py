@@ -12,8 +12,10 @@ from typing import Literal
 
 import msgspec
 
-from jail.doctor.description import Gap, Host
-from jail.doctor.stages import explain
+from jail.doctor.description import ALL_IDS, Gap, Host
+from jail.doctor.place import cure, set_sysctl
+from jail.doctor.stages import explain, more_processes, no_more_namespaces, no_more_processes, refused_calls
+from jail.ids import BLOCK_SLOTS
 from jail.namespace import IDS_PER_SLOT
 
 Status = Literal["ok", "missing", "degraded", "note"]
@@ -37,10 +39,11 @@ _LANDLOCK_NEWS = {
     6: "signals and abstract sockets",
 }
 
-_FILTER_CURE = (
-    "In a container, give it a seccomp profile that allows clone, clone3, unshare, setns, mount, umount2 "
-    "and pivot_root (Docker and Podman: --security-opt seccomp=FILE)."
-)
+# What a sandbox's init allows it of inotify instances: native/barriers.c.
+_INOTIFY_INSTANCES = 16
+
+# Service, keeper, supervisor and their threads.
+_OWN_PROCESSES = 32
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,52 +108,68 @@ def _user_namespaces(host: Host) -> Check:
 
 
 def _why_no_user_namespace(host: Host) -> Gap:
-    if host.max_user_namespaces is None:
+    error, most = host.user_namespace_error, host.namespace_maxima.get("user")
+    if error == errno.EROFS:
+        return Gap(
+            "/proc/sys is mounted read-only: a user namespace can be made, and its limits cannot be set.",
+            cure("proc", host.place),
+        )
+    if not host.mapped_ids:
+        return Gap(
+            "The id of this process is not mapped in the user namespace that it runs in.",
+            "Map it (unshare --map-current-user, podman run --userns=keep-id), or start it outside.",
+        )
+    if most is None and not host.proc_lacks:
         return Gap(
             "The kernel was built without user namespaces (CONFIG_USER_NS).",
             "Boot your distribution's own kernel.",
         )
-    if host.max_user_namespaces == 0 or host.user_namespace_error == errno.ENOSPC:
-        return Gap(
-            f"user.max_user_namespaces is {host.max_user_namespaces}, and no more can be made.",
-            "As root: echo user.max_user_namespaces=15000 >/etc/sysctl.d/90-jail.conf; sysctl --system "
-            "(on the host, if this is a container).",
-        )
+    if most == 0 or error == errno.ENOSPC:
+        return Gap(*no_more_namespaces(host, ("user",)))
     if host.unprivileged_userns_clone is False:
         return Gap(
             "kernel.unprivileged_userns_clone is 0: only root may make a user namespace.",
-            "As root: echo kernel.unprivileged_userns_clone=1 >/etc/sysctl.d/90-jail.conf; sysctl --system",
+            set_sysctl("kernel.unprivileged_userns_clone", 1, host.place),
         )
-    if host.apparmor_restricts:
-        return _APPARMOR
+    return _why_refused(host, f"The kernel refuses it: {_words(error)}.")
+
+
+def _why_refused(host: Host, otherwise: str) -> Gap:
+    """What refuses to have a user namespace, or to do anything in it."""
+    if host.refused:
+        return Gap(*refused_calls(host))
+    if host.apparmor_restricts and (not host.label or host.label.startswith("unprivileged_userns")):
+        return Gap(
+            "AppArmor keeps ordinary programs from user namespaces (Ubuntu 23.10 and later).",
+            f"{cure('sysctl', host.place)}load the profile that has `userns,`: install -m 644 "
+            "deploy/apparmor/jail /etc/apparmor.d/jail && apparmor_parser -r /etc/apparmor.d/jail; or do "
+            "without the restriction: sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+        )
     if host.filtered:
-        return Gap("A seccomp filter over this process refuses it, as a container's does.", _FILTER_CURE)
-    return Gap(
-        f"The kernel refuses it: {_words(host.user_namespace_error)}.",
-        "Leave the chroot, if this is one; else look for a security module that forbids it (dmesg).",
-    )
-
-
-_APPARMOR = Gap(
-    "AppArmor keeps ordinary programs from user namespaces (Ubuntu 23.10 and later).",
-    "Load an AppArmor profile for jail-supervisor that has `userns,` (deploy/apparmor), or as root: "
-    "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
-)
+        cause = "A seccomp filter over this process refuses it, as a container's does."
+        return Gap(cause, cure("calls", host.place))
+    if host.label:
+        return Gap(
+            f"{host.label} forbids it: a profile of AppArmor's or SELinux'.", cure("modules", host.place)
+        )
+    return Gap(otherwise, "Leave the chroot, if this is one; else look for what forbids it (dmesg).")
 
 
 def _refused_inside(host: Host) -> Gap | None:
     """Why nothing can be done in a user namespace that could be made; None if something can."""
     error = next((found for name in _MEANS if (found := host.probes.get(name))), 0)
-    if not error:
+    if not error or error == errno.ENOSPC:
         return None
-    if host.apparmor_restricts:
-        return _APPARMOR
-    if host.filtered:
-        return Gap("A seccomp filter over this process refuses it, as a container's does.", _FILTER_CURE)
-    return Gap(
-        f"In a user namespace of ours we may do nothing: {_words(error)}.",
-        "Look for a security module that forbids it (dmesg).",
-    )
+    return _why_refused(host, f"In a user namespace of ours we may do nothing: {_words(error)}.")
+
+
+def _calls(host: Host) -> Check:
+    required = "those that sandboxes are made by are not filtered"
+    if not host.probes:
+        return _untried("system calls", required)
+    found = ", ".join(f"{name} {_words(error)}" for name, error in host.refused.items())
+    gap = Gap(*refused_calls(host)) if host.refused else None
+    return _check("system calls", required, found or "none is refused", gap)
 
 
 def _namespaces(host: Host) -> Check:
@@ -161,17 +180,30 @@ def _namespaces(host: Host) -> Check:
     gap = _refused_inside(host)
     if gap is None and refused:
         name, error = next(iter(refused.items()))
-        gap = Gap(f"Namespaces cannot be made: {name}, {_words(error)}.", _namespace_cure(name, error))
+        gap = _namespace_gap(name, error, host)
     found = ", ".join(f"{name} {_words(error)}" for name, error in refused.items())
-    return _check("namespaces", required, found or "all", gap)
+    return _check("namespaces", required, found or "all", gap or _too_few_namespaces(host))
 
 
-def _namespace_cure(name: str, error: int) -> str:
+def _namespace_gap(name: str, error: int, host: Host) -> Gap:
     if error == errno.ENOSPC:
-        return f"As root: sysctl user.max_{name}_namespaces=15000 (on the host, if this is a container)."
+        return Gap(*no_more_namespaces(host, (name,)))
+    cause = f"Namespaces cannot be made: {name}, {_words(error)}."
     if error == errno.EINVAL:
-        return "The kernel was built without them: boot your distribution's own."
-    return _FILTER_CURE
+        return Gap(cause, "The kernel was built without them: boot your distribution's own.")
+    return Gap(cause, cure("calls", host.place))
+
+
+def _too_few_namespaces(host: Host) -> Gap | None:
+    """One of each kind for each sandbox, and one for what we are in ourselves."""
+    for kind, most in host.namespace_maxima.items():
+        if most <= host.sandboxes:
+            name = f"user.max_{kind}_namespaces"
+            return Gap(
+                f"{name} is {most}: too few for {host.sandboxes} sandboxes, 2 x slots + ready_max.",
+                set_sysctl(name, 15_000, host.place),
+            )
+    return None
 
 
 def _untried(name: str, required: str) -> Check:
@@ -183,6 +215,9 @@ def _time_namespace(host: Host) -> Check:
     if "time" not in host.probes:
         return _untried("time namespace", "optional")
     error = host.probes["time"]
+    if error and error != errno.EINVAL:
+        # It is tried wherever the kernel has them, and nothing is best effort.
+        return _check("time namespace", "optional", _words(error), _namespace_gap("time", error, host))
     gap = Gap(
         f"A time namespace cannot be made: {_words(error)}.",
         "Nothing needs one; a kernel with CONFIG_TIME_NS hides more of the host.",
@@ -194,7 +229,7 @@ def _time_namespace(host: Host) -> Check:
 
 def _ids(host: Host) -> Check:
     required = f"{IDS_PER_SLOT} of each a sandbox, mapped by newuidmap and newgidmap"
-    if host.user_namespace_error:
+    if host.user_namespace_error and not _why_tools_fail(host):
         return _untried("subordinate ids", required)
     counts = [found[1] if found else 0 for found in (host.subuids, host.subgids)]
     found = "no range" if not min(counts) else f"{min(counts)}, for {min(counts) // IDS_PER_SLOT} sandboxes"
@@ -202,23 +237,66 @@ def _ids(host: Host) -> Check:
 
 
 def _why_no_ids(host: Host) -> Gap | None:
-    if host.ids is None:
-        return None
     if not host.subuids or not host.subgids:
-        return host.ids
+        return host.ids and Gap(host.ids.cause, _delegate_ids(host))
+    if host.ids is None:
+        return _too_few_ids(host)
+    return _why_tools_fail(host) or _why_not_mapped(host) or host.ids
+
+
+def _why_tools_fail(host: Host) -> Gap | None:
     weak = next((tool.path for tool in host.tools.values() if tool and not tool.privileged), None)
     if weak:
         return Gap(
             f"{weak} is neither set-uid root nor has it file capabilities.",
-            f"As root: chmod u+s {weak}, or apt-get install --reinstall uidmap",
+            f"As root: chmod u+s {weak}, or install its package anew (Debian: apt-get install --reinstall "
+            "uidmap; Fedora: dnf reinstall shadow-utils)",
         )
     if host.no_new_privs:
         return Gap(
             "no_new_privs is set on this process: set-uid programs such as newuidmap gain nothing.",
-            "Unit: NoNewPrivileges=no, and no SystemCallFilter=, Protect…= or Restrict…= that implies it. "
-            "Container: allowPrivilegeEscalation: true, or no --security-opt no-new-privileges.",
+            cure("privileges", host.place),
         )
-    return host.ids
+    if host.not_bounding:
+        names = " and ".join(host.not_bounding)
+        return Gap(
+            f"The capability bounding set lacks {names}: newuidmap and newgidmap can map no range.",
+            cure("capabilities", host.place),
+        )
+    return None
+
+
+def _why_not_mapped(host: Host) -> Gap | None:
+    for first, count in (host.subuids, host.subgids):
+        if not any(start <= first and first + count <= start + most for start, most in host.mapped_ids):
+            cause = f"The delegated ids {first} to {first + count - 1} are not all in this user namespace."
+            return Gap(cause, _delegate_ids(host))
+    return None
+
+
+def _delegate_ids(host: Host) -> str:
+    """On a host beyond everyone's own, in a container most of those that it has."""
+    if ALL_IDS in host.mapped_ids or not host.mapped_ids:
+        return f"As root: usermod --add-subuids 200000-265535 --add-subgids 200000-265535 {host.user}"
+    start, most = max(host.mapped_ids, key=lambda extent: extent[1])
+    first = start + most // 4
+    line = f"{host.user}:{first}:{start + most - first}"
+    return (
+        f"As root in the image: echo {line} | tee /etc/subuid >/etc/subgid. If that is too few, give the "
+        "container more ids (a longer range in the host's /etc/subuid; Kubernetes: hostUsers: false)."
+    )
+
+
+def _too_few_ids(host: Host) -> Gap | None:
+    """Services take them in blocks."""
+    needed = -(-host.sandboxes // BLOCK_SLOTS) * BLOCK_SLOTS * IDS_PER_SLOT
+    count = min(host.subuids[1], host.subgids[1])
+    if count >= needed:
+        return None
+    return Gap(
+        f"The range has {count} ids; {host.sandboxes} sandboxes, 2 x slots + ready_max, take {needed}.",
+        f"{_delegate_ids(host)} Or lower `slots` or `ready_max`.",
+    )
 
 
 def _overlay(host: Host) -> Check:
@@ -230,9 +308,10 @@ def _overlay(host: Host) -> Check:
 
 
 def _proc(host: Host) -> Check:
-    if "proc" not in host.probes:
+    hidden = host.proc_lacks or ("proc" not in host.probes and host.proc_covered)
+    if "proc" not in host.probes and not hidden:
         return _untried("proc", "a fresh one mounts")
-    error = host.probes["proc"]
+    error = errno.EPERM if hidden else host.probes["proc"]
     gap = Gap(*explain("proc", error, host)) if error else None
     return _check("proc", "a fresh one mounts", _words(error) if error else "a fresh one mounts", gap)
 
@@ -240,19 +319,80 @@ def _proc(host: Host) -> Check:
 def _cgroup(host: Host) -> Check:
     required = "cpu, memory and pids, delegated to this user"
     if host.cgroup_gap:
-        cure = host.cgroup_gap.cure
-        if host.user_manager is False:
-            cure += f" {host.user} has no session manager; as root: loginctl enable-linger {host.user}"
-        return _check("cgroup", required, "none", Gap(host.cgroup_gap.cause, cure))
+        return _check("cgroup", required, "none", _why_no_cgroup(host, host.cgroup_gap))
     found = f"{host.cgroup_version}, cpu, memory and pids"
     if not host.cgroup_uncounted:
         return _check("cgroup", required, f"{found}, and io is counted", None)
     names = ", ".join(host.cgroup_uncounted)
+    means = "To have them counted, delegate it too (Delegate=cpu io memory pids)."
+    if host.cgroup_version == "v1":
+        means = (
+            "Start it as root with --user NAME. Kernels of late count only once blkio has a throttle setting."
+        )
     gap = Gap(
-        f"{names} is not delegated: io_read_bytes and io_write_bytes of every result are null.",
-        "To have them counted, delegate it too (Delegate=cpu io memory pids).",
+        f"{names} does not count for us: io_read_bytes and io_write_bytes of every result are null.", means
     )
     return _check("cgroup", required, f"{found}; not {names}", gap, "note")
+
+
+def _why_no_cgroup(host: Host, gap: Gap) -> Gap:
+    if host.place not in ("host", "unit"):
+        return Gap(gap.cause, cure("cgroup", host.place))
+    absent = [name for name in ("cpu", "memory", "pids") if name not in (host.controllers or ())]
+    if host.controllers is not None and absent:
+        return Gap(
+            f"The kernel offers no cgroup controller {' nor '.join(absent)}.",
+            "Boot without cgroup_disable= (Raspberry Pi: with cgroup_enable=memory in cmdline.txt).",
+        )
+    if host.place == "unit" and host.controllers is not None:
+        return Gap(gap.cause, cure("cgroup", "unit"))
+    means = gap.cure
+    if host.user_manager is False:
+        means += f" {host.user} has no session manager; as root: loginctl enable-linger {host.user}"
+    return Gap(gap.cause, means)
+
+
+def _processes(host: Host) -> Check:
+    """What a sandbox has itself, and what its job may have by default, all at once."""
+    needed = _OWN_PROCESSES + 2 * host.sandboxes + host.slots * host.pids
+    required = f"{needed} for {host.slots} jobs of {host.pids} each"
+    if host.process_error:
+        return _check("processes", required, _words(host.process_error), Gap(*no_more_processes(host)))
+    low = {name: bound for name, bound in host.process_bounds.items() if bound < needed}
+    found = ", ".join(f"{name} {bound}" for name, bound in (low or host.process_bounds).items())
+    gap = Gap(
+        f"All sandboxes together can have no more: jobs may find none left within their own limit. They need "
+        f"{needed}: {host.slots} jobs, {host.pids} processes each by default, and what waits.",
+        more_processes(host),
+    )
+    return _check("processes", required, found or "unlimited", gap if low else None, "note")
+
+
+def _memory(host: Host) -> Check:
+    gap = None
+    if host.memory_bytes > host.allowed_bytes:
+        gap = Gap(
+            "Jobs may have more memory than this service's own cgroup may: the kernel would end any of them.",
+            "Lower `memory_bytes` (or leave it out: it is then three quarters of what there is), or raise "
+            "MemoryMax= of the unit, the limit of the container.",
+        )
+    sizes = (f"{size / (1 << 30):.1f} GiB" for size in (host.memory_bytes, host.allowed_bytes))
+    return _check("memory", "for all jobs, no more than there is", " of ".join(sizes), gap, "note")
+
+
+def _inotify(host: Host) -> Check:
+    instances, watches = host.inotify
+    needed = _INOTIFY_INSTANCES * host.slots
+    if host.proc_lacks:
+        return _untried("inotify", f"{needed} instances")
+    gap = None
+    if instances < needed or not watches:
+        gap = Gap(
+            f"Jobs that watch files may find no inotify instance left: each may have {_INOTIFY_INSTANCES}.",
+            set_sysctl("fs.inotify.max_user_instances", max(1024, 2 * needed), host.place),
+        )
+    found = f"{instances} instances, {watches} watches"
+    return _check("inotify", f"{needed} instances for {host.slots} jobs", found, gap, "note")
 
 
 def _swap(host: Host) -> Check:
@@ -270,14 +410,20 @@ def _landlock(host: Host) -> Check:
 
 def _weakness(name: str, required: str, found: str, host: Host) -> Check:
     gap = host.weaknesses.get(name)
+    if gap and name == "landlock" and host.filtered:
+        gap = Gap(
+            f"{gap.cause} Or a seccomp filter hides it.", f"{cure('calls', host.place)} Else: {gap.cure}"
+        )
     if gap is None or name in host.accepted:
         return _check(name, required, found, gap, "degraded")
-    cure = f'{gap.cure} To do without: allow_degraded = ["{name}"].'
-    return _check(name, required, found, Gap(gap.cause, cure))
+    means = f'{gap.cure} To do without: allow_degraded = ["{name}"].'
+    return _check(name, required, found, Gap(gap.cause, means))
 
 
 def _seccomp(host: Host) -> Check:
     required = ", ".join(SECCOMP_ACTIONS)
+    if host.proc_lacks:
+        return _untried("seccomp", required)
     absent = [action for action in SECCOMP_ACTIONS if action not in host.seccomp_actions]
     gap = None
     if absent:
@@ -299,7 +445,10 @@ def _policy(host: Host) -> Check:
     library = f"libseccomp {host.libseccomp or 'of an unknown version'}"
     programs = [f"{name} ({count} instructions)" for name, count in host.policies.items()]
     found = ": ".join(filter(None, (library, ", ".join(programs))))
-    return _check("policies", "every one compiles", found, host.policy_gap)
+    gap = host.policy_gap
+    if gap and host.refused.keys() & {"seccomp", "memfd_create"}:
+        gap = Gap(*refused_calls(host))
+    return _check("policies", "every one compiles", found, gap)
 
 
 def _hardware(host: Host) -> Check:
@@ -329,18 +478,23 @@ def _sandbox(host: Host, others: list[Check]) -> Check:
         if not is_ready(others):
             gap = Gap("It was not tried, for what is missing above.", "Mend that first, and look again.")
         return _check("sandbox", required, "not made", gap)
+    if trial.problem and not is_ready(others):
+        gap = Gap("It failed, for what is missing above.", "Mend that first, and look again.")
+        return _check("sandbox", required, "not made", gap)
     if trial.failure:
         stage, error, index = trial.failure.stage, trial.failure.error, trial.failure.index
         words = (f"stage {stage}", error and _words(error), index and f"index {index}")
         found = ", ".join(filter(None, words))
         return _check("sandbox", required, found, Gap(*explain(stage, error, host)))
-    cure = f"If this names {host.state}, set `state` (JAIL_STATE) to another directory; else it is our bug."
-    return _check("sandbox", required, "failed", Gap(f"The trial failed: {trial.problem}.", cure))
+    means = f"If this names {host.state}, set `state` (JAIL_STATE) to another directory; else it is our bug."
+    return _check("sandbox", required, "failed", Gap(f"The trial failed: {trial.problem}.", means))
 
 
 CHECKS: tuple[Callable[[Host], Check], ...] = (
     _kernel,
+    _processes,
     _user_namespaces,
+    _calls,
     _namespaces,
     _ids,
     _overlay,
@@ -350,6 +504,8 @@ CHECKS: tuple[Callable[[Host], Check], ...] = (
     _seccomp,
     _landlock,
     _rlimits,
+    _memory,
+    _inotify,
     _policy,
     _time_namespace,
     _hardware,

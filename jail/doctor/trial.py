@@ -51,7 +51,7 @@ def try_sandbox(settings: Settings) -> Trial:
     except PolicyError as error:
         return Trial(refused=(f"{error}.", "Mend that policy, or leave `policies` unset."))
     except OSError as error:
-        return Trial(problem=f"{error.strerror}: {error.filename}")
+        return Trial(problem=": ".join(filter(None, (error.strerror, error.filename))))
 
 
 def _failed(error: SandboxError) -> Trial:

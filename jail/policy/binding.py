@@ -15,6 +15,7 @@ def libseccomp() -> ModuleType:
             return import_module(name)
         except ImportError:
             continue
-        except RuntimeError:
+        except (RuntimeError, OSError):
             break
-    raise HostError("libseccomp is not installed.", "As root: apt-get install libseccomp2")
+    cure = "As root: apt-get install libseccomp2 (Fedora: dnf install libseccomp)"
+    raise HostError("libseccomp is not installed.", cure)

@@ -19,7 +19,7 @@ NOT_STARTED = Trial(refused=("The engine's own cause.", "The engine's own cure."
 DEBIAN = Host(
     user="jail",
     kernel="6.1.0-37-amd64",
-    max_user_namespaces=31_000,
+    namespace_maxima=dict.fromkeys(("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time"), 31_000),
     probes=dict.fromkeys(INSIDE, 0),
     subuids=(100_000, 65_536),
     subgids=(100_000, 65_536),
@@ -31,6 +31,13 @@ DEBIAN = Host(
     rlimits={"NOFILE": 524_288, "STACK": -1, "CORE": -1},
     libseccomp="2.5.4",
     policies={"default": 555},
+    process_bounds={"RLIMIT_NPROC": 15_000},
+    memory_bytes=3 << 30,
+    allowed_bytes=4 << 30,
+    inotify=(64, 50_000),
+    slots=2,
+    sandboxes=68,
+    pids=64,
     state="/home/jail/.local/state/jail",
     trial=Trial(setup_ms=2.0, run_ms=1.0),
 )
@@ -71,14 +78,18 @@ def test_a_kernel_from_the_floor_on_is_ok(kernel):
 @pytest.mark.parametrize(
     ("changes", "cause", "cure"),
     [
-        ({"max_user_namespaces": 0}, "user.max_user_namespaces is 0", "sysctl"),
-        ({"max_user_namespaces": None}, "CONFIG_USER_NS", "Boot"),
+        ({"namespace_maxima": {"user": 0}}, "user.max_user_namespaces is 0", "sysctl"),
+        ({"namespace_maxima": {}}, "CONFIG_USER_NS", "Boot"),
+        ({"mapped_ids": ()}, "id of this process is not mapped", "unshare --map-current-user"),
+        ({"user_namespace_error": errno.EROFS}, "/proc/sys is mounted read-only", "umount"),
+        ({"label": "docker-default (enforce)"}, "docker-default (enforce) forbids it", "allow it"),
         ({"unprivileged_userns_clone": False}, "unprivileged_userns_clone is 0", "sysctl"),
         ({"apparmor_restricts": True}, "AppArmor", "profile"),
-        ({"filtered": True}, "seccomp filter", "--security-opt seccomp="),
+        ({"filtered": True, "place": "docker"}, "seccomp filter", "--security-opt seccomp="),
+        ({"filtered": True, "place": "unit"}, "seccomp filter", "RestrictNamespaces="),
         ({}, "EPERM", "chroot"),
-        ({"user_namespace_error": -signal.SIGSYS, "filtered": True}, "seccomp filter", "--security-opt"),
-        ({"user_namespace_error": errno.ENOSPC}, "no more can be made", "sysctl"),
+        ({"user_namespace_error": -signal.SIGSYS, "filtered": True}, "seccomp filter", "without that filter"),
+        ({"user_namespace_error": errno.ENOSPC}, "No more namespaces can be made", "sysctl"),
     ],
 )
 def test_user_namespaces_that_cannot_be_made_name_what_forbids_them(changes, cause, cure):
@@ -112,7 +123,7 @@ def test_the_sysctl_of_apparmor_alone_is_no_gap_where_namespaces_work():
 def test_a_limit_on_one_kind_of_namespace_is_named():
     check = look(host(probes=DEBIAN.probes | {"net": errno.ENOSPC}))["namespaces"]
     assert check.status == "missing"
-    assert "user.max_net_namespaces" in check.cure
+    assert "user.max_net_namespaces=" in check.cure
 
 
 def test_no_time_namespace_is_no_more_than_a_note():
@@ -123,6 +134,7 @@ def test_no_time_namespace_is_no_more_than_a_note():
 
 def test_a_container_with_a_masked_proc_is_told_how_to_unmask_it():
     docker = host(
+        place="docker",
         filtered=True,
         probes=DEBIAN.probes | {"proc": errno.EPERM},
         proc_covered=("/proc/kcore", "/proc/keys"),
@@ -140,15 +152,122 @@ def test_an_overlay_that_cannot_be_mounted_is_missing():
     assert "overlay cannot be mounted in a user namespace" in look(old)["overlay"].cause
 
 
-def test_no_subordinate_ids_pass_on_the_cure_of_the_engine():
-    gap = Gap("/etc/subuid delegates no ids to jail.", "As root: usermod --add-subuids …")
-    check = look(host(subuids=None, subgids=None, ids=gap))["subordinate ids"]
-    assert (check.status, check.found, check.cause, check.cure) == (
-        "missing",
-        "no range",
-        gap.cause,
-        gap.cure,
+NO_RANGE = Gap("/etc/subuid delegates no ids to jail.", "As root: usermod --add-subuids …")
+
+
+def test_without_subordinate_ids_the_command_that_delegates_them_is_told():
+    check = look(host(subuids=None, subgids=None, ids=NO_RANGE))["subordinate ids"]
+    assert (check.status, check.found, check.cause) == ("missing", "no range", NO_RANGE.cause)
+    assert check.cure == "As root: usermod --add-subuids 200000-265535 --add-subgids 200000-265535 jail"
+
+
+def test_ids_within_a_container_are_delegated_of_those_that_it_has():
+    pod = host(place="kubernetes", mapped_ids=((0, 65_536),), subuids=None, subgids=None, ids=NO_RANGE)
+    assert "echo jail:16384:49152 | tee /etc/subuid" in look(pod)["subordinate ids"].cure
+
+
+def test_a_range_that_this_user_namespace_does_not_have_is_named():
+    gap = Gap("newuidmap refused: write to uid_map failed: Operation not permitted", "Check that …")
+    check = look(host(mapped_ids=((0, 65_536),), ids=gap))["subordinate ids"]
+    assert "100000 to 165535 are not all in this user namespace" in check.cause
+
+
+def test_a_range_too_short_for_the_settings_is_missing():
+    check = look(host(subuids=(100_000, 200)))["subordinate ids"]
+    assert check.status == "missing"
+    assert "68 sandboxes, 2 x slots + ready_max, take 256" in check.cause
+
+
+@pytest.mark.parametrize("lacks", [("CAP_SETUID",), ("CAP_SETGID", "CAP_SETUID")])
+def test_a_bounding_set_without_what_newuidmap_needs_is_named(lacks):
+    gap = Gap("newuidmap refused: write to uid_map failed: Operation not permitted", "Check that …")
+    check = look(host(place="docker", not_bounding=lacks, ids=gap))["subordinate ids"]
+    assert " and ".join(lacks) in check.cause
+    assert "--cap-add SETUID" in check.cure
+
+
+def test_calls_that_a_filter_refuses_are_named_and_blamed_for_the_sandbox():
+    found = host(
+        filtered=True,
+        place="podman",
+        refused={"pivot_root": errno.EPERM, "keyctl": -signal.SIGSYS},
+        trial=Trial(failure=Failure("supervisor", errno.EPERM, 0)),
     )
+    check = look(found)["system calls"]
+    assert check.found == "pivot_root EPERM: Operation not permitted, keyctl killed by SIGSYS"
+    assert "seccomp=deploy/container/seccomp.json" in check.cure
+    assert look(found)["sandbox"].cause == check.cause
+
+
+@pytest.mark.parametrize("stage", ["root", "proc", "dev"])
+def test_a_profile_of_apparmor_or_selinux_is_named(stage):
+    label = "system_u:system_r:container_t:s0:c1,c2"
+    cause, cure = explain(stage, errno.EACCES, host(label=label, place="podman"))
+    assert label in cause
+    assert "label=disable" in cure
+
+
+def test_what_is_mounted_on_a_part_of_usr_is_named():
+    gap = Gap("No overlay, others are mounted: /usr/lib/x86_64-linux-gnu/libcuda.so.", "Unmount them.")
+    check = look(host(probes=DEBIAN.probes | {"overlay": errno.EINVAL}, usr_gap=gap))["overlay"]
+    assert (check.cause, check.cure) == (gap.cause, gap.cure)
+
+
+@pytest.mark.parametrize(
+    ("place", "cure"),
+    [
+        ("docker", "writable-cgroups=true"),
+        ("podman", "unmask=/sys/fs/cgroup"),
+        ("kubernetes", "deploy/kubernetes"),
+        ("unit", "Delegate=yes"),
+    ],
+)
+def test_a_cgroup_that_is_not_delegated_has_its_cure_in_the_words_of_the_place(place, cure):
+    gap = Gap("cgroup v2: not delegated.", "Start it in a unit with Delegate=yes.")
+    found = host(place=place, cgroup_version=None, cgroup_gap=gap, controllers=("cpu", "memory", "pids"))
+    assert cure in look(found)["cgroup"].cure
+
+
+def test_a_controller_that_the_kernel_does_not_offer_is_named():
+    gap = Gap("cgroup v2: the controllers memory are not delegated to /.", "systemctl edit user@.service")
+    found = host(cgroup_version=None, cgroup_gap=gap, controllers=("cpu", "io", "pids"))
+    check = look(found)["cgroup"]
+    assert check.cause == "The kernel offers no cgroup controller memory."
+    assert "cgroup_enable=memory" in check.cure
+
+
+def test_few_processes_for_all_sandboxes_are_a_note_with_what_bounds_them():
+    bounds = {"RLIMIT_NPROC": 15_000, "pids.max": 100}
+    check = look(host(place="docker", process_bounds=bounds))["processes"]
+    assert (check.status, check.found) == ("note", "pids.max 100")
+    assert "--pids-limit" in check.cure
+
+
+def test_a_process_that_cannot_be_started_is_missing():
+    found = host(process_error=errno.EAGAIN, process_bounds={"RLIMIT_NPROC": 4}, probes={})
+    assert "RLIMIT_NPROC 4" in look(found)["processes"].cause
+
+
+def test_more_memory_for_jobs_than_the_service_may_have_is_a_note():
+    check = look(host(memory_bytes=8 << 30, allowed_bytes=2 << 30))["memory"]
+    assert (check.status, check.found) == ("note", "8.0 GiB of 2.0 GiB")
+
+
+def test_few_inotify_instances_are_a_note():
+    check = look(host(slots=16))["inotify"]
+    assert check.status == "note"
+    assert "fs.inotify.max_user_instances=1024" in check.cure
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSPC])
+def test_a_time_namespace_that_the_kernel_has_and_refuses_is_missing(error):
+    assert statuses(host(probes=DEBIAN.probes | {"time": error}), "missing") == ["time namespace"]
+
+
+def test_blkio_of_v1_that_does_not_count_is_not_told_of_a_unit():
+    check = look(host(cgroup_version="v1", cgroup_uncounted=("blkio",)))["cgroup"]
+    assert check.status == "note"
+    assert "Delegate=" not in check.cure
 
 
 @pytest.mark.parametrize(
@@ -234,7 +353,13 @@ def test_an_engine_that_did_not_start_points_to_what_is_missing():
     ("stage", "error", "cause"),
     [
         ("clone", errno.ENOSYS, "clone3 is hidden"),
-        ("clone", errno.ENOSPC, "limit on namespaces"),
+        ("clone", errno.ENOSPC, "No more namespaces can be made"),
+        ("clone", errno.EAGAIN, "limit on processes is reached: RLIMIT_NPROC 15000"),
+        ("namespaces", errno.ENOSPC, "No more namespaces can be made: user.max_mnt_namespaces"),
+        ("supervisor", errno.ENOSPC, "No more namespaces can be made"),
+        ("session", errno.EPERM, "keyctl, EPERM"),
+        ("session", errno.EDQUOT, "no more session keyrings"),
+        ("network", errno.EAFNOSUPPORT, "loopback interface"),
         ("clone", errno.EBUSY, "cannot be born in its cgroup"),
         ("clone", errno.EPERM, "namespaces cannot be made"),
         ("cgroup", errno.EACCES, "cannot move into its cgroup"),

@@ -55,3 +55,9 @@ def test_a_cgroup_out_of_sight_limits_nothing(cgroups, tmp_path):
     cgroups(memory_max="50000\n")
     (tmp_path / "cgroup").write_text("4:memory:/a\n")
     assert host.memory_bytes() > 50000
+
+
+def test_the_least_number_of_processes_above_counts(cgroups):
+    assert host.processes() is None
+    cgroups(pids_max="5000\n", a__pids_max="100\n", a__b__pids_max="max\n")
+    assert host.processes() == 100
