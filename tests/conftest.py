@@ -58,14 +58,14 @@ def start_ms() -> float:
     return (used.ru_utime + used.ru_stime) * 1000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def slowness() -> float:
-    """How many times longer this machine takes than those for which bounds of times were chosen.
+    """How many times longer this machine takes now than those for which bounds of times were chosen.
 
     An emulated machine takes some ten times as long for what it does itself, and no longer for a timer.
     Below 2 it is 1: no bound is wider on a machine that runs by itself.
     """
-    found = min(start_ms() for _ in range(30)) / REFERENCE_MS
+    found = min(start_ms() for _ in range(10)) / REFERENCE_MS
     return found if found >= 2 else 1.0
 
 

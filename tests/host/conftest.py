@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -65,8 +66,8 @@ def leaves_nothing(settled: Any, processes: Any, ready: int) -> Iterator[None]:
 
 
 def _kinds(descriptors: list[str]) -> list[str]:
-    """Without the numbers of pipes and sockets, which a new supervisor changes."""
-    return sorted(name.partition(":[")[0] for name in descriptors)
+    """Without the numbers of pipes and sockets, which a new supervisor changes, and of sandboxes."""
+    return sorted(re.sub(r":\[\d+\]$|(?<=/)\d+(?=/memory\.peak$)", "", name) for name in descriptors)
 
 
 def _files(jail: Any) -> list[Path]:
