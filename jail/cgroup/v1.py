@@ -25,6 +25,7 @@ OPTIONAL = ("blkio",)
 IO_COUNTER = "blkio.throttle.io_service_bytes"
 """Of bytes that were read and written, by device; the last line is "Total 0" when there were none."""
 
+_MEMORY_PEAK = "memory.max_usage_in_bytes"
 _MEMSW = "memory.memsw.limit_in_bytes"
 _PIDS_PEAK = "pids.peak"
 
@@ -101,18 +102,20 @@ class CgroupV1:
 
     def begin(self) -> int:
         """What is counted from here on is the job's. Returns the bytes charged before it. Raises OSError."""
+        # Whatever is written, it begins anew (mem_cgroup_reset() in the kernel).
+        files.write(f"{self._directories['memory']}/{_MEMORY_PEAK}", 0)
         self._setup_bytes = files.read_number(f"{self._directories['memory']}/memory.usage_in_bytes")
         return self._setup_bytes
 
     def count(self) -> Counters:
         """Read the counters, once the job has begun. Raises OSError."""
         memory, pids = self._directories["memory"], self._directories["pids"]
-        peak_bytes = files.read_number(f"{memory}/memory.max_usage_in_bytes")
+        peak_bytes = files.read_number(f"{memory}/{_MEMORY_PEAK}")
         read, written = self._count_io()
         return Counters(
             memory_peak_bytes=peak_bytes,
             memory_setup_bytes=self._setup_bytes,
-            memory_source="memory.max_usage_in_bytes",
+            memory_source=_MEMORY_PEAK,
             oom_kills=files.read_fields(f"{memory}/memory.oom_control")[b"oom_kill"],
             limit_oom=self._was_full(peak_bytes),
             pids_peak=files.read_number(f"{pids}/{_PIDS_PEAK}") if _PIDS_PEAK in self._optional else None,

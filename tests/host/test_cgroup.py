@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from jail.cgroup import Limits
+
 MIB = 1 << 20
+LIMITS = Limits(memory_bytes=512 * MIB, pids=8, cpus=1)
 
 
 @pytest.fixture
@@ -95,17 +98,23 @@ def charge(directory, mib):
     subprocess.run([sys.executable, "-ISc", script], check=True)
 
 
-def test_what_was_charged_before_the_job_is_in_no_peak_where_the_kernel_can_begin_anew(v2):
-    """Since Linux 6.12."""
-    directory = v2.claimed[0] / "peak"
-    group = v2.make(directory.name)
-    resets = os.access(directory / "memory.peak", os.W_OK)
-    try:
-        charge(directory, 64)
-        setup_bytes = group.begin()
-        counters = group.count()
-    finally:
-        group.remove()
+@pytest.fixture
+def group(hierarchy):
+    """A cgroup, and its directory, of the memory controller."""
+    directory = hierarchy.claimed[0] / "peak"
+    group = hierarchy.make(directory.name)
+    yield group, directory
+    group.remove()
+
+
+def test_what_was_charged_before_the_job_is_in_no_peak_where_the_kernel_can_begin_anew(hierarchy, group):
+    """On v1, and on v2 since Linux 6.12."""
+    group, directory = group
+    resets = hierarchy.version == "v1" or os.access(directory / "memory.peak", os.W_OK)
+    charge(directory, 64)
+    group.limit(LIMITS)
+    setup_bytes = group.begin()
+    counters = group.count()
     assert counters.memory_setup_bytes == setup_bytes < 16 * MIB
     if resets:
         assert setup_bytes <= counters.memory_peak_bytes < 16 * MIB
@@ -113,15 +122,12 @@ def test_what_was_charged_before_the_job_is_in_no_peak_where_the_kernel_can_begi
         assert counters.memory_peak_bytes > 64 * MIB
 
 
-def test_the_peak_is_of_the_job_too(v2):
-    directory = v2.claimed[0] / "peak"
-    group = v2.make(directory.name)
-    try:
-        group.begin()
-        charge(directory, 64)
-        assert group.count().memory_peak_bytes > 64 * MIB
-    finally:
-        group.remove()
+def test_the_peak_is_of_the_job_too(group):
+    group, directory = group
+    group.limit(LIMITS)
+    group.begin()
+    charge(directory, 64)
+    assert group.count().memory_peak_bytes > 64 * MIB
 
 
 def test_what_set_up_was_charged_is_a_small_part_of_the_peak(jail):

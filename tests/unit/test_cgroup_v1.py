@@ -184,10 +184,17 @@ def test_what_was_handed_over_is_closed_and_removing_does_not_close_it_again(hos
         os.close(other)
 
 
+def begin(group, tmp_path, peak_bytes):
+    """Have the job begin, and its peak be that."""
+    group.begin()
+    peak = tmp_path / f"memory/{PLACE}/a.1/memory.max_usage_in_bytes"
+    assert peak.read_text().startswith("0")
+    peak.write_text(f"{peak_bytes}\n")
+
+
 def test_whether_it_was_full_is_told_by_the_limit_that_was_set_last(host, tmp_path):
     group = host()[0].make("a.1")
-    (tmp_path / f"memory/{PLACE}/a.1/memory.max_usage_in_bytes").write_text(f"{LIMITS.memory_bytes}\n")
-    group.begin()
+    begin(group, tmp_path, LIMITS.memory_bytes)
     group.limit(LIMITS)
     assert group.count().limit_oom
     group.limit(msgspec.structs.replace(LIMITS, memory_bytes=2 * LIMITS.memory_bytes))
@@ -232,10 +239,10 @@ def test_the_directories_of_a_service_are_told_each_once(host, tmp_path):
 
 
 @pytest.mark.parametrize("mounts", [APART, TOGETHER])
-def test_the_counters_are_the_kernels(host, mounts):
+def test_the_counters_are_the_kernels(host, tmp_path, mounts):
     group = host(mounts)[0].make("a.1")
     group.limit(LIMITS)
-    group.begin()
+    begin(group, tmp_path, 67108864)
     assert group.count() == COUNTED
     group.remove()
 
@@ -275,9 +282,7 @@ def test_io_that_the_kernel_tells_of_no_disk_is_unknown(host, tmp_path):
 def test_a_limit_was_reached_if_one_more_batch_of_pages_would_not_fit(host, tmp_path, missing_bytes, is_full):
     group = host()[0].make("a.1")
     group.limit(LIMITS)
-    peak = tmp_path / f"memory/{PLACE}/a.1/memory.max_usage_in_bytes"
-    peak.write_text(f"{LIMITS.memory_bytes - missing_bytes}\n")
-    group.begin()
+    begin(group, tmp_path, LIMITS.memory_bytes - missing_bytes)
     assert group.count().limit_oom is is_full
     group.remove()
 
