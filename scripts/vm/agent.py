@@ -6,7 +6,6 @@
 """
 
 import json
-import pwd
 import shutil
 import subprocess
 import time
@@ -18,12 +17,9 @@ OUT = JOB / "out"
 CHECKOUT = JOB / "checkout"
 OUTPUT, ANSWER = "/dev/virtio-ports/output", "/dev/virtio-ports/answer"
 
-UNIT = CHECKOUT / "deploy/systemd/jail.service"
+UNITS = CHECKOUT / "deploy/systemd"
 ACCOUNT = "jail"
 SUBORDINATE = "200000-265535"
-
-PLAIN = ("User=jail", "Delegate=yes", "TasksMax=infinity")
-"""For as long as there is no shipped unit."""
 
 OWN = ("Type", "Exec", "Restart", "Watchdog", "Notify", "Environment", "Timeout", "Standard")
 """How the names begin that a unit says of its service, and not of what its processes may do."""
@@ -50,10 +46,9 @@ def settings(unit: str) -> list[str]:
 
 def add_account() -> None:
     """The unit's user, with subordinate ids; it may leave things in OUT."""
-    if ACCOUNT not in (account.pw_name for account in pwd.getpwall()):
-        subprocess.run(["useradd", "--system", "--create-home", "-d/var/lib/jail", ACCOUNT], check=True)
-        ids = (f"--add-subuids={SUBORDINATE}", f"--add-subgids={SUBORDINATE}")
-        subprocess.run(["usermod", *ids, ACCOUNT], check=True)
+    subprocess.run(["systemd-sysusers", UNITS / "jail.sysusers"], check=True)
+    ids = (f"--add-subuids={SUBORDINATE}", f"--add-subgids={SUBORDINATE}")
+    subprocess.run(["usermod", *ids, ACCOUNT], check=True)
     shutil.chown(OUT, ACCOUNT)
 
 
@@ -61,7 +56,7 @@ def command(job: dict) -> list[str]:
     """What runs the job's command: for the unit's user, in a unit with the shipped one's settings."""
     if job["user"] == "root":
         return job["command"]
-    lines = settings(UNIT.read_text()) if UNIT.exists() else PLAIN
+    lines = settings((UNITS / "jail.service").read_text())
     given = [f"-p{line}" for line in (*lines, f"ReadWritePaths={OUT}")]
     named = [f"-E{name}={value}" for name, value in ENVIRONMENT.items()]
     options = ("--quiet", "--wait", "--pipe", "--collect", "--unit=jail-tests", "--same-dir")
