@@ -84,7 +84,14 @@ def _explain(error: int) -> HostError:
             "AppArmor forbids this program to make a user namespace (Ubuntu 23.10 and later).",
             "Load deploy/apparmor, or set kernel.apparmor_restrict_unprivileged_userns=0.",
         )
-    if error in (errno.EROFS, errno.EACCES):
+    if error == errno.EACCES:
+        # unshare(2) has no such error of its own, and within the namespace all its files are ours.
+        return HostError(
+            "A security module forbids this program to make a user namespace, or to set its limits.",
+            "AppArmor: load deploy/apparmor; in a container: --security-opt apparmor=unconfined. "
+            "SELinux: `ausearch -m avc` says which rule.",
+        )
+    if error == errno.EROFS:
         return HostError(
             f"/proc/sys/user cannot be written: {os.strerror(error)}.",
             "Containers cover /proc. Docker, Podman: --security-opt systempaths=unconfined; Kubernetes: "

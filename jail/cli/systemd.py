@@ -94,6 +94,7 @@ def _connect(address: str) -> socket.socket:
         # unix(7): an abstract name begins with a zero byte.
         connected.connect(f"\0{address[1:]}" if address.startswith("@") else address)
     except OSError as error:
+        connected.close()
         raise HostError(
             f"NOTIFY_SOCKET={address} cannot be connected to: {error.strerror}.",
             "Start it by its service manager, or without that variable.",
