@@ -1,4 +1,9 @@
-"""Doctor's checks on hosts that are not here: what each says is missing, why, and what to do about it."""
+"""Doctor's checks on hosts that are not here: what each says is missing, why, and what to do about it.
+
+Every host here is a description that was made up, for what cannot be produced where tests run, such as an
+old kernel or AppArmor's restriction, and for each choice of words. What can be produced is: in tests/host, in
+containers made by hand too, and in tests/vm.
+"""
 
 import errno
 import signal
