@@ -9,16 +9,24 @@ Three ways lead to a process that may make cgroups and has no privilege:
     python -m jail.delegation NAME COMMAND…     do what is needed of these, then run the command as NAME
 """
 
+import ctypes
 import errno
 import os
 import pwd
 import shutil
+import struct
 import sys
 from pathlib import Path
 
 from jail.cgroup import files, v1, v2
 from jail.cgroup.find import V1_NAME, WRITABLE_IN_CONTAINER, mounts, own_path_v2
 from jail.errors import HostError
+
+# <linux/prctl.h>, <linux/capability.h>
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+
+_FILTER = "In a container, let its seccomp profile allow prctl and capset."
 
 # Set in the scope, so that a scope without delegation is not entered again and again.
 _IN_SCOPE = "_JAIL_IN_SCOPE"
@@ -41,10 +49,21 @@ def _become_ready(user: str | None, again: list[str]) -> None:
                 "Start it as an ordinary user, or as root with `jail serve --user NAME`.",
             )
         become(user)
-    elif user is not None and user != pwd.getpwuid(os.getuid()).pw_name:
+        return
+    _give_up_capabilities()
+    if user is not None and user != pwd.getpwuid(os.getuid()).pw_name:
         raise HostError(f"Only root can become {user}.", "Leave --user out, or start it as root.")
-    elif _wants_scope():
+    if _wants_scope():
         _enter_scope(again)
+
+
+def _give_up_capabilities() -> None:
+    """Podman gives what --cap-add names to an ordinary user, too, and to all that it executes."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    # struct __user_cap_header_struct and twice struct __user_cap_data_struct; no capability is in any set.
+    header, none = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), bytes(24)
+    if libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) or libc.capset(header, none):
+        raise HostError(f"Capabilities cannot be given up: {os.strerror(ctypes.get_errno())}.", _FILTER)
 
 
 def become(user: str) -> None:

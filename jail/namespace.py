@@ -66,10 +66,15 @@ def _write_map(command: str, process: int, own: int, delegated: tuple[int, int])
     first, count = delegated
     lines = [f"0 {own} 1", f"1 {first} {count}"]
     arguments = [number for line in lines for number in line.split()]
-    done = subprocess.run([tool, str(process), *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
+    try:
+        done = subprocess.run([tool, str(process), *arguments], capture_output=True, text=True, check=False)
+        refusal = done.stderr.strip() if done.returncode else None
+    except OSError as error:
+        # A program with a capability that nobody here can have.
+        refusal = f"{command}: {error.strerror}"
+    if refusal is not None:
         raise HostError(
-            f"{command} refused: {done.stderr.strip()}",
+            f"{command} refused: {refusal}",
             "Check that it is set-uid root (or has cap_setuid). In a container: no no-new-privileges, the "
             "capabilities SETUID and SETGID, and a range that the container has (Kubernetes: "
             "allowPrivilegeEscalation: true).",

@@ -6,13 +6,9 @@ packages that the Containerfile installs there already, and from wheels. Everyth
 
 import json
 import os
-import re
 import subprocess
-import time
-from hashlib import sha256
 from pathlib import Path
 
-import httpx
 import pytest
 import yaml
 
