@@ -12,7 +12,7 @@ process     other programs, which never outlive us
 wheels      what jail and its tests need of Python packages
 image       the images, each built once and kept by a digest of all that it is made of
 job         what crosses: a tar archive with the job, and one with the answer
-machine     qemu's command line
+machine     qemu's command line, and how it ends
 plan        which tests run where, and as whom
 report      how many ran, passed and were skipped, as a table
 options     what scripts/test-vm may be told

@@ -5,16 +5,13 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import msgspec
-
-from vm import image, job, machine, options, plan, recipe, report
+from vm import image, job, machine, options, recipe, report
 from vm.errors import VmError
 from vm.job import Job
-from vm.plan import Place
+from vm.plan import Task
 from vm.report import Row
 
 _PROJECT = Path.cwd()
@@ -22,21 +19,12 @@ _PYTEST = ("python", "-P", "-m", "pytest", f"--junitxml=/job/{job.RESULTS}")
 _CONSOLE_LINES = 30
 
 
-class Task(msgspec.Struct, frozen=True):
-    """What one machine is for: the job, on an image with a kernel; `name`, for people."""
-
-    name: str
-    kernel: str
-    image: str
-    job: Job
-
-
 def main() -> int:
     """Run what is asked for; the exit status of the first machine that did not end well, or 0."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     asked, arguments = options.parse(sys.argv[1:])
     try:
-        rows = [_run(task, asked) for task in _tasks(asked, tuple(arguments))]
+        rows = [_run(task, asked) for task in options.tasks(asked, tuple(arguments))]
     except VmError as error:
         sys.stderr.write(f"jail: {error}\n")
         return 1
@@ -49,30 +37,13 @@ def main() -> int:
     return next((row.status for row in rows if row.status), 0)
 
 
-def _tasks(asked: Namespace, arguments: tuple[str, ...]) -> Iterator[Task]:
-    kernels = plan.MATRIX if asked.matrix else (asked.kernel,)
-    for kernel in kernels:
-        if asked.command:
-            yield _task(asked, "command", kernel, Place("plain", "root"), ("sh", "-c", asked.command))
-        elif arguments and not asked.selection and not asked.matrix:
-            yield _task(asked, "chosen", kernel, plan.place_of(arguments), (*_PYTEST, *arguments))
-        else:
-            whole = asked.matrix or asked.selection == "all"
-            for name in plan.ALL if whole else (asked.selection or "short",):
-                selected = (*plan.SELECTIONS[name], *arguments)
-                yield _task(asked, name, kernel, plan.place_of(selected), (*_PYTEST, *selected))
-
-
-def _task(asked: Namespace, name: str, kernel: str, place: Place, command: Sequence[str]) -> Task:
-    return Task(name, kernel, asked.image or place.image, Job(tuple(command), asked.user or place.user))
-
-
 def _run(task: Task, asked: Namespace) -> Row:
-    built = image.provide(recipe.load(), task.image, task.kernel, _PROJECT, _say)
+    built = image.provide(recipe.load(), task.place.image, task.kernel, _PROJECT, _say)
+    command = ("sh", "-c", asked.command) if asked.command else (*_PYTEST, *task.arguments)
     with TemporaryDirectory(prefix="jail-vm-") as directory:
         place = Path(directory)
-        job.pack(task.job, _PROJECT, [Path(asked.wheel)], place / "job.tar")
-        _say(f"booting {task.image} with kernel {built.kernel}: {task.name}")
+        job.pack(Job(command, task.place.user), _PROJECT, [Path(asked.wheel)], place / "job.tar")
+        _say(f"booting {task.place.image} with kernel {built.kernel}: {task.name}")
         began = time.monotonic()
         is_over = machine.boot(
             built, place / "job.tar", place / "answer.tar", place / "console", asked.timeout

@@ -1,6 +1,6 @@
 """Which tests run where, and as whom."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -8,15 +8,23 @@ from vm.errors import VmError
 
 
 class Place(msgspec.Struct, frozen=True):
-    """On which image tests run, and as whom: see job.Job."""
+    """On which image something runs, and as whom: see job.Job."""
 
     image: str
     user: str
 
 
+class Task(msgspec.Struct, frozen=True):
+    """What one machine is for: `arguments` are for pytest, `name` is for people."""
+
+    name: str
+    kernel: str
+    place: Place
+    arguments: tuple[str, ...]
+
+
 PLACES = {
     "tests/vm/containers": Place("containers", "root"),
-    "tests/vm/delegated": Place("tests", "jail"),
     "tests/vm": Place("plain", "root"),
     "tests": Place("tests", "jail"),
 }
@@ -24,18 +32,19 @@ PLACES = {
 
 SELECTIONS: dict[str, tuple[str, ...]] = {
     "short": ("tests/host/test_barriers.py", "tests/host/test_limits.py", "tests/host/test_ends.py"),
-    "host": ("tests/host", "tests/vm/delegated"),
+    "install": ("tests/vm/test_install.py",),
+    "host": ("tests/host",),
     "attacks": ("tests/attacks",),
-    "deploy": ("tests/vm", "--ignore=tests/vm/containers", "--ignore=tests/vm/delegated"),
+    "deploy": ("tests/vm", "--ignore=tests/vm/containers"),
     "containers": ("tests/vm/containers",),
 }
-"""What is given to pytest. What depends on the host, and not what passes alike everywhere."""
+"""What is given to pytest: what depends on the host, and not what passes alike everywhere."""
 
 ALL = ("host", "attacks", "deploy", "containers")
 """The selections that have every test between them."""
 
 MATRIX = ("6.1", "newest")
-"""The kernels that all selections pass on."""
+"""The kernels that all of them pass on."""
 
 
 def place_of(arguments: Sequence[str]) -> Place:
@@ -46,3 +55,14 @@ def place_of(arguments: Sequence[str]) -> Place:
         if path == folder or path.startswith(f"{folder}/"):
             return place
     raise VmError(f"{named} is not beneath tests.")
+
+
+def tasks(kernels: Sequence[str], selections: Sequence[str], arguments: tuple[str, ...]) -> Iterator[Task]:
+    """A machine for each selection on each kernel; without selections one a kernel, for the arguments.
+
+    Arguments are added to what is selected. Raises VmError.
+    """
+    chosen = {name: (*SELECTIONS[name], *arguments) for name in selections} or {"chosen": arguments}
+    for kernel in kernels:
+        for name, words in chosen.items():
+            yield Task(name, kernel, place_of(words), words)

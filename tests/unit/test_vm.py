@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from vm import archives, image, kernel, machine, plan, process, recipe, report
+from vm import archives, image, kernel, machine, options, plan, process, recipe, report
 from vm.build import Plan
 from vm.errors import VmError
 from vm.job import Answer
@@ -135,11 +135,35 @@ def test_only_the_image_for_attacks_has_a_compiler():
         (("-x", "tests/vm/test_install.py"), Place("plain", "root")),
         (("tests/vm/", "--ignore=tests/vm/containers"), Place("plain", "root")),
         (("tests/vm/containers/test_a.py",), Place("containers", "root")),
-        (("tests/vm/delegated",), Place("tests", "jail")),
     ],
 )
 def test_tests_run_where_their_folder_says(arguments, place):
     assert plan.place_of(arguments) == place
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ([], [("6.1", "short", "tests", "jail")]),
+        (["tests/host", "-x"], [("6.1", "chosen", "tests", "jail")]),
+        (
+            ["--kernel=6.12", "--selection=host", "--selection=install", "-x"],
+            [("6.12", "host", "tests", "jail"), ("6.12", "install", "plain", "root")],
+        ),
+        (["--command=id", "--image=tests", "--user=jail"], [("6.1", "command", "tests", "jail")]),
+    ],
+)
+def test_what_is_asked_for_is_a_machine_each(words, found):
+    asked, rest = options.parse(["jail.whl", *words])
+    tasks = list(options.tasks(asked, tuple(rest)))
+    assert [(task.kernel, task.name, task.place.image, task.place.user) for task in tasks] == found
+    assert all("-x" in task.arguments for task in tasks if "-x" in words)
+
+
+def test_the_matrix_is_everything_on_every_kernel():
+    asked, rest = options.parse(["jail.whl", "--matrix"])
+    found = [(task.kernel, task.name) for task in options.tasks(asked, tuple(rest))]
+    assert found == [(kernel, name) for kernel in plan.MATRIX for name in plan.ALL]
 
 
 def test_an_image_is_not_written_to(tmp_path):
