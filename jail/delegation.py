@@ -159,7 +159,8 @@ def _is_delegated(directory: Path) -> bool:
 def _enter_scope(command: list[str]) -> None:
     os.environ[_IN_SCOPE] = "1"
     runtime = os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
-    if not Path(runtime, "systemd", "private").exists() or not shutil.which("systemd-run"):
+    # Not Path's exists(), which raises where ProtectHome= has closed the way.
+    if not os.path.exists(f"{runtime}/systemd/private") or not shutil.which("systemd-run"):
         raise HostError(
             "This user has no systemd session manager that could delegate a cgroup to it.",
             "As root: loginctl enable-linger USER; or start it in a unit with Delegate=yes.",

@@ -294,7 +294,8 @@ def has_session_manager() -> bool | None:
     """Whether systemd runs a manager for this user, which could delegate a scope; None without systemd."""
     if not Path("/run/systemd/system").exists():
         return None
-    return Path(f"/run/user/{os.getuid()}/systemd/private").exists()
+    # Not Path's, which raises where ProtectHome= has closed the way.
+    return os.path.exists(f"/run/user/{os.getuid()}/systemd/private")
 
 
 def _vulnerable() -> tuple[str, ...]:
