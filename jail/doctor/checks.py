@@ -257,13 +257,23 @@ def _why_tools_fail(host: Host) -> Gap | None:
             "no_new_privs is set on this process: set-uid programs such as newuidmap gain nothing.",
             cure("privileges", host.place),
         )
-    if host.not_bounding:
-        names = " and ".join(host.not_bounding)
-        return Gap(
-            f"The capability bounding set lacks {names}: newuidmap and newgidmap can map no range.",
-            cure("capabilities", host.place),
+    return _why_tools_can_have_no_capability(host)
+
+
+def _why_tools_can_have_no_capability(host: Host) -> Gap | None:
+    """As root they open a file of another user's first, and write it with all their power."""
+    set_uid = any(tool and tool.set_uid for tool in host.tools.values())
+    lacks = [name for name in host.not_bounding if set_uid or name in ("CAP_SETGID", "CAP_SETUID")]
+    if not lacks:
+        return None
+    means = cure("capabilities", host.place)
+    if set_uid and host.place != "unit":
+        means += (
+            " To do with these two, as root: setcap cap_setuid=ep $(command -v newuidmap); "
+            "setcap cap_setgid=ep $(command -v newgidmap)"
         )
-    return None
+    names = " and ".join(lacks)
+    return Gap(f"The capability bounding set lacks {names}: newuidmap and newgidmap can map no range.", means)
 
 
 def _why_not_mapped(host: Host) -> Gap | None:

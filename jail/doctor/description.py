@@ -45,8 +45,8 @@ _CALLS = (
 # No answers of the kernel's to who asks for nothing: see probe.py.
 _REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EAFNOSUPPORT)
 
-# capabilities(7): without them set-uid newuidmap and newgidmap map no range.
-_MAPPING = {"CAP_SETGID": 6, "CAP_SETUID": 7}
+# capabilities(7): without these no map of a range is written.
+_MAPPING = {"CAP_DAC_OVERRIDE": 1, "CAP_SETGID": 6, "CAP_SETUID": 7, "CAP_SYS_ADMIN": 21}
 
 # Mounted on directories that the kernel keeps empty for them, so that they hide nothing.
 _HARMLESS = {"/proc/fs/nfsd", "/proc/sys/fs/binfmt_misc"}
@@ -67,6 +67,7 @@ class Tool(msgspec.Struct, frozen=True):
 
     path: str
     privileged: bool
+    set_uid: bool = True
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +78,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     confine this process by, empty for nothing.
     namespace_maxima: user.max_*_namespaces by kind, in the user namespace that we are in.
     filtered: this process is under a seccomp filter, as in a container. no_new_privs: set-uid programs
-    gain nothing here. not_bounding: capabilities of newuidmap that nothing we start can have.
+    gain nothing here. not_bounding: of the capabilities that map ids, those that nothing we start can have.
     user_namespace_error: errno of making one, negative for the signal that ended the attempt.
     probes: errno by name, from `probe`. refused: the same of system calls that a filter refuses.
     proc_covered: what is mounted on parts of /proc. proc_lacks: files without which it shows processes
@@ -381,7 +382,7 @@ def _tool(name: str) -> Tool | None:
         return None
     about = os.stat(path)
     is_setuid = about.st_uid == 0 and bool(about.st_mode & stat.S_ISUID)
-    return Tool(path, is_setuid or "security.capability" in os.listxattr(path))
+    return Tool(path, is_setuid or "security.capability" in os.listxattr(path), is_setuid)
 
 
 def _describe_cgroup() -> dict[str, object]:

@@ -49,7 +49,8 @@ _CURES: dict[Need, dict[Place, str]] = {
         "docker": "docker run --cap-add SETUID --cap-add SETGID",
         "podman": "podman run --cap-add SETUID --cap-add SETGID",
         "kubernetes": "securityContext: capabilities: add: [SETUID, SETGID]",
-        "unit": "Unit: CapabilityBoundingSet=CAP_SETUID CAP_SETGID, or no such line.",
+        "unit": "Unit: CapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_DAC_OVERRIDE CAP_SYS_ADMIN, or no "
+        "such line. With file capabilities in the place of set-uid the first two do.",
         "container": "Leave CAP_SETUID and CAP_SETGID in the container's bounding set.",
         "host": "Start it from a process that has CAP_SETUID and CAP_SETGID in its bounding set.",
     },

@@ -55,6 +55,7 @@ def test_a_container_that_lacks_nothing_makes_a_sandbox(without):
         ("root_directory", "user namespaces", "EPERM", "Leave the chroot"),
         ("read_only_cgroups", "cgroup", "cgroup", "jail serve --user NAME"),
         ("privileges", "subordinate ids", "no_new_privs", "NoNewPrivs"),
+        ("capability:1", "subordinate ids", "lacks CAP_DAC_OVERRIDE", "setcap cap_setuid=ep"),
         ("capability:7", "subordinate ids", "lacks CAP_SETUID", "CAP_SETUID"),
         ("subordinate_ids", "subordinate ids", "/etc/subuid delegates no ids", "tee /etc/subuid"),
         ("subordinate_ids:700000+60000", "subordinate ids", "700000 to 759999 are not all in", "tee"),

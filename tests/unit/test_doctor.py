@@ -191,6 +191,17 @@ def test_a_bounding_set_without_what_newuidmap_needs_is_named(lacks):
     assert "--cap-add SETUID" in check.cure
 
 
+@pytest.mark.parametrize(("set_uid", "status"), [(True, "missing"), (False, "ok")])
+def test_what_maps_ids_needs_more_when_it_is_set_uid(set_uid, status):
+    tools = {name: Tool(f"/usr/bin/{name}", True, set_uid) for name in ("newuidmap", "newgidmap")}
+    gap = Gap("newuidmap refused: open of uid_map failed", "Check that …") if set_uid else None
+    check = look(host(not_bounding=("CAP_DAC_OVERRIDE", "CAP_SYS_ADMIN"), tools=tools, ids=gap))[
+        "subordinate ids"
+    ]
+    assert check.status == status
+    assert ("setcap" in (check.cure or "")) == set_uid
+
+
 def test_calls_that_a_filter_refuses_are_named_and_blamed_for_the_sandbox():
     found = host(
         filtered=True,

@@ -105,7 +105,7 @@ def test_the_shipped_unit_lacks_nothing():
         (
             "CapabilityBoundingSet=",
             "subordinate ids",
-            "lacks CAP_SETGID and CAP_SETUID",
+            "CAP_SETGID and CAP_SETUID",
             "CapabilityBoundingSet=",
         ),
         ("PrivateUsers=yes", "subordinate ids", "are not all in this user namespace", "/etc/subuid"),
