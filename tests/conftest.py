@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import (
@@ -355,7 +356,9 @@ class Service:
     @property
     def is_settled(self) -> bool:
         """Whether nothing dies or is being made, and as many sandboxes are ready as are to be kept."""
-        told = httpx.get(f"{self.url}/metrics", timeout=DEADLINE_SECONDS).text
+        # Asked again and again: httpx.get() would read all certificates of the host each time, 25 ms.
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=DEADLINE_SECONDS) as answer:
+            told = answer.read().decode()
         return all(f"\njail_{line}.0\n" in told for line in (f"ready {READY}", "making 0", "dying 0"))
 
     def settle(self) -> None:
