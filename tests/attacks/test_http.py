@@ -23,7 +23,7 @@ import pytest
 from jail.limits import MINIMA
 
 JSON = {"Content-Type": "application/json"}
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 60
 HEALTH_SECONDS = 2  # generous: the machine is busy with the attack itself
 SLOTS, QUEUE = 2, 8
 MIB = 1 << 20
@@ -337,7 +337,9 @@ async def answer_of(service, sent):
     return int(head[0].split()[1]), dict(line.split(": ", 1) for line in head[1:] if line)
 
 
-def test_a_thousand_jobs_at_once_are_answered_or_told_when_to_come_again(small, jail, processes, ready):
+def test_a_thousand_jobs_at_once_are_answered_or_told_when_to_come_again(
+    small, jail, processes, ready, slowness
+):
     """Attack 141. No more sandboxes than slots live or die at once, and /healthz is answered meanwhile."""
     sent = request({"argv": ["sleep", "0.05"]})
     most = 0
@@ -359,11 +361,11 @@ def test_a_thousand_jobs_at_once_are_answered_or_told_when_to_come_again(small, 
     assert SLOTS + QUEUE <= len(ran) < 1000
     assert all(int(headers["retry-after"]) >= 1 for headers in refused)
     assert 1 <= most <= 2 * SLOTS + ready
-    assert max(seconds) < HEALTH_SECONDS
+    assert max(seconds) < HEALTH_SECONDS * slowness
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /v1/run HTTP/1.1\r\nHost:", request(b'{"argv', 1000)])
-def test_a_thousand_connections_that_say_no_more_keep_nobody_out(small, sent):
+def test_a_thousand_connections_that_say_no_more_keep_nobody_out(small, slowness, sent):
     """Attack 141. They hold no slot, and all go when their clients go."""
     before = descriptors(small)
     with httpx.Client(base_url=small.url, timeout=DEADLINE_SECONDS) as client, ExitStack() as opened:
@@ -372,7 +374,7 @@ def test_a_thousand_connections_that_say_no_more_keep_nobody_out(small, sent):
         began = time.monotonic()
         assert_idle(client)
         assert client.get("/healthz").status_code == 200
-        assert time.monotonic() - began < HEALTH_SECONDS
+        assert time.monotonic() - began < HEALTH_SECONDS * slowness
     wait_until(lambda: descriptors(small) <= before)
 
 

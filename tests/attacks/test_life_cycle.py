@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 SLEEPER = {"argv": ["sleep", "1000"]}
 # Far more than is taken by what nothing holds up, on a machine with others on it.
-SOON_MS, SECONDS, DEADLINE_SECONDS = 3000, 5, 20
+SOON_MS, SECONDS, DEADLINE_SECONDS = 3000, 5, 60
 LIMITS_OF = {"cpu_limit": "cpu_ms", "wall_limit": "wall_ms", "memory_limit": "memory_bytes"}
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 MIB = 1 << 20
-DEADLINE_SECONDS = 20
+DEADLINE_SECONDS = 60
 SCRATCH = ("/box", "/tmp", "/dev/shm")
 LIBC = ctypes.CDLL(None, use_errno=True)
 
