@@ -79,7 +79,8 @@ def become(user: str) -> None:
     except OSError as error:
         raise HostError(
             f"A cgroup subtree cannot be delegated: {error.strerror}: {error.filename}.",
-            f"In a container, let it write a cgroup of its own: {WRITABLE_IN_CONTAINER}",
+            "In a container, let its root, with --cap-add CHOWN, write a cgroup of its own: "
+            f"{WRITABLE_IN_CONTAINER}",
         ) from None
     try:
         os.setgroups([])
@@ -128,10 +129,13 @@ def _delegate_v2(root: Path, name: str, uid: int, gid: int) -> None:
         # In a container the root that we see is an inner node: nothing may live in it.
         v2.move_aside(root, root / "init")
         files.write(root / "cgroup.subtree_control", wanted)
-    _give(root / name, given, uid, gid)
-    _give(root / name / v2.SERVICE, given, uid, gid)
-    # While we may: from outside, only root can move a process in.
-    files.write(root / name / v2.SERVICE / "cgroup.procs", os.getpid())
+    service = root / name / v2.SERVICE
+    service.mkdir(parents=True, exist_ok=True)
+    # From outside, only root can move a process in; and only while this is root's: in a container it may
+    # have no power over what belongs to others.
+    files.write(service / "cgroup.procs", os.getpid())
+    for directory in (service, service.parent):
+        _give(directory, given, uid, gid)
 
 
 def _wants_scope() -> bool:

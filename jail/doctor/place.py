@@ -86,7 +86,8 @@ _CURES: dict[Need, dict[Place, str]] = {
 }
 
 
-# What it mounts into every container of its own.
+# What they mount into every container of their own.
+_PODMANS = re.compile(r"/overlay-containers/[0-9a-f]{64}/userdata/")
 _DOCKERS = re.compile(r"/containers/[0-9a-f]{64}/(hosts|hostname|resolv\.conf) ")
 
 
@@ -94,7 +95,8 @@ def find_place(mountinfo: str, cgroups: str, root: Path = Path("/")) -> Place:
     """Where this process runs, by /proc/self/mountinfo, /proc/self/cgroup and what engines put in `root`."""
     if "/kubelet/pods/" in mountinfo or _begins(root / "etc/hosts", "# Kubernetes-managed hosts file"):
         return "kubernetes"
-    if (root / "run/.containerenv").exists():
+    # A container whose file system is read-only lacks the file.
+    if (root / "run/.containerenv").exists() or _PODMANS.search(mountinfo):
         return "podman"
     # Not by /.dockerenv, which a machine has, too, whose file system was an image of Docker's.
     if _DOCKERS.search(mountinfo):

@@ -11,6 +11,9 @@ DOCKER = (
     + "0123456789abcdef" * 4
     + "/hosts /etc/hosts rw - ext4 x rw\n"
 )
+PODMANS = DOCKER.replace("/var/lib/docker/containers/", "/containers/overlay-containers/").replace(
+    "/hosts /", "/userdata/hosts /"
+)
 POD = "3030 3001 254:1 /var/lib/kubelet/pods/4711/etc-hosts /etc/hosts rw - ext4 x rw\n"
 HOST = "22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"
 SHELL = "0::/user.slice/user-1000.slice/session-1.scope\n"
@@ -26,6 +29,7 @@ SHELL = "0::/user.slice/user-1000.slice/session-1.scope\n"
         (HOST, "4:memory:/\n1:name=systemd:/system.slice/jail.service\n", {}, "unit"),
         (HOST, "0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-1.scope\n", {}, "host"),
         (HOST, "0::/\n", {"run/.containerenv": ""}, "podman"),
+        (HOST + PODMANS, "0::/\n", {}, "podman"),
         (HOST + DOCKER, "0::/\n", {".dockerenv": ""}, "docker"),
         # A machine whose file system was an image once.
         (HOST, SHELL, {".dockerenv": ""}, "host"),

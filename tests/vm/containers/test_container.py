@@ -53,7 +53,6 @@ def options(without=""):
         "--cap-drop=ALL",
         f"--cap-add={','.join(added)}",
         "--read-only",
-        *(f"--tmpfs={place}" for place in COMPOSE["tmpfs"]),
     ]
 
 
