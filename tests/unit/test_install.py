@@ -1,4 +1,4 @@
-"""deploy/systemd/install, with stand-ins for all that changes the host, as root of a mount namespace alone."""
+"""deploy/systemd/install, with stand-ins for what changes the host, as root of a mount namespace alone."""
 
 import subprocess
 from pathlib import Path
