@@ -83,8 +83,14 @@ def _write_map(command: str, process: int, own: int, delegated: tuple[int, int])
 
 def _explain(error: int) -> HostError:
     """`error`: the holder's exit status, an errno; or the signal that a foreign filter killed it with."""
-    restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
-    if restricted.exists() and restricted.read_text().strip() == "1":
+    # A mount says so, on Ubuntu too.
+    if error == errno.EROFS:
+        return HostError(
+            f"/proc/sys/user cannot be written: {os.strerror(error)}.",
+            "Containers cover /proc. Docker, Podman: --security-opt systempaths=unconfined; Kubernetes: "
+            "procMount: Unmasked.",
+        )
+    if error in (errno.EPERM, errno.EACCES) and _apparmor_restricts():
         return HostError(
             "AppArmor forbids this program to make a user namespace (Ubuntu 23.10 and later).",
             "Load deploy/apparmor, or set kernel.apparmor_restrict_unprivileged_userns=0.",
@@ -96,18 +102,17 @@ def _explain(error: int) -> HostError:
             "AppArmor: load deploy/apparmor; in a container: --security-opt apparmor=unconfined. "
             "SELinux: `ausearch -m avc` says which rule.",
         )
-    if error == errno.EROFS:
-        return HostError(
-            f"/proc/sys/user cannot be written: {os.strerror(error)}.",
-            "Containers cover /proc. Docker, Podman: --security-opt systempaths=unconfined; Kubernetes: "
-            "procMount: Unmasked.",
-        )
     return HostError(
         f"A user namespace cannot be made: {os.strerror(error)}.",
         "Set user.max_user_namespaces (and on old Debian kernel.unprivileged_userns_clone=1); in a "
         "container, give it a seccomp profile that allows unshare and clone3 with namespaces: "
         "--security-opt seccomp=deploy/container/seccomp.json",
     )
+
+
+def _apparmor_restricts() -> bool:
+    restricted = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
+    return restricted.exists() and restricted.read_text().strip() == "1"
 
 
 def half_of(kind: str) -> int:

@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -203,6 +204,9 @@ class _Server(uvicorn.Server):
 
     async def serve_with_keeper(self, listener: socket.socket) -> None:
         """Serve until told to stop. Raises HostError if it was the keeper's loss that told."""
+        # As the first process of a container we are parent to what a lost supervisor leaves.
+        # Not by the loop, which keeps this signal to itself. Nothing is started any more whose end matters.
+        signal.signal(signal.SIGCHLD, _bury_orphans)
         lost = self._engine.sandboxes.keeper.lost
         tasks = [asyncio.create_task(self._stop_without_keeper(lost)), asyncio.create_task(self._live())]
         await self.serve(sockets=[listener])
@@ -227,6 +231,13 @@ class _Server(uvicorn.Server):
             structlog.get_logger().error("keeper lost")
             self._keeper_lost = True
             self.handle_exit(signal.SIGTERM, None)
+
+
+def _bury_orphans(*_signal: object) -> None:
+    # The keeper among them: whoever waits for it later is told that it has ended, and no more is to be known.
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 async def _serve(

@@ -100,11 +100,14 @@ def _kernel(host: Host) -> Check:
 
 
 def _user_namespaces(host: Host) -> Check:
+    required = "an ordinary user can make them"
+    if host.process_error:
+        return _untried("user namespaces", required)
     found = "can be made"
     gap = None
     if host.user_namespace_error:
         found, gap = _words(host.user_namespace_error), _why_no_user_namespace(host)
-    return _check("user namespaces", "an ordinary user can make them", found, gap)
+    return _check("user namespaces", required, found, gap)
 
 
 def _why_no_user_namespace(host: Host) -> Gap:
@@ -165,7 +168,8 @@ def _refused_inside(host: Host) -> Gap | None:
 
 def _calls(host: Host) -> Check:
     required = "those that sandboxes are made by are not filtered"
-    if not host.probes:
+    # Where the namespace cannot even be entered, nothing was asked of the kernel in it.
+    if not host.probes or (host.probes.get("enter") and not host.refused):
         return _untried("system calls", required)
     found = ", ".join(f"{name} {_words(error)}" for name, error in host.refused.items())
     gap = Gap(*refused_calls(host)) if host.refused else None
@@ -229,7 +233,7 @@ def _time_namespace(host: Host) -> Check:
 
 def _ids(host: Host) -> Check:
     required = f"{IDS_PER_SLOT} of each a sandbox, mapped by newuidmap and newgidmap"
-    if host.user_namespace_error and not _why_tools_fail(host):
+    if host.process_error or (host.user_namespace_error and not _why_tools_fail(host)):
         return _untried("subordinate ids", required)
     counts = [found[1] if found else 0 for found in (host.subuids, host.subgids)]
     found = "no range" if not min(counts) else f"{min(counts)}, for {min(counts) // IDS_PER_SLOT} sandboxes"

@@ -292,6 +292,28 @@ def test_a_service_that_has_shed_replaces_its_supervisor(serve, jail, executing)
     assert service.supervisor != killed
 
 
+# Whatever loses its parent comes to be its child, as it does in a container whose first process it is.
+FIRST_PROCESS = """
+import ctypes
+from jail.cli import main
+assert not ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+main(["serve"], prog_name="jail")
+"""
+
+
+def test_what_a_lost_supervisor_leaves_does_not_stay_where_the_service_is_the_first_process(
+    service_class, processes, eventually
+):
+    with closing(service_class({}, ("-c", FIRST_PROCESS))) as service:
+        keeper, killed = service.keeper, service.supervisor
+        inits = processes.children(killed)
+        assert inits
+        os.kill(killed, signal.SIGKILL)
+        eventually(lambda: not any(map(processes.name, inits)))
+        eventually(lambda: processes.children(service.pid) == [keeper])
+        eventually(lambda: httpx.get(f"{service.url}/readyz").status_code == 200)
+
+
 def test_a_service_whose_keeper_is_killed_answers_what_runs_and_stops(
     serve, state, jail, executing, processes, cgroups_named
 ):

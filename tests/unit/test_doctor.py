@@ -264,6 +264,18 @@ def test_a_process_that_cannot_be_started_is_missing():
     assert "RLIMIT_NPROC 4" in look(found)["processes"].cause
 
 
+@pytest.mark.parametrize("name", ["user namespaces", "system calls", "subordinate ids"])
+def test_what_needs_a_process_is_not_called_fine_when_none_can_be_started(name):
+    found = host(process_error=errno.EAGAIN, process_bounds={"RLIMIT_NPROC": 4}, probes={})
+    check = look(found)[name]
+    assert (check.status, check.found) == ("note", "not tried, for want of the above")
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, -signal.SIGSYS])
+def test_calls_are_not_called_fine_when_the_namespace_they_are_tried_in_cannot_be_entered(error):
+    assert look(host(probes={"enter": error}))["system calls"].status == "note"
+
+
 def test_more_memory_for_jobs_than_the_service_may_have_is_a_note():
     check = look(host(memory_bytes=8 << 30, allowed_bytes=2 << 30))["memory"]
     assert (check.status, check.found) == ("note", "8.0 GiB of 2.0 GiB")

@@ -1,7 +1,10 @@
 """The delegated range, as subuid(5) and subgid(5) tell it."""
 
+import errno
+
 import pytest
 
+from jail import namespace
 from jail.namespace import IDS_PER_SLOT, OuterNamespace, delegated_range
 
 
@@ -44,3 +47,20 @@ def test_the_last_slot_of_a_range_is_within_it():
     length = 65536
     # Inside, the ids of the range are 1 to its length.
     assert max(namespace.ids(length // IDS_PER_SLOT - 1)) <= length
+
+
+@pytest.mark.parametrize(
+    ("error", "restricts", "cause"),
+    [
+        (errno.EPERM, True, "AppArmor"),
+        (errno.EACCES, True, "AppArmor"),
+        (errno.EROFS, True, "/proc/sys/user"),
+        (errno.ENOSPC, True, "No space left"),
+        (errno.EACCES, False, "/proc/sys/user"),
+        (errno.EPERM, False, "not permitted"),
+    ],
+)
+def test_apparmor_is_blamed_for_no_more_than_it_does(monkeypatch, error, restricts, cause):
+    """Ubuntu has the restriction: containers there lack the same as elsewhere."""
+    monkeypatch.setattr(namespace, "_apparmor_restricts", lambda: restricts)
+    assert cause in namespace._explain(error).cause
