@@ -20,10 +20,9 @@ LEAD_SECONDS = 0.125
 """As many are kept ready as are taken in this time: longer than a loaded host takes to make one."""
 
 AT_ONCE = 4
-"""How many are made at once, or as many as there are processors, if more.
+"""How many are made at once while nobody waits: more are in each other's way.
 
-To be done soon: the jobs that come meanwhile are slower. Once one has to wait for the next to be made, it is
-as many as there are processors: then more are in each other's way, and fewer are made in all.
+While jobs wait it is as many as wait, and none for others: what is made for later would hold them up.
 """
 
 PAUSE_SECONDS = 0.02
@@ -84,15 +83,14 @@ class Pool:
         self,
         make: Callable[[], Awaitable[Ready]],
         size: Size,
-        processors: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Keep as many as `size` says of what `make` makes, from the first one on that is taken."""
         self._make = make
         self._size = size
-        self._processors = processors
         self._ready: deque[Ready] = deque()
-        self._turns: deque[asyncio.Future[Ready]] = deque()
+        self._turns: deque[tuple[int, asyncio.Future[Ready]]] = deque()
+        self._comers = 0
         self.tasks: set[asyncio.Task[Exception | None]] = set()
         self._demand = Demand(math.ceil(size.maximum / LEAD_SECONDS), clock)
         self._memory_bytes = 1
@@ -115,7 +113,8 @@ class Pool:
             loop.call_soon(self._adjust)
             return found
         turn = loop.create_future()
-        self._turns.append(turn)
+        self._comers += 1
+        self._turns.append((self._comers, turn))
         self._adjust()
         try:
             return await turn
@@ -157,9 +156,6 @@ class Pool:
         wanted = max(self._size.minimum, math.ceil(self._demand.per_second() * LEAD_SECONDS))
         return min(wanted, self._size.maximum, self._size.memory_bytes // self._memory_bytes)
 
-    def _at_once(self) -> int:
-        return max(2, self._processors) if self._turns else max(AT_ONCE, self._processors)
-
     def _adjust(self) -> None:
         """Close what is too much; make what is missing when half is, or in a pause; and look again later."""
         target = self._target()
@@ -167,8 +163,8 @@ class Pool:
         is_low = len(self._ready) <= target // 2 or self._demand.pauses()
         self._fills = missing > 0 and (self._fills or is_low)
         if self._fills:
-            for _ in range(min(missing, self._at_once() - len(self.tasks))):
-                self.tasks.add(asyncio.create_task(self._make_one()))
+            for _ in range(min(missing, (len(self._turns) or AT_ONCE) - len(self.tasks))):
+                self.tasks.add(asyncio.create_task(self._make_one(self._comers)))
         elif missing > 0:
             self._look_later(PAUSE_SECONDS)
         while len(self._ready) > target:
@@ -190,22 +186,27 @@ class Pool:
         self._later = None
         self._adjust()
 
-    async def _make_one(self) -> Exception | None:
-        """Make one for whoever has waited longest. Returns the error that nobody was told of, if any."""
+    async def _make_one(self, comers: int) -> Exception | None:
+        """Make one for whoever has waited longest. Returns the error that nobody was told of, if any.
+
+        An error is told to one of the first `comers` alone. Whoever came later has another one made: what
+        was wrong may have passed since.
+        """
         try:
             self._hand_out(await self._make())
+            return None
         except Exception as error:
             # Of a defect too: whoever is not told waits for ever.
-            turn = self._next_turn()
+            turn = self._next_turn(comers)
             if turn is not None:
                 turn.set_exception(error)
-            elif isinstance(error, SandboxError | OSError):
-                # Another will be tried, but not at once, again and again.
-                self._fills = False
-                self._look_later(_RATE_SECONDS)
-                return error
-            else:
+                return None
+            # Another will be tried: for somebody at once, else later, and not again and again.
+            self._fills = bool(self._turns)
+            self._look_later(_RATE_SECONDS)
+            if not isinstance(error, SandboxError | OSError):
                 raise
+            return error
         finally:
             # Here, and not when the task is found to be done: what it made would be counted twice meanwhile.
             self.tasks.discard(asyncio.current_task())
@@ -214,7 +215,7 @@ class Pool:
 
     def _hand_out(self, made: Ready) -> None:
         self._memory_bytes = max(1, made.memory_bytes)
-        turn = self._next_turn()
+        turn = self._next_turn(self._comers)
         if turn is not None:
             turn.set_result(made)
         elif len(self._ready) >= self._target():
@@ -222,9 +223,10 @@ class Pool:
         else:
             self._ready.append(made)
 
-    def _next_turn(self) -> asyncio.Future[Ready] | None:
-        while self._turns:
-            turn = self._turns.popleft()
+    def _next_turn(self, comers: int) -> asyncio.Future[Ready] | None:
+        """The one of the first `comers` who has waited longest, if any of them still does."""
+        while self._turns and self._turns[0][0] <= comers:
+            _, turn = self._turns.popleft()
             if not turn.done():
                 return turn
         return None

@@ -146,8 +146,7 @@ class Sandboxes:
             undo.callback(self.keeper.close)
             self.supervisor = Supervisor(self.keeper)
             self._undo = undo.pop_all()
-        cpus = host.cpus()
-        self.pools = {name: Pool(partial(self._make, name), self._size, cpus) for name in self.images}
+        self.pools = {name: Pool(partial(self._make, name), self._size) for name in self.images}
         return self
 
     async def __aexit__(self, *_exception: object) -> None:

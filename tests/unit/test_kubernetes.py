@@ -28,9 +28,7 @@ DOCS = (CHECKOUT / "docs" / "kubernetes.md").read_text()
 
 
 def validate(manifest, version):
-    validator = pytest.importorskip(
-        "kubernetes_validate", reason="pip install 'jail[check]' has the schemas"
-    )
+    validator = pytest.importorskip("kubernetes_validate", reason="pip install 'jail[check]' has the schemas")
     validator.validate(manifest, version, strict=True)
 
 

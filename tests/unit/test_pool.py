@@ -10,7 +10,6 @@ from jail.errors import SandboxError
 from jail.pool import AT_ONCE, LEAD_SECONDS, PAUSE_SECONDS, Pool, Size
 
 ENOUGH_BYTES = 1 << 30
-PROCESSORS = 2
 
 
 class Loop(asyncio.SelectorEventLoop):
@@ -64,7 +63,7 @@ class Scene:
         self.loop = loop
         self.workshop = Workshop(each_bytes)
         self.takers = []
-        self.pool = Pool(self.workshop.make, Size(minimum, maximum, memory_bytes), PROCESSORS, loop.time)
+        self.pool = Pool(self.workshop.make, Size(minimum, maximum, memory_bytes), loop.time)
 
     @property
     def given(self):
@@ -197,14 +196,30 @@ async def test_not_many_are_made_at_once(scene):
 
 
 @scenario(minimum=20, maximum=20)
-async def test_once_jobs_wait_as_many_are_made_as_there_are_processors(scene):
+async def test_while_jobs_wait_none_is_made_but_for_them(scene):
     scene.workshop.held = True
-    await scene.take(5)
-    assert len(scene.workshop.orders) == PROCESSORS
+    await scene.take(3)
+    assert len(scene.workshop.orders) == 3
     scene.workshop.finish()
     await let_others_run()
-    assert len(scene.workshop.orders) == PROCESSORS
     assert len(scene.given) == 1
+    assert len(scene.workshop.orders) == 2
+
+
+@scenario(minimum=2)
+async def test_who_comes_while_one_is_made_that_fails_has_another_made(scene):
+    await scene.pool.fill()
+    scene.workshop.held = True
+    await scene.take(2)
+    first = len(scene.workshop.orders)
+    (later,) = await scene.take()
+    for _ in range(first):
+        scene.workshop.fail(SandboxError("clone"))
+    await let_others_run()
+    assert not later.done()
+    scene.workshop.finish()
+    await let_others_run()
+    assert got(later)
 
 
 @scenario(minimum=3)
@@ -319,7 +334,7 @@ async def test_after_a_failure_that_nobody_waited_for_the_next_to_come_has_one_m
     await fail_unseen(scene, OSError("no memory"))
     assert (scene.pool.ready, len(scene.workshop.orders)) == (0, 0)
     await scene.take()
-    assert len(scene.workshop.orders) == 2
+    assert len(scene.workshop.orders) == 1
     scene.workshop.finish()
     await let_others_run()
     assert len(scene.given) == 2
@@ -465,9 +480,9 @@ async def whatever_happens(loop, sizes, steps):
         await act(scene, action, which)
         assert scene.pool.ready <= minimum + more
     await let_others_run()
-    # Whoever waits, as many as can be are on their way.
+    # For everybody who waits one is on its way.
     waiting = [taker for taker in scene.takers if not taker.done()]
-    assert min(len(waiting), PROCESSORS) <= len(scene.workshop.orders)
+    assert len(waiting) <= len(scene.workshop.orders)
     await scene.close()
     await let_others_run()
     assert all(taker.done() for taker in scene.takers)
