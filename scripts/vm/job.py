@@ -25,12 +25,11 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """`status` of the command, and seconds: from power on to the job, of pip, of the command."""
+    """`status` of the command, and seconds: from power on to the job, and of pip."""
 
     status: int
     boot_s: float
     install_s: float
-    run_s: float
 
 
 def pack(job: Job, checkout: Path, wheels: Sequence[Path], target: Path) -> None:
@@ -49,7 +48,7 @@ def pack(job: Job, checkout: Path, wheels: Sequence[Path], target: Path) -> None
 
 def no_answer(is_over: bool) -> tuple[Answer, bytes]:
     """In place of one, of a machine that ended by itself or, as timeout(1) says it, took too long."""
-    return Answer(_NO_ANSWER if is_over else _TIMEOUT, 0, 0, 0), b""
+    return Answer(_NO_ANSWER if is_over else _TIMEOUT, 0, 0), b""
 
 
 def _handed_in(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -62,5 +61,5 @@ def unpack(source: Path) -> tuple[Answer, bytes] | None:
         with tarfile.open(source) as archive:
             files = {entry.name: archive.extractfile(entry).read() for entry in archive if entry.isfile()}
         return msgspec.json.decode(files["answer.json"], type=Answer), files.get(RESULTS, b"")
-    except (tarfile.TarError, KeyError, msgspec.MsgspecError):
+    except (OSError, tarfile.TarError, KeyError, msgspec.MsgspecError):
         return None

@@ -6,14 +6,15 @@ import select
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import msgspec
 import pytest
-from vm import archives, image, kernel, machine, options, plan, process, recipe, report
+from vm import archives, image, job, kernel, machine, options, plan, process, recipe, report
 from vm.build import Plan
 from vm.errors import VmError
-from vm.job import Answer
+from vm.job import Answer, Job
 from vm.plan import Place
 
 SCRIPTS = Path(recipe.__file__).parents[1]
@@ -174,7 +175,7 @@ def test_an_image_is_not_written_to(tmp_path):
 
 
 def test_a_report_counts_and_says_why():
-    row = report.row("6.1", "host", Answer(1, 13.04, 8.0, 40.0), RESULTS, 82.26)
+    row = report.row("6.1", "host", Answer(1, 13.04, 8.0), RESULTS, 82.26)
     assert (row.tests, row.passed, row.failed, row.skipped) == (5, 1, 2, {"no gcc": 2})
     head, line, reason = report.table([row]).splitlines()
     assert line.split() == ["6.1", "host", "5", "1", "2", "2", "82", "13", "8"]
@@ -217,3 +218,31 @@ def test_what_was_started_ends_with_whoever_started_it():
         finally:
             os.close(child)
     assert process.run(["true"]).returncode == 0
+
+
+def test_a_job_arrives_with_the_wheel_the_agent_and_the_checkout_as_it_is(tmp_path):
+    checkout = tmp_path / "checkout"
+    for name in ("tests/a.py", ".git/config", "build/x", "tests/__pycache__/a.pyc"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
+    (tmp_path / "jail.whl").touch()
+    job.pack(Job(("true",), "root"), checkout, [tmp_path / "jail.whl"], tmp_path / "job.tar")
+    with tarfile.open(tmp_path / "job.tar") as archive:
+        names = {entry.name for entry in archive if entry.isfile()}
+        assert msgspec.json.decode(archive.extractfile("job.json").read(), type=Job) == Job(("true",), "root")
+    assert names == {"job.json", "agent.py", "wheels/jail.whl", "checkout/tests/a.py"}
+    # Disks have whole sectors.
+    assert (tmp_path / "job.tar").stat().st_size % 512 == 0
+
+
+def test_an_answer_is_whole_or_none(tmp_path):
+    assert job.unpack(tmp_path / "answer.tar") is None
+    (tmp_path / "answer.json").write_text('{"status": 1, "boot_s": 13.5, "install_s": 8}')
+    (tmp_path / "out").mkdir()
+    (tmp_path / job.RESULTS).write_bytes(RESULTS)
+    with tarfile.open(tmp_path / "answer.tar", "w") as archive:
+        archive.add(tmp_path / "answer.json", "answer.json")
+        archive.add(tmp_path / "out", "out")
+    assert job.unpack(tmp_path / "answer.tar") == (Answer(1, 13.5, 8), RESULTS)
+    os.truncate(tmp_path / "answer.tar", 700)
+    assert job.unpack(tmp_path / "answer.tar") is None
