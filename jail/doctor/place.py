@@ -86,20 +86,22 @@ _CURES: dict[Need, dict[Place, str]] = {
 }
 
 
-# What they mount into every container of their own.
+# What engines mount into every container, and where each keeps it. Elsewhere a host has their places, too.
+_GIVEN = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 _PODMANS = re.compile(r"/overlay-containers/[0-9a-f]{64}/userdata/")
-_DOCKERS = re.compile(r"/containers/[0-9a-f]{64}/(hosts|hostname|resolv\.conf) ")
+_DOCKERS = re.compile(r"/containers/[0-9a-f]{64}/(hosts|hostname|resolv\.conf)$", re.MULTILINE)
 
 
 def find_place(mountinfo: str, cgroups: str, root: Path = Path("/")) -> Place:
     """Where this process runs, by /proc/self/mountinfo, /proc/self/cgroup and what engines put in `root`."""
-    if "/kubelet/pods/" in mountinfo or _begins(root / "etc/hosts", "# Kubernetes-managed hosts file"):
+    given = _given(mountinfo)
+    if "/kubelet/pods/" in given or _begins(root / "etc/hosts", "# Kubernetes-managed hosts file"):
         return "kubernetes"
     # A container whose file system is read-only lacks the file.
-    if (root / "run/.containerenv").exists() or _PODMANS.search(mountinfo):
+    if (root / "run/.containerenv").exists() or _PODMANS.search(given):
         return "podman"
     # Not by /.dockerenv, which a machine has, too, whose file system was an image of Docker's.
-    if _DOCKERS.search(mountinfo):
+    if _DOCKERS.search(given):
         return "docker"
     # os-release and what it is in: https://systemd.io/CONTAINER_INTERFACE
     if (root / "run/systemd/container").exists() or (root / "run/host/container-manager").exists():
@@ -116,6 +118,12 @@ def set_sysctl(name: str, value: int, place: Place) -> str:
     """How to set a limit of the kernel's for good."""
     where = cure("sysctl", place)
     return f"{where}echo {name}={value} >/etc/sysctl.d/90-jail.conf; sysctl --system"
+
+
+def _given(mountinfo: str) -> str:
+    """What is mounted on these files, as far as its own file system names it: proc_pid_mountinfo(5)."""
+    mounts = (line.split() for line in mountinfo.splitlines())
+    return "\n".join(root for _, _, _, root, place, *_ in mounts if place in _GIVEN)
 
 
 def _begins(path: Path, text: str) -> bool:

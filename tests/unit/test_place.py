@@ -31,6 +31,15 @@ SHELL = "0::/user.slice/user-1000.slice/session-1.scope\n"
         (HOST, "0::/\n", {"run/.containerenv": ""}, "podman"),
         (HOST + PODMANS, "0::/\n", {}, "podman"),
         (HOST + DOCKER, "0::/\n", {".dockerenv": ""}, "docker"),
+        # A host of engines that run containers.
+        (HOST + "40 22 0:50 / /var/lib/kubelet/pods/4711/volumes/x rw - tmpfs tmpfs rw\n", SHELL, {}, "host"),
+        (
+            HOST
+            + f"41 22 0:51 / /var/lib/containers/overlay-containers/{'0f' * 32}/userdata/shm rw - x x x\n",
+            SHELL,
+            {},
+            "host",
+        ),
         # A machine whose file system was an image once.
         (HOST, SHELL, {".dockerenv": ""}, "host"),
         (HOST + POD, "0::/\n", {}, "kubernetes"),
