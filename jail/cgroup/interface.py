@@ -45,7 +45,7 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     before the job began.
     oom_kills: processes that the OOM killer took. limit_oom: for want of this cgroup's memory, not
     of the host's.
-    pids_peak: most processes and threads at once, init among them; None before pids.peak came to be, since
+    pids_peak: most processes and threads at once, init among them; None on a kernel without pids.peak, since
     nothing else tells of it. pids_limit_hits: forks refused.
     throttled_ns: time held back by the bandwidth limit.
     io_read_bytes, io_write_bytes: to block devices.

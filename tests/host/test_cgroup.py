@@ -137,7 +137,7 @@ def test_what_set_up_was_charged_is_a_small_part_of_the_peak(jail):
 
 
 def test_processes_at_once_are_told_exactly_where_the_kernel_counts_them(jail, hierarchy):
-    """In init and the shell, three that wait. Linux 6.1 has no such counter, and nothing is guessed from."""
+    """In init and the shell, three that wait. Kernels without the counter tell nothing: it is not guessed."""
     result = jail.sh("sleep 0.3 & sleep 0.3 & sleep 0.3 & wait")
     counts = any((place / "pids.peak").exists() for place in hierarchy.claimed)
     assert result["usage"]["pids_peak"] == (5 if counts else None)
