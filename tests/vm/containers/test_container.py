@@ -1,121 +1,294 @@
-"""jail in a container, built and run as deploy/container has it, by podman as root and as an ordinary user.
+"""jail in a container, built and run as deploy/container has it: by podman, as root and as an ordinary user.
 
-The machine has no network: the image is made from the machine's own Debian instead of an engine's, with the
-packages that the Containerfile installs there already, and from wheels. Everything else is as users have it.
+The machine has no network: the image is made from the machine's own Debian, where the packages of the
+Containerfile are installed already, and from wheels. All else is as users have it: the options are those of
+compose.yaml.
 """
 
-import json
 import os
 import subprocess
+import tomllib
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
-CHECKOUT = Path(__file__).parents[3]
+CHECKOUT = Path(__file__).resolve().parents[3]
 DEPLOY = CHECKOUT / "deploy" / "container"
-IMAGE, BASE = "localhost/jail", "localhost/base"
-KEY = "a key"
-CALLER = {"Authorization": f"Bearer {KEY}"}
-SECONDS = 120
-"""How long one step of an emulated machine may take."""
-
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["jail"]
-CGROUPS = "unmask=/sys/fs/cgroup"
-"""What podman has in place of Docker's writable-cgroups=true."""
+IMAGE, BASE, NAME = "localhost/jail", "localhost/base", "jail"
+SAVED = "/var/tmp/jail.tar"
+USER = "someone"
+KEY = "a key"
+SECONDS = 300
+"""How long one step may take on an emulated machine that shares its processors."""
 
-NO_SYSTEM = ("boot", "dev", "job", "lost+found", "opt", "proc", "run", "sys", "tmp", "usr/lib/modules")
-NO_SYSTEM += (
-    "var/lib/containers",
-    "home",
-    "etc/apt/sources.list",
-    "etc/apt/sources.list.d",
-    "usr/bin/podman",
-)
-
-AS_JAIL = ("systemd-run", "-q", "--wait", "--pipe", "--collect", "--user", "-M", "jail@.host")
-AS_JAIL += ("-p", "KillMode=process", "-p", "WorkingDirectory=/tmp", "--")
+WHEELS = "/opt/wheels"
+# What only this machine needs, and what the Containerfile is to make itself.
+NOT_IN_BASE = ("boot", "dev", "job", "lost+found", "opt", "proc", "run", "sys", "tmp", "usr/lib/modules")
+NOT_IN_BASE += ("home", "var/lib/containers", "var/tmp", "etc/apt/sources.list", "etc/apt/sources.list.d")
+NOT_IN_BASE += ("usr/bin/podman", "usr/bin/buildah", "usr/lib/podman", "usr/lib/udev")
 
 
-def security(without=""):
-    """The options of compose.yaml, as podman has them, but for those that begin with a text."""
+def security(without=None):
+    """The security options of compose.yaml, as podman has them, but for one."""
     found = [option.replace("./", f"{DEPLOY}/") for option in COMPOSE["security_opt"]]
-    found = [CGROUPS if option.startswith("${") else option for option in found]
-    return [f"--security-opt={option}" for option in found if not without or not option.startswith(without)]
+    # Of Docker alone; with systempaths=unconfined podman does it anyway.
+    found = ["unmask=/sys/fs/cgroup" if option.startswith("${JAIL_CGROUPS") else option for option in found]
+    return [f"--security-opt={option}" for option in found if not option.startswith(without or "no option")]
 
 
-def options(without=""):
-    """All that compose.yaml gives the container besides its port."""
+def options(without=None):
+    """All that compose.yaml gives the container besides its port and its sizes, but for one."""
     added = [name for name in COMPOSE["cap_add"] if name != without]
-    return [
-        *security(without),
-        f"--cgroupns={COMPOSE['cgroup']}",
-        "--cap-drop=ALL",
-        f"--cap-add={','.join(added)}",
-        "--read-only",
-    ]
+    read_only = ["--read-only"] if COMPOSE["read_only"] else []
+    dropped = [f"--cap-drop={name}" for name in COMPOSE["cap_drop"]]
+    cgroups = f"--cgroupns={COMPOSE['cgroup']}"
+    return [*security(without), cgroups, *dropped, f"--cap-add={','.join(added)}", *read_only]
+
+
+class Container:
+    """A container that is ready, or has ended; `said`, what it wrote until then."""
+
+    def __init__(self, engine, said):
+        self.engine = engine
+        self.said = said
+
+    @property
+    def is_ready(self):
+        return '"event":"ready"' in self.said
+
+    def ask(self, path, **body):
+        """The answer of its HTTP interface."""
+        caller = {"Authorization": f"Bearer {KEY}"}
+        address = f"http://127.0.0.1:8099{path}"
+        with httpx.Client(headers=caller, timeout=SECONDS) as client:
+            answer = client.post(address, json=body) if body else client.get(address)
+        return answer.raise_for_status().json()
+
+    def execute(self, *command):
+        return self.engine.podman("exec", NAME, *command)
 
 
 class Engine:
-    """podman, as root or as the user jail."""
+    """podman as one user; `prefix` is what makes a command that user's."""
 
-    def __init__(self, name, prefix):
-        self.name = name
-        self._prefix = prefix
+    def __init__(self, *prefix):
+        self.prefix = prefix
 
-    def __repr__(self):
-        return self.name
-
-    def podman(self, *arguments, check=True, **more):
-        """Run it, and return what it wrote, errors included."""
+    def podman(self, *arguments, status=0):
+        """What it wrote, errors included."""
         done = subprocess.run(
-            [*self._prefix, "podman", *arguments],
+            [*self.prefix, "podman", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=10 * SECONDS,
+            text=True,
+            timeout=SECONDS,
             check=False,
             cwd="/tmp",
-            **more,
         )
-        text = done.stdout.decode() if isinstance(done.stdout, bytes) else done.stdout
-        assert not check or not done.returncode, text
-        return text
+        assert done.returncode == status, done.stdout
+        return done.stdout
 
-    def said(self, name):
-        """What the container has logged so far."""
-        return self.podman("logs", name)
+    @contextmanager
+    def run(self, *arguments, command=()):
+        """A container with those options, and no more after it."""
+        key = f"--env=JAIL_KEYS_SHA256={sha256(KEY.encode()).hexdigest()}"
+        process = subprocess.Popen(
+            [*self.prefix, "podman", "run", "--rm", f"--name={NAME}", key, *arguments, IMAGE, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd="/tmp",
+        )
+        said = ""
+        with process:
+            try:
+                for line in process.stdout:
+                    said += line
+                    if '"event":"ready"' in line:
+                        break
+                yield Container(self, said)
+            finally:
+                self.podman("rm", "--force", "--ignore", "--time=0", NAME)
 
-    def state(self, name):
-        return json.loads(self.podman("inspect", "--format", "{{json .State}}", name))
+
+ROOTFUL = Engine()
+# podman's own processes live on when the one that started them has ended.
+ROOTLESS = Engine(
+    *("systemd-run", "--quiet", "--wait", "--pipe", "--collect", "--user", "--machine", f"{USER}@.host"),
+    *("-pKillMode=process", "-pWorkingDirectory=/tmp", "--"),
+)
 
 
-ENGINES = [Engine("rootful", ()), Engine("rootless", AS_JAIL)]
+def run(*command, **more):
+    subprocess.run(command, check=True, timeout=SECONDS, **more)
 
 
 @pytest.fixture(scope="session")
 def image(tmp_path_factory):
-    """Build it as root, from the machine's own system, and hand it to the ordinary user."""
-    rootful, rootless = ENGINES
+    """Build it as root, and hand it to an ordinary user."""
     place = tmp_path_factory.mktemp("image")
-    excluded = [f"--exclude=./{name}" for name in NO_SYSTEM]
-    with (place / "base.tar").open("wb") as file:
-        subprocess.run(["tar", "-C", "/", "--one-file-system", *excluded, "-c", "."], stdout=file, check=True)
-    rootful.podman("import", "-q", str(place / "base.tar"), BASE)
-    (place / "base.tar").unlink()
-    (place / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /opt/wheels\n")
-    mounts = [f"--volume={place}/pip.conf:/etc/pip.conf:ro", "--volume=/opt/wheels:/opt/wheels:ro"]
-    containerfile = f"--file={DEPLOY}/Containerfile"
-    rootful.podman(
-        "build",
-        "-q",
-        "--network=none",
-        f"--build-arg=BASE={BASE}",
-        *mounts,
-        f"--tag={IMAGE}",
-        containerfile,
-        CHECKOUT,
+    base, settings = place / "base.tar", place / "pip.conf"
+    run(
+        "tar",
+        "-C",
+        "/",
+        "--one-file-system",
+        *(f"--exclude=./{name}" for name in NOT_IN_BASE),
+        "-cf",
+        base,
+        ".",
     )
-    rootful.podman("save", "-q", "-o", "/var/tmp/jail.tar", IMAGE)
-    os.chmod("/var/tmp/jail.tar", 0o644)
-    rootless.podman("load", "-q", "-i", "/var/tmp/jail.tar")
-    return IMAGE
+    ROOTFUL.podman("import", "--quiet", str(base), BASE)
+    base.unlink()
+    settings.write_text(f"[global]\nno-index = true\nfind-links = {WHEELS}\n")
+    mounts = (f"--volume={settings}:/etc/pip.conf:ro", f"--volume={WHEELS}:{WHEELS}:ro")
+    containerfile = f"--file={DEPLOY / 'Containerfile'}"
+    ROOTFUL.podman(
+        *("build", "--quiet", "--network=none", f"--build-arg=BASE={BASE}", *mounts),
+        *(f"--tag={IMAGE}", containerfile, str(CHECKOUT)),
+    )
+
+
+@pytest.fixture(scope="session")
+def handed_over(image):
+    """An ordinary user of a stock system, who has the image too."""
+    run("useradd", "--create-home", "--uid=1234", USER)
+    run("loginctl", "enable-linger", USER)
+    delegate = Path("/etc/systemd/system/user@.service.d/delegate.conf")
+    delegate.parent.mkdir(exist_ok=True)
+    delegate.write_text((CHECKOUT / "deploy/systemd/user-delegate.conf").read_text())
+    run("systemctl", "daemon-reload")
+    run("systemctl", "restart", "user@1234.service")
+    ROOTFUL.podman("save", "--quiet", "--output", SAVED, IMAGE)
+    os.chmod(SAVED, 0o644)
+    ROOTLESS.podman("load", "--quiet", "--input", SAVED)
+    os.unlink(SAVED)
+
+
+@pytest.fixture(params=["rootful", "rootless"])
+def engine(request):
+    request.getfixturevalue("image" if request.param == "rootful" else "handed_over")
+    return ROOTFUL if request.param == "rootful" else ROOTLESS
+
+
+SIZES = ("--memory=1g", "--cpus=1.5")
+PORT = f"--publish={COMPOSE['ports'][0]}"
+
+
+def test_jobs_run_and_keep_their_limits(engine):
+    with engine.run(*options(), *SIZES, PORT) as container:
+        assert container.is_ready, container.said
+        able = container.ask("/v1/capabilities")
+        assert able["cgroup"] == "v2"
+        assert able["degraded"] == []
+        # Of what the container has, not of what the machine has.
+        assert able["slots"] == 2
+        assert able["memory_bytes"] == (3 << 30) // 4
+
+        done = container.ask("/v1/run", argv=["python3", "-c", "print(6 * 7)"])
+        assert (done["status"], done["stdout"]["text"]) == ("ok", "42\n")
+
+        limits = {"memory_bytes": 64 << 20}
+        hog = container.ask("/v1/run", argv=["python3", "-c", "bytearray(256 << 20)"], limits=limits)
+        assert (hog["status"], hog["limit"]) == ("memory_limit", "memory_bytes")
+
+        status = dict(
+            line.split(":\t", 1) for line in container.execute("cat", "/proc/1/status").splitlines()
+        )
+        assert set(status["Uid"].split()) == {"1000"}
+        assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")} == {0}
+        # What is asked after by an engine's health check is asked in the container.
+        assert container.execute("id", "-u").strip() == "0"
+
+
+def test_it_stops_by_itself_when_it_is_told_to(engine):
+    with engine.run(*options()) as container:
+        assert container.is_ready, container.said
+        engine.podman("stop", "--time=60", NAME)
+        # Killed, it would leave its directory of sandboxes behind and say 137.
+        assert engine.podman("ps", "--all", "--quiet").strip() == ""
+
+
+def test_no_compiler_nor_pip_comes_with_it():
+    text = (DEPLOY / "Containerfile").read_text()
+    _, last = text.split("FROM $BASE\n")
+    assert "gcc" not in last
+    assert "pip" not in last
+
+
+def test_with_runc_it_needs_no_root_at_all(image):
+    with ROOTFUL.run(*options("CHOWN"), "--runtime=runc", "--user=jail") as container:
+        assert container.is_ready, container.said
+        status = container.execute("cat", "/proc/1/status")
+        assert "CapEff:\t0000000000000000\n" in status
+        assert "CapAmb:\t0000000000000000\n" in status
+
+
+MISSING = {
+    "seccomp=": "seccomp=deploy/container/seccomp.json",
+    "CHOWN": "--cap-add CHOWN",
+    "SETUID": "CAP_SETUID",
+    "SETGID": "CAP_SETGID",
+    "apparmor=": "apparmor=unconfined",
+}
+
+
+@pytest.mark.parametrize("option", MISSING)
+def test_without_an_option_it_is_named(image, option):
+    if option == "apparmor=" and not Path("/sys/kernel/security/apparmor/profiles").exists():
+        pytest.skip("AppArmor is off in this kernel")
+    with ROOTFUL.run(*options(option)) as container:
+        assert not container.is_ready
+        assert MISSING[option] in container.said
+
+
+@pytest.mark.parametrize(
+    ("instead", "said"),
+    [
+        # As it is without any.
+        (["--security-opt=unmask=/sys/fs/cgroup"], "systempaths=unconfined"),
+        (["--security-opt=unmask=/proc/sys"], "unmask=/sys/fs/cgroup"),
+    ],
+)
+def test_what_is_covered_is_named(image, instead, said):
+    given = [
+        option for option in options("systempaths") if option not in ("--security-opt=unmask=/sys/fs/cgroup",)
+    ]
+    with ROOTFUL.run(*given, *instead) as container:
+        assert not container.is_ready
+        assert said in container.said
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--security-opt=no-new-privileges"], "no-new-privileges"),
+        (["--uidmap=0:300000:30000", "--gidmap=0:300000:30000"], "a range that the container has"),
+        (["--cgroupns=host"], "--cgroupns=private"),
+        (["--user=jail"], "as its root"),
+    ],
+)
+def test_an_option_too_many_is_named(image, more, said):
+    with ROOTFUL.run(*options(), *more) as container:
+        assert not container.is_ready
+        assert said in container.said
+
+
+def test_without_a_key_it_does_not_listen(image):
+    with ROOTFUL.run(*options(), "--env=JAIL_KEYS_SHA256=") as container:
+        assert not container.is_ready
+        assert "keys_sha256" in container.said
+
+
+def test_the_wheels_to_build_it_are_there():
+    wanted = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["build-system"]["requires"]
+    names = [path.name.lower().replace("-", "_") for path in Path(WHEELS).iterdir()]
+    for requirement in wanted:
+        name = requirement.partition(">")[0].replace("-", "_")
+        assert any(found.startswith(f"{name}_") for found in names)
