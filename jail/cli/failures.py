@@ -9,7 +9,7 @@ from jail.doctor import Trial, describe_host, examine
 from jail.errors import HostError, SandboxError
 from jail.outcome import Failure
 from jail.policy import PolicyError
-from jail.settings import Settings, SettingsError
+from jail.settings import DEGRADABLE, Settings, SettingsError
 
 
 @contextmanager
@@ -33,6 +33,8 @@ def explained(status: int = 1) -> Iterator[None]:
 def _say_what_is_missing(error: SandboxError) -> None:
     """What doctor makes of a sandbox that this host did not give: in a container nobody comes to ask it."""
     trial = Trial(failure=Failure(error.stage, error.error, error.index))
-    for check in examine(describe_host(Settings(), trial)):
+    # What the host cannot give was accepted, or there would have been no sandbox to try.
+    accepted = Settings(allow_degraded=DEGRADABLE)
+    for check in examine(describe_host(accepted, trial)):
         if check.status == "missing":
             click.echo(f"      {check.name}: {check.cause}\n      {check.cure}", err=True)

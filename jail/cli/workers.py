@@ -27,6 +27,8 @@ from jail.errors import HostError
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG = 1
 
+_TO_STOP = {signal.SIGTERM, signal.SIGINT}
+
 # More than are ever said before they are heard; and of signals, that one came is enough.
 _SAID_BYTES = 512
 
@@ -61,6 +63,9 @@ class Workers:
         self._poll = select.poll()
         # As any handler, and unlike none, it lets a signal end a wait: see _hear().
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        # Until they can be passed on: if this one ended at once, a service manager would kill those that
+        # serve already.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _TO_STOP)
         self._signals, noting = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(noting, warn_on_full_buffer=False)
         self._poll.register(self._signals, select.POLLIN)
@@ -68,8 +73,10 @@ class Workers:
     def start(self, number: int, work: Callable[[Callable[[], None], Voice], None]) -> bool:
         """Start one that does `work(ready, voice)` and then exits; come back when it has called `ready`.
 
-        Returns False when it ended instead: wait() tells how.
+        Returns False when it ended instead: wait() tells how; and when there is a signal to stop.
         """
+        if signal.sigpending() & _TO_STOP:
+            return False
         parent = os.getpid()
         hearing, telling = os.pipe()
         pid = os.fork()
@@ -88,6 +95,7 @@ class Workers:
 
     def _leave(self) -> None:
         """In a worker: keep nothing that is the parent's to hear, or to tell."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_STOP)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for descriptor in (signal.set_wakeup_fd(-1), self._signals, *self._hearing):
             os.close(descriptor)
@@ -96,8 +104,9 @@ class Workers:
     def pass_on_signals(self) -> None:
         """From now on, SIGTERM and SIGINT are passed on. All workers have been started."""
         self._descriptors = tuple(os.pidfd_open(pid) for pid in self._numbers)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _TO_STOP:
             signal.signal(number, lambda number, _frame: self._tell(number))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_STOP)
 
     def wait(self) -> None:
         """Come back when all have ended. Raises HostError if one was not told to, or failed."""

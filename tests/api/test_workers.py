@@ -4,6 +4,8 @@ import os
 import select
 import signal
 import socket
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -30,6 +32,24 @@ def share(found, number):
 
 settings.share = share
 main(["serve", "--workers", "2"], prog_name="jail")
+"""
+
+
+# Its second worker waits until somebody closes its stdin, and there are more to come.
+SLOW = """
+import sys
+from jail.cli import main
+serve = sys.modules["jail.cli.serve"]
+real = serve._work
+
+def work(found, listeners, table, number, *more):
+    if number:
+        print("the second waits", file=sys.stderr, flush=True)
+        sys.stdin.read()
+    real(found, listeners, table, number, *more)
+
+serve._work = work
+main(["serve", "--workers", "9"], prog_name="jail")
 """
 
 
@@ -293,3 +313,30 @@ def test_a_worker_that_cannot_start_ends_the_service(service_class, state):
     assert '"ready"' not in str(refused.value)
     assert "Traceback" not in str(refused.value)
     assert not list((state / "instances").iterdir())
+
+
+def has_pending(processes, pid, number):
+    return int(processes.status(pid)["ShdPnd"], 16) >> (number - 1) & 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_who_is_told_to_stop_while_workers_start_stops_those_that_serve_already(
+    environment, state, processes, eventually, number
+):
+    own = {"JAIL_STATE": str(state), "JAIL_SLOTS": "9", "JAIL_ADDRESS": "127.0.0.1:0", "JAIL_READY_MIN": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", SLOW],
+        env={**environment, **own},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd="/",
+    ) as service:
+        assert service.stderr.readline() == "the second waits\n"
+        service.send_signal(number)
+        eventually(lambda: has_pending(processes, service.pid, number))
+        assert len(processes.children(service.pid)) == 2
+        service.stdin.close()
+        # No other is started, and both end as they do on a signal.
+        assert service.stderr.read() == ""
+        assert service.wait() == 0

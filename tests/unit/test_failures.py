@@ -1,9 +1,11 @@
 """How commands end that could not do their work."""
 
+import errno
+
 import pytest
 
 from jail.cli import failures
-from jail.doctor import Check
+from jail.doctor import Check, description
 from jail.errors import HostError, SandboxError
 
 
@@ -39,3 +41,13 @@ def test_a_sandbox_that_the_host_does_not_give_is_explained_as_doctor_does(capsy
     assert "proc: cause of proc.\n      cure of proc.\n" in said
     assert "swap" not in said
     assert (seen[0].stage, seen[0].error) == ("proc", 1)
+
+
+def test_a_weakness_that_was_accepted_is_not_said_to_be_what_is_missing(capsys, monkeypatch):
+    monkeypatch.setattr(description, "weaknesses", lambda: {"landlock": HostError("No Landlock.", "A cure.")})
+    error = HostError("A sandbox cannot be set up.", "Ask doctor.")
+    error.__cause__ = SandboxError("root", errno.ENODEV)
+    assert end(error) == 1
+    said = capsys.readouterr().err
+    assert "no overlay file system" in said
+    assert "Landlock" not in said
