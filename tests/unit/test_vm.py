@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from vm import archives, image, job, kernel, machine, options, plan, process, recipe, report
+from vm import archives, image, job, kernel, machine, options, plan, recipe, report
 from vm.build import Plan
 from vm.errors import VmError
 from vm.job import Answer, Job
@@ -204,20 +204,33 @@ def test_packages_that_are_missing_are_named_in_one_line(tmp_path):
     assert done.stderr.splitlines()[1] == "jail: As root: apt-get install mmdebstrap qemu-system-x86"
 
 
-def test_what_was_started_ends_with_whoever_started_it():
-    ours = "from vm import process; process.run(['sh', '-c', 'echo $$; exec sleep 1000'])"
+BOOT = """
+import signal, sys
+from pathlib import Path
+from vm import image, machine
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+here = Path()
+machine.boot(image.Image(here, "6.1"), here, here, here, 1000)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_machine_outlives_who_started_it(tmp_path, number):
+    qemu = tmp_path / "qemu-system-x86_64"
+    qemu.write_text("#!/bin/sh\necho $$\nexec sleep 1000\n")
+    qemu.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(SCRIPTS)}
+    words = [sys.executable, "-P", "-c", BOOT]
     with subprocess.Popen(
-        [sys.executable, "-P", "-c", ours],
-        env={**os.environ, "PYTHONPATH": str(SCRIPTS)},
-        stdout=subprocess.PIPE,
-    ) as parent:
-        child = os.pidfd_open(int(parent.stdout.readline()))
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as starter:
+        machine_process = os.pidfd_open(int(starter.stdout.readline()))
         try:
-            parent.send_signal(signal.SIGKILL)
-            assert select.select([child], [], [], 20)[0]
+            starter.send_signal(number)
+            assert select.select([machine_process], [], [], 20)[0]
         finally:
-            os.close(child)
-    assert process.run(["true"]).returncode == 0
+            os.close(machine_process)
+    assert starter.returncode != 0
 
 
 def test_a_job_arrives_with_the_wheel_the_agent_and_the_checkout_as_it_is(tmp_path):
