@@ -71,10 +71,10 @@ def test_a_pinned_job_stays_there(pinned, policy):
 SPIN = "import time\nwhile time.process_time() < {seconds}: pass\nprint('done')"
 
 
-def test_a_pinned_job_is_ended_at_its_cpu_limit_and_not_before(pinned):
+def test_a_pinned_job_is_ended_at_its_cpu_limit_and_not_before(pinned, slowness):
     """Near its limit its init is woken again and again, to have the kernel book its time."""
-    scripts = [SPIN.format(seconds=seconds) for seconds in (0.28, 60)]
-    assert pinned(*scripts, limits={"cpu_ms": 300}) == [("done\n", ""), ("", "")]
+    scripts = [SPIN.format(seconds=seconds * slowness) for seconds in (0.28, 60)]
+    assert pinned(*scripts, limits={"cpu_ms": round(300 * slowness)}) == [("done\n", ""), ("", "")]
 
 
 def test_a_job_that_is_not_pinned_has_all_processors(jail):
