@@ -86,9 +86,9 @@ def become(user: str) -> None:
         os.setgroups([])
         os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
         os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
-    except PermissionError:
+    except OSError as error:
         raise HostError(
-            f"This root may not become {user}.",
+            f"This root may not become {user}: {error.strerror}.",
             "Give it CAP_SETUID and CAP_SETGID (--cap-add of a container, capabilities: add in Kubernetes), "
             "or start it as that user.",
         ) from None

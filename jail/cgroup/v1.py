@@ -104,6 +104,7 @@ class CgroupV1:
         """What is counted from here on is the job's. Returns the bytes charged before it. Raises OSError."""
         # Whatever is written, it begins anew (mem_cgroup_reset() in the kernel).
         files.write(f"{self._directories['memory']}/{_MEMORY_PEAK}", 0)
+        self._before = self._throttled_ns(), self._count_io()
         self._setup_bytes = files.read_number(f"{self._directories['memory']}/memory.usage_in_bytes")
         return self._setup_bytes
 
@@ -111,7 +112,8 @@ class CgroupV1:
         """Read the counters, once the job has begun. Raises OSError."""
         memory, pids = self._directories["memory"], self._directories["pids"]
         peak_bytes = files.read_number(f"{memory}/{_MEMORY_PEAK}")
-        read, written = self._count_io()
+        throttled_before, io_before = self._before
+        read, written = map(_since, self._count_io(), io_before)
         return Counters(
             memory_peak_bytes=peak_bytes,
             memory_setup_bytes=self._setup_bytes,
@@ -120,7 +122,7 @@ class CgroupV1:
             limit_oom=self._was_full(peak_bytes),
             pids_peak=files.read_number(f"{pids}/{_PIDS_PEAK}") if _PIDS_PEAK in self._optional else None,
             pids_limit_hits=files.read_fields(f"{pids}/pids.events")[b"max"],
-            throttled_ns=files.read_fields(f"{self._directories['cpu']}/cpu.stat")[b"throttled_time"],
+            throttled_ns=self._throttled_ns() - throttled_before,
             io_read_bytes=read,
             io_write_bytes=written,
             pressure=None,
@@ -134,6 +136,9 @@ class CgroupV1:
         """
         limit_bytes = self._limits.memory_bytes // _PAGE_BYTES * _PAGE_BYTES
         return peak_bytes + 64 * _PAGE_BYTES >= limit_bytes
+
+    def _throttled_ns(self) -> int:
+        return files.read_fields(f"{self._directories['cpu']}/cpu.stat")[b"throttled_time"]
 
     def _count_io(self) -> tuple[int, int] | tuple[None, None]:
         if "blkio" not in self._directories:
@@ -151,6 +156,11 @@ class CgroupV1:
         self.hand_over()
         for directory in self._distinct:
             os.rmdir(directory)
+
+
+def _since(count: int | None, before: int | None) -> int | None:
+    """The kernel may begin to count in between, from nothing."""
+    return None if count is None else count - (before or 0)
 
 
 class HierarchyV1:

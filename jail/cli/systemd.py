@@ -28,7 +28,7 @@ def listeners() -> list[socket.socket]:
     """The listening sockets that it opened for this process; none if it opened none. Raises HostError."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
-    count = int(os.environ.get("LISTEN_FDS", "0"))
+    count = _number("LISTEN_FDS")
     return [_listener(descriptor) for descriptor in range(_FIRST, _FIRST + count)]
 
 
@@ -59,8 +59,8 @@ class Notices:
     def __init__(self) -> None:
         """Connect to the one that the environment names. Raises HostError."""
         address = os.environ.get("NOTIFY_SOCKET")
-        self._socket = _connect(address) if address else None
         self.sign_of_life_s = _watchdog_s() / _SIGNS_EACH_TIME or None if address else None
+        self._socket = _connect(address) if address else None
 
     def ready(self) -> None:
         """Requests are answered from now on."""
@@ -106,4 +106,11 @@ def _watchdog_s() -> float:
     """After how long without a sign of life it takes us for hung; 0, never."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return 0
-    return int(os.environ.get("WATCHDOG_USEC", "0")) / 10**6
+    return _number("WATCHDOG_USEC") / 10**6
+
+
+def _number(name: str) -> int:
+    text = os.environ.get(name, "0")
+    if not text.isdecimal():
+        raise HostError(f"{name} = {text!r} is no number.", "Leave it to the service manager.")
+    return int(text)

@@ -224,8 +224,8 @@ COUNTED = Counters(
     limit_oom=True,
     pids_peak=5,
     pids_limit_hits=4,
-    throttled_ns=7000001,
-    io_read_bytes=4608,
+    throttled_ns=7000000,
+    io_read_bytes=4600,
     io_write_bytes=3,
     pressure=None,
 )
@@ -242,7 +242,14 @@ def test_the_directories_of_a_service_are_told_each_once(host, tmp_path):
 def test_the_counters_are_the_kernels(host, tmp_path, mounts):
     group = host(mounts)[0].make("a.1")
     group.limit(LIMITS)
+    stat = tmp_path / mounts["cpu"] / PLACE / "a.1/cpu.stat"
+    io = tmp_path / "blkio" / PLACE / "a.1/blkio.throttle.io_service_bytes"
+    at_last = stat.read_text(), io.read_text()
+    stat.write_text("nr_periods 2\nnr_throttled 1\nthrottled_time 1\n")
+    io.write_text("8:0 Read 8\n8:0 Total 8\nTotal 8\n")
     begin(group, tmp_path, 67108864)
+    stat.write_text(at_last[0])
+    io.write_text(at_last[1])
     assert group.count() == COUNTED
     group.remove()
 

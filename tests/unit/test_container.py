@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from jail import policy
-from jail.cli.serve import _LAST_ANSWERS_SECONDS
+from jail.cli.serve import _grace_s
 from jail.settings import Settings
 
 CHECKOUT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def test_a_call_of_the_profile_is_one_that_exists():
 
 def test_a_container_has_the_time_to_drain():
     seconds = int(COMPOSE["stop_grace_period"].removesuffix("s"))
-    assert seconds > Settings().drain_ms / 1000 + _LAST_ANSWERS_SECONDS
+    assert seconds > _grace_s(Settings())
 
 
 def test_the_ids_of_sandboxes_are_within_what_a_user_namespace_has():

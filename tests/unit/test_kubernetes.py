@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from jail import settings
-from jail.cli.serve import _LAST_ANSWERS_SECONDS
+from jail.cli.serve import _grace_s
 from jail.http import Metrics, Table
 
 CHECKOUT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def configured():
 
 def test_a_pod_has_the_time_to_drain():
     sleep = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
-    served = configured().drain_ms / 1000 + _LAST_ANSWERS_SECONDS
+    served = _grace_s(configured())
     assert sleep + served < POD["terminationGracePeriodSeconds"]
 
 

@@ -81,3 +81,11 @@ def test_a_manager_that_cannot_be_reached_is_an_error(monkeypatch, address):
     monkeypatch.setenv("NOTIFY_SOCKET", address)
     with pytest.raises(HostError, match="cannot be connected to"):
         Notices()
+
+
+@pytest.mark.parametrize(("name", "asks"), [("LISTEN_FDS", systemd.listeners), ("WATCHDOG_USEC", Notices)])
+def test_what_should_be_a_number_and_is_none_is_named(monkeypatch, manager, name, asks):
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv(name, "some")
+    with pytest.raises(HostError, match=f"{name} = 'some' is no number"):
+        asks()
