@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from jail.limits import CEILINGS
+
 MIB = 1 << 20
 DEADLINE_SECONDS = 60
 SCRATCH = ("/box", "/tmp", "/dev/shm")
@@ -302,10 +304,11 @@ print(fill(lambda: lock(next(region))))
 
 
 @pytest.mark.parametrize("command", ["F_SETLK", "F_SETLKW", "F_OFD_SETLK", "F_OFD_SETLKW"])
-def test_record_locks_are_limited(told, command):
+def test_record_locks_are_limited(told, slowness, command):
     """Attack 76. No cgroup is charged for their memory: the supervisor counts them (native/listener.c)."""
     script = LOCKS.replace("COMMAND", f"fcntl.{command}")
-    limits = {"open_files": 2048, "cpu_ms": 20_000, "wall_ms": 60_000}
+    cpu_ms, wall_ms = min(round(20_000 * slowness), CEILINGS.cpu_ms), CEILINGS.wall_ms
+    limits = {"cpu_ms": cpu_ms, "wall_ms": wall_ms, "open_files": 2048}
     assert told(script, limits=limits) == "(65536, 'ENOLCK')\n"
 
 
