@@ -198,7 +198,7 @@ def secret() -> str:
 def target(processes: Any, service_class: Any, cgroups_of: Any, secret: str) -> Iterator[Target]:
     """One service for all attacks, with a secret in its environment."""
     running = service_class({"JAIL_SLOTS": "2", "SECRET": secret})
-    with closing(running), httpx.Client(base_url=running.url, timeout=120) as client:
+    with closing(running), httpx.Client(base_url=running.url, timeout=600) as client:
         found = Target(running, client, processes, cgroups_of)
         # Lazily made things, such as connections and interned strings, are made now.
         for _ in range(20):

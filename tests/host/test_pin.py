@@ -35,9 +35,9 @@ def processors(printed):
     return [set(map(int, output.split())) for output, _ in printed]
 
 
-def test_a_pinned_job_has_a_processor_of_its_own(pinned):
+def test_a_pinned_job_has_a_processor_of_its_own(pinned, slowness):
     usable = set(host.processors())
-    found = processors(pinned(*[OWN_AND_STAY] * len(usable), limits={"wall_ms": 500}))
+    found = processors(pinned(*[OWN_AND_STAY] * len(usable), limits={"wall_ms": round(500 * slowness)}))
     assert [len(own) for own in found] == [1] * len(usable)
     assert set.union(*found) == usable
 
