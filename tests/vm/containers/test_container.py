@@ -29,12 +29,24 @@ SECONDS = 600
 WHEELS = "/opt/wheels"
 NOT_IN_BASE = (
     # What is the machine's own, and what the Containerfile is to make itself.
-    *("boot", "dev", "home", "job", "lost+found", "opt", "proc", "run", "sys", "tmp", "var/tmp"),
-    *("etc/apt/sources.list", "etc/apt/sources.list.d", "usr/lib/modules", "var/lib/containers"),
+    *(
+        "boot/*",
+        "dev/*",
+        "home/*",
+        "job",
+        "lost+found",
+        "opt/*",
+        "proc/*",
+        "run/*",
+        "sys/*",
+        "tmp/*",
+        "var/tmp/*",
+    ),
+    *("etc/apt/sources.list", "etc/apt/sources.list.d/*", "usr/lib/modules", "var/lib/containers"),
     # Nothing of this is needed, and all of it would be read by an emulated processor, again and again.
     *("usr/bin/podman", "usr/lib/podman", "usr/sbin/runc", "usr/bin/crun", "usr/lib/udev", "usr/lib/systemd"),
     *("usr/lib/gcc/*/lto1", "usr/bin/*lto-dump*", "usr/lib/*san.so*", "usr/lib/python3*/config-*/*.a"),
-    *("usr/share/doc", "usr/share/locale", "usr/share/man", "var/cache", "var/lib/apt/lists"),
+    *("usr/share/doc", "usr/share/locale", "usr/share/man", "var/cache/*/*", "var/lib/apt/lists/*"),
 )
 
 
