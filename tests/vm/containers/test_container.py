@@ -167,7 +167,7 @@ def image(tmp_path_factory):
     mounts = (f"--volume={settings}:/etc/pip.conf:ro", f"--volume={WHEELS}:{WHEELS}:ro")
     containerfile = f"--file={DEPLOY / 'Containerfile'}"
     ROOTFUL.podman(
-        *("build", "--quiet", "--network=none", f"--build-arg=BASE={BASE}", *mounts),
+        *("build", "--quiet", "--layers=false", "--network=none", f"--build-arg=BASE={BASE}", *mounts),
         *(f"--tag={IMAGE}", containerfile, str(CHECKOUT)),
     )
 
