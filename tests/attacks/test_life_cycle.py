@@ -616,12 +616,14 @@ def test_no_python_source_signals_by_pid():
     assert {path.name for path, nodes in sources.items() if any(map(by_pid, nodes))} == set()
 
 
-def test_churn_around_a_limit_hits_nobody_else(attack, running, processes, built):
+def test_churn_around_a_limit_hits_nobody_else(attack, running, processes, built, slowness):
     """Attack 114. Ends and limits at the same moment, while pids go round where pid_max is 32768."""
-    body = {"argv": ["./churn", "1000"], "files": {"churn": built("churn.c")}, "limits": {"pids": 8}}
+    count = round(1000 / slowness)
+    body = {"argv": ["./churn", f"{count}"], "files": {"churn": built("churn.c")}, "limits": {"pids": 8}}
     usual_ms = attack(body)["usage"]["wall_ms"]
     limits = {"pids": 8, "wall_ms": max(1, round(usual_ms))}
-    with running(SLEEPER, "sleep") as pids:
+    # Not to be ended by its own wall limit meanwhile.
+    with running({**SLEEPER, "limits": {"wall_ms": 600_000}}, "sleep") as pids:
         ends = {attack(body, limits=limits)["status"] for _ in range(32)}
         assert {processes.status(pid)["State"][0] for pid in pids} <= {"S", "R"}
     assert ends <= {"ok", "wall_limit"}
