@@ -98,9 +98,9 @@ def test_a_bomb_is_refused_more_processes_than_its_limit(attack, built, slowness
     assert result["usage"]["pids_peak"] in (None, 32)
 
 
-def test_a_bomb_of_shells_is_refused_more_processes_than_its_limit(attack):
+def test_a_bomb_of_shells_is_refused_more_processes_than_its_limit(attack, slowness):
     """Attack 67."""
-    limits = {"pids": 32, "cpu_ms": 200, "wall_ms": 1000}
+    limits = {"pids": 32, "cpu_ms": round(200 * slowness), "wall_ms": round(1000 * slowness)}
     result = attack(argv=["sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 1000"], limits=limits)
     assert result["status"] in ("cpu_limit", "wall_limit")
     assert result["usage"]["pids_limit_hits"] > 0
@@ -122,7 +122,7 @@ def test_zombies_fill_the_limit_of_their_own_job_alone(target, holding, built):
 def test_init_reaps_the_orphans_of_a_job_that_waits_for_none(attack, built):
     """Attack 68. Two thousand of them in a job of at most 64 processes."""
     body = {"argv": ["./farm", "orphans", "2000"], "files": {"farm": built("farm.c")}}
-    result = attack(body, limits={"pids": 64})
+    result = attack(body, limits={"pids": 64, "cpu_ms": CEILINGS.cpu_ms, "wall_ms": CEILINGS.wall_ms})
     assert (result["status"], result["stdout"]["text"]) == ("ok", "2000 0\n")
 
 
