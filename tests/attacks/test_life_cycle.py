@@ -156,7 +156,8 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_whomever_the_kernel_kills_for_memory_it_is_the_jobs_limit(sh, bomb, mib):
     """Attack 103. Also if that is init, which is as large as what the job leaves beside it."""
-    limits = {"memory_bytes": mib * MIB, "disk_bytes": 64 * MIB, "pids": 1024, "wall_ms": 20_000}
+    limits = {"memory_bytes": mib * MIB, "disk_bytes": 64 * MIB, "pids": 1024}
+    limits |= {"cpu_ms": 100_000, "wall_ms": 200_000}
     result = sh(BOMBS[bomb], limits=limits)
     assert (result["status"], result["limit"]) == ("memory_limit", "memory_bytes"), result
 
