@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from jail._protocol import ffi, lib
 
-from jail import host, supervisor
+from jail import supervisor
 from jail.outcome import Failure
-from jail.sandbox import Sandboxes
 from jail.supervisor import Supervisor
 
 READY, SLOTS = 3, 4
@@ -133,27 +132,6 @@ def test_who_waits_for_a_job_has_what_a_job_has_and_no_more(pooled, waiting, pro
 
 
 # --- demand
-
-
-def test_as_many_are_made_at_once_as_a_container_may_use_processors(engine_with, monkeypatch):
-    """Not as many as it sees: a limit on its time leaves them in each other's way."""
-    monkeypatch.setattr(host, "processors", lambda: tuple(range(64)))
-    monkeypatch.setattr(host, "cpus", lambda: 5)
-    under_way, most = 0, 0
-    make = Sandboxes._make_at_once
-
-    async def counted(self, image):
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
-        try:
-            return await make(self, image)
-        finally:
-            under_way -= 1
-
-    monkeypatch.setattr(Sandboxes, "_make_at_once", counted)
-    with engine_with(slots=2, ready_min=8, ready_max=8):
-        assert most == 5
 
 
 def test_how_many_are_ready_follows_how_many_are_used(engine_with, until):
