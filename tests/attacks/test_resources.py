@@ -101,7 +101,7 @@ def test_a_bomb_is_refused_more_processes_than_its_limit(attack, built, slowness
 def test_a_bomb_of_shells_is_refused_more_processes_than_its_limit(attack, slowness):
     """Attack 67."""
     limits = {"pids": 32, "cpu_ms": round(200 * slowness), "wall_ms": round(1000 * slowness)}
-    result = attack(argv=["sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 1000"], limits=limits)
+    result = attack(argv=["sh", "-c", "bomb() { bomb | bomb & }; bomb; exec sleep 1000"], limits=limits)
     assert result["status"] in ("cpu_limit", "wall_limit")
     assert result["usage"]["pids_limit_hits"] > 0
     assert result["usage"]["pids_peak"] in (None, 32)
