@@ -186,15 +186,15 @@ class _Server(uvicorn.Server):
         # Not uvicorn's own, which raises the signal again when it has served: that would end us
         # before the engine has left nothing behind.
         self._engine.drain(self._engine.settings.drain_ms / 1000)
-        self._voice.stopping(_grace_s(self._engine.settings))
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
-        # Now: who connects from here on waits for whoever listens next on this socket, if anyone does.
         self._loop.call_soon_threadsafe(self._stop_listening)
 
     def _stop_listening(self) -> None:
+        """Now: who connects from here on waits for whoever listens next on this socket, if anyone does."""
         for server in self.servers:
             server.close()
+        self._voice.stopping(_grace_s(self._engine.settings))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         # What is kept alive and idle is closed in there; each of the others ends with an answer that says so.
