@@ -15,7 +15,8 @@ from vm.plan import Task
 from vm.report import Row
 
 _PROJECT = Path.cwd()
-_PYTEST = ("python", "-P", "-m", "pytest", f"--junitxml=/job/{job.RESULTS}")
+# The family that has properties of tests.
+_PYTEST = ("python", "-P", "-m", "pytest", "-o", "junit_family=xunit1", f"--junitxml=/job/{job.RESULTS}")
 _CONSOLE_LINES = 30
 
 

@@ -44,6 +44,8 @@ class OwnImage:
 @pytest.fixture(scope="module")
 def own_image(service_class):
     with ExitStack() as undo:
+        # As that of whoever makes an image: sandboxes read it.
+        undo.callback(os.umask, os.umask(0o022))
         # Sandboxes have to reach it, and pytest's own directories are closed to them.
         state = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="jail-state-")))
         state.chmod(0o711)
