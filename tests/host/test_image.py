@@ -52,7 +52,7 @@ def test_what_is_mounted_beneath_usr_is_refused_by_name(build):
 
 
 def test_what_is_mounted_elsewhere_is_no_matter(build):
-    assert build("mount -t tmpfs none /mnt", "mount -t tmpfs none /opt") == "built\n"
+    assert build("mount -t tmpfs none /mnt", "mount -t tmpfs none /srv") == "built\n"
 
 
 def test_what_lies_under_a_mount_of_usr_itself_is_no_matter(build):
