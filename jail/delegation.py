@@ -19,8 +19,9 @@ import sys
 from pathlib import Path
 
 from jail.cgroup import files, v1, v2
-from jail.cgroup.find import V1_NAME, WRITABLE_IN_CONTAINER, mounts, own_path_v2
+from jail.cgroup.find import V1_NAME, WRITABLE_IN_CONTAINER
 from jail.errors import HostError
+from jail.host import cgroup_mounts, own_path_v2
 
 # <linux/prctl.h>, <linux/capability.h>
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -99,7 +100,7 @@ def become(user: str) -> None:
 
 
 def _delegate(uid: int, gid: int) -> None:
-    mounted = mounts(Path("/proc/self/mountinfo").read_text())
+    mounted = cgroup_mounts(Path("/proc/self/mountinfo").read_text())
     name = V1_NAME.format(uid=uid)
     if all(controller in mounted for controller in v1.REQUIRED):
         for controller in (*v1.REQUIRED, *v1.OPTIONAL):
@@ -142,7 +143,7 @@ def _wants_scope() -> bool:
     """Whether this is a systemd host with cgroup v2 that has not delegated anything to us."""
     if os.environ.pop(_IN_SCOPE, None) or not Path("/run/systemd/system").exists():
         return False
-    mounted = mounts(Path("/proc/self/mountinfo").read_text())
+    mounted = cgroup_mounts(Path("/proc/self/mountinfo").read_text())
     if "cgroup2" not in mounted or "memory" in mounted:
         return False
     own = mounted["cgroup2"] / (own_path_v2(Path("/proc/self/cgroup").read_text()) or "")

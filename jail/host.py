@@ -79,19 +79,42 @@ def processes() -> int | None:
 
 def _limits_above(name: str) -> Iterator[list[str]]:
     """The words of that file in our cgroup v2 and in those above that we see, but where there is no limit."""
-    lines = (_PROCESS / "mountinfo").read_text().splitlines()
-    mounts = [line.split()[4] for line in lines if " - cgroup2 " in line]
-    lines = (_PROCESS / "cgroup").read_text().splitlines()
-    own = [line.removeprefix("0::/") for line in lines if line.startswith("0::/")]
-    if not mounts or not own:
+    top = cgroup_mounts((_PROCESS / "mountinfo").read_text()).get("cgroup2")
+    own = own_path_v2((_PROCESS / "cgroup").read_text())
+    if top is None or own is None:
         return
-    top = Path(mounts[0])
-    place = top / own[0]
+    place = top / own
     for directory in (place, *place.parents):
         if directory.is_relative_to(top) and (directory / name).exists():
             words = (directory / name).read_text().split()
             if words[0] != "max":
                 yield words
+
+
+def cgroup_mounts(mountinfo: str) -> dict[str, Path]:
+    """Where each v1 controller is mounted, and under "cgroup2" the v2 tree, from /proc/self/mountinfo.
+
+    The format is proc_pid_mountinfo(5)'s: the type and the super options come after " - ".
+    """
+    found: dict[str, Path] = {}
+    for line in mountinfo.splitlines():
+        place, _, about = line.partition(" - ")
+        kind, _, options = about.split(" ", 2)
+        path = Path(place.split()[4])
+        if kind == "cgroup2":
+            found.setdefault("cgroup2", path)
+        elif kind == "cgroup":
+            for option in options.split(","):
+                found.setdefault(option, path)
+    return found
+
+
+def own_path_v2(cgroups: str) -> str | None:
+    """The place of this process in the v2 tree, from the line "0::/path" of /proc/self/cgroup."""
+    for line in cgroups.splitlines():
+        if line.startswith("0::"):
+            return line.removeprefix("0::").lstrip("/")
+    return None
 
 
 def swap_bytes() -> int:
@@ -102,9 +125,5 @@ def swap_bytes() -> int:
 
 def counts_swap() -> bool:
     """Whether memory limits reach swap too: always on cgroup v2, on v1 with swap accounting."""
-    with open("/proc/self/mountinfo", encoding="utf-8") as lines:
-        for line in lines:
-            place, _, about = line.partition(" - cgroup ")
-            if about and "memory" in about.split()[1].split(","):
-                return os.path.exists(f"{place.split()[4]}/memory.memsw.limit_in_bytes")
-    return True
+    place = cgroup_mounts((_PROCESS / "mountinfo").read_text()).get("memory")
+    return place is None or os.path.exists(place / "memory.memsw.limit_in_bytes")

@@ -7,6 +7,7 @@ from pathlib import Path
 from jail.cgroup import v1, v2
 from jail.cgroup.interface import Hierarchy
 from jail.errors import HostError
+from jail.host import cgroup_mounts, own_path_v2
 
 V1_NAME = "jail-{uid}"
 """The directory that is delegated to a user in every v1 hierarchy."""
@@ -18,35 +19,9 @@ WRITABLE_IN_CONTAINER = (
 """The options of a container whose cgroups can be written."""
 
 
-def mounts(mountinfo: str) -> dict[str, Path]:
-    """Where each v1 controller is mounted, and under "cgroup2" the v2 tree, from /proc/self/mountinfo.
-
-    The format is proc_pid_mountinfo(5)'s: the type and the super options come after " - ".
-    """
-    found: dict[str, Path] = {}
-    for line in mountinfo.splitlines():
-        place, _, about = line.partition(" - ")
-        kind, _, options = about.split(" ", 2)
-        path = Path(place.split()[4])
-        if kind == "cgroup2":
-            found.setdefault("cgroup2", path)
-        elif kind == "cgroup":
-            for option in options.split(","):
-                found.setdefault(option, path)
-    return found
-
-
-def own_path_v2(cgroups: str) -> str | None:
-    """The place of this process in the v2 tree, from the line "0::/path" of /proc/self/cgroup."""
-    for line in cgroups.splitlines():
-        if line.startswith("0::"):
-            return line.removeprefix("0::").lstrip("/")
-    return None
-
-
 def find() -> Hierarchy:
     """The hierarchy in which this user may make cgroups. Raises HostError with cause and cure."""
-    mounted = mounts(Path("/proc/self/mountinfo").read_text())
+    mounted = cgroup_mounts(Path("/proc/self/mountinfo").read_text())
     if all(name in mounted for name in v1.REQUIRED):
         return _find_v1(mounted)
     if "cgroup2" in mounted:

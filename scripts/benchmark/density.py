@@ -18,7 +18,7 @@ from benchmark.floor import Floor
 from benchmark.row import Row
 from benchmark.service import await_many, children, parent, ready, serving
 from benchmark.session import Session
-from jail.cgroup.find import mounts
+from jail.host import cgroup_mounts
 
 TITLE = "density: memory of a sandbox, and a thousand at once"
 IS_PLAIN = True
@@ -145,7 +145,7 @@ def _weigh(before: memory.Memory, after: memory.Memory, inits: Sequence[int], co
 
 def charged(pid: int) -> float:
     """KiB charged to the cgroup that a process is in: its pages, files in tmpfs, kernel objects."""
-    mounted = mounts(Path("/proc/self/mountinfo").read_text())
+    mounted = cgroup_mounts(Path("/proc/self/mountinfo").read_text())
     places = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
     controllers = {name: path.lstrip("/") for _, names, path in places for name in names.split(",")}
     if "memory" in controllers:

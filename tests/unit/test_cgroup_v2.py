@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from jail.cgroup import files, v1, v2
-from jail.cgroup.find import mounts, own_path_v2
 from jail.cgroup.interface import Counters, Limits, Pressure
 from jail.cgroup.v2 import HierarchyV2
 from jail.errors import HostError
+from jail.host import cgroup_mounts, own_path_v2
 
 # jail.cgroup.find, the function, hides jail.cgroup.find, the module.
 find = importlib.import_module("jail.cgroup.find")
@@ -406,7 +406,7 @@ ROOT = Path("/sys/fs/cgroup")
     ids=["nothing", "Debian, v2", "hybrid", "v1", "v1, twice", "more optional fields"],
 )
 def test_the_mounts_of(text, expected):
-    found = mounts(text)
+    found = cgroup_mounts(text)
     assert {name: found[name] for name in expected} == expected
     assert {"cgroup2", "memory"} & set(found) == {"cgroup2", "memory"} & set(expected)
 
@@ -431,7 +431,7 @@ def look(monkeypatch):
     """find(), on a host with these mounts, for a process in that cgroup."""
 
     def at(mounted, own="own"):
-        monkeypatch.setattr(find, "mounts", lambda _text: mounted)
+        monkeypatch.setattr(find, "cgroup_mounts", lambda _text: mounted)
         monkeypatch.setattr(find, "own_path_v2", lambda _text: own)
         return find.find()
 
