@@ -122,10 +122,19 @@ def rules(draw):
         ceilings=ceilings,
         images=("host",),
         policies=("default",),
+        processes=2,
+        memory_bytes=ceilings.memory_bytes,
     )
 
 
-AS_SHIPPED = spec.Rules(defaults=Limits(), ceilings=CEILINGS, images=("host",), policies=("default",))
+AS_SHIPPED = spec.Rules(
+    defaults=Limits(),
+    ceilings=CEILINGS,
+    images=("host",),
+    policies=("default",),
+    processes=3,
+    memory_bytes=CEILINGS.memory_bytes,
+)
 
 
 def assert_within(limits, ceilings):
@@ -138,6 +147,11 @@ def assert_within(limits, ceilings):
 
 def assert_sound(job, ceilings):
     """What the rest of jail takes for granted of a job."""
+    for process in job.processes:
+        assert_process_sound(process, ceilings)
+
+
+def assert_process_sound(job, ceilings):
     assert_within(job.limits, ceilings)
     assert job.argv
     assert job.argv[0]
@@ -207,9 +221,10 @@ def test_whatever_the_operator_offers_a_job_is_within_it(offered, case):
 def test_limits_are_what_was_asked_or_the_defaults_or_refused_by_name(offered, asked):
     found = job_or_error({"argv": ["a"], "limits": asked}, offered)
     if isinstance(found, JobSpec):
-        assert_within(found.limits, offered.ceilings)
+        (process,) = found.processes
+        assert_within(process.limits, offered.ceilings)
         for field in FIELDS:
-            assert getattr(found.limits, field) == asked.get(field, getattr(offered.defaults, field))
+            assert getattr(process.limits, field) == asked.get(field, getattr(offered.defaults, field))
     elif found.field.startswith("limits."):
         assert found.field.removeprefix("limits.") in asked
     elif found.field == "":

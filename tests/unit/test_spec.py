@@ -12,10 +12,15 @@ from hypothesis import strategies as st
 
 from jail import spec
 from jail.limits import CEILINGS, MIB, MINIMA, Limits, LimitsRequest
-from jail.spec import Content, FileContent, InputFile, JobSpec, Output, Request, SpecError
+from jail.spec import Content, FileContent, InputFile, JobSpec, Output, ProcessSpec, Request, SpecError
 
 RULES = spec.Rules(
-    defaults=Limits(), ceilings=CEILINGS, images=("host", "slim"), policies=("default", "strict")
+    defaults=Limits(),
+    ceilings=CEILINGS,
+    images=("host", "slim"),
+    policies=("default", "strict"),
+    processes=3,
+    memory_bytes=CEILINGS.memory_bytes,
 )
 PAGE = 4096
 FIELDS = Limits.__struct_fields__
@@ -34,7 +39,9 @@ def body(**fields):
 
 
 def parse(**fields):
-    return spec.parse(body(**fields), RULES)
+    """The one process of a job."""
+    (process,) = spec.parse(body(**fields), RULES).processes
+    return process
 
 
 def refused(content):
@@ -394,7 +401,7 @@ def test_arguments_and_environment_have_to_fit_into_a_quarter_of_the_stack():
     stack_bytes = MINIMA.stack_bytes
     room = stack_bytes // 4 - sum(len(f"{n}={v}") + 1 for n, v in spec.DEFAULT_ENV.items())
     limits = LimitsRequest(stack_bytes=stack_bytes)
-    assert spec.validate(Request(argv=["x" * (room - 1)], limits=limits), RULES).argv
+    assert spec.validate(Request(argv=["x" * (room - 1)], limits=limits), RULES)
     assert refused_request(argv=["x" * room], limits=limits) == "argv"
 
 
@@ -403,7 +410,7 @@ def test_the_longest_argument_is_taken():
 
 
 def test_what_is_not_said_is_the_default():
-    assert parse() == JobSpec(
+    assert parse() == ProcessSpec(
         argv=("true",),
         image="host",
         policy="default",
@@ -433,7 +440,7 @@ def test_a_whole_body_becomes_the_job_it_says():
         limits={"cpu_ms": 5, "cpus": 2},
         on_output_limit="truncate",
     )
-    assert found == JobSpec(
+    assert found == ProcessSpec(
         argv=("sh", "-c", ""),
         image="slim",
         policy="strict",
@@ -564,5 +571,5 @@ def test_content_in_hand_is_checked_as_content_that_was_sent():
     request = Request(
         argv=["a"], stdin=Content(text="é"), files={"f": FileContent(base64="AA==", executable=True)}
     )
-    found = spec.validate(request, RULES)
+    (found,) = spec.validate(request, RULES).processes
     assert (found.stdin, found.files) == ("é".encode(), (InputFile("f", b"\0", 0o755),))
