@@ -199,6 +199,26 @@ def test_a_body_with_one_change_is_a_sound_job_or_refused_by_what_was_changed(ca
         assert any(found.field.startswith(name) for name in blamed), (found.field, blamed)
 
 
+@settings(ALWAYS_THE_SAME, max_examples=500)
+@given(mutated(), st.integers(0, 2))
+def test_a_process_with_one_change_is_part_of_a_sound_job_or_refused_by_its_place(case, place):
+    changed, _ = case
+    programs = [VALID, VALID, VALID]
+    programs[place] = changed
+    processes = [{**program, "name": f"p{number}"} for number, program in enumerate(programs)]
+    for process in processes:
+        process.pop("network", None)
+    found = job_or_error({"processes": processes}, AS_SHIPPED)
+    if isinstance(found, JobSpec):
+        assert_sound(found, CEILINGS)
+        assert [process.name for process in found.processes] == ["p0", "p1", "p2"]
+        assert found.memory_bytes <= AS_SHIPPED.memory_bytes
+    elif found.field == "processes":
+        assert "memory_bytes" in found.detail
+    else:
+        assert found.field.startswith(f"processes[{place}].") or "JSON" in found.detail, found
+
+
 @settings(ALWAYS_THE_SAME, max_examples=300)
 @given(rules(), mutated())
 def test_whatever_the_operator_offers_a_job_is_within_it(offered, case):
