@@ -129,10 +129,11 @@ class Process:
                     await self._see_to_the_end(on_verdict)
         except (SandboxError, OSError) as error:
             self._fail(error)
+        except BaseException:
+            # A defect of ours: the others must not go on.
+            self._judge(self._facts())
+            raise
         finally:
-            if self.verdict is None:
-                # A defect of ours: the others must not go on.
-                self._judge(self._facts())
             on_verdict()
 
     def result(self, kind: Callable[..., Any] = ProcessResult, **more: object) -> Any:
