@@ -22,7 +22,7 @@ enum {
 	SLOTS_MAX = 4096,
 	MESSAGE_BYTES_MAX = 32768,
 	DESCRIPTORS_MAX = 16,
-	BUILT_DESCRIPTORS = 2,
+	BUILT_DESCRIPTORS = 3,
 	RLIMIT_COUNT = 16,
 	COUNTED_MAX = 8,
 	DENIALS_MAX = 64,
@@ -268,9 +268,10 @@ struct moments {
 };
 
 /*
- * What the supervisor knows of a slot. Ready: the sandbox waits for a job. Ended: nothing of the job
- * lives, and these are the facts. Opened: `failure.error` is 0 and one descriptor comes along, or it
- * is the errno. Gone: nothing of the sandbox lives, and the slot is free.
+ * What the supervisor knows of a slot. Ready: the sandbox waits for a job, and a descriptor of its network
+ * namespace comes along. Ended: nothing of the job lives, and these are the facts; told in the place of Ready, that
+ * descriptor may come along. Opened: `failure.error` is 0 and one descriptor comes along, or it is the errno.
+ * Gone: nothing of the sandbox lives, and the slot is free.
  */
 struct report {
 	struct header header;
@@ -291,8 +292,8 @@ struct report {
 };
 
 /*
- * What init and the job's process tell the supervisor. Built: with a descriptor of /box and the pidfd of
- * the job's process. Started: the clock and the CPU time just before the filter and execve(). Exited: the
+ * What init and the job's process tell the supervisor. Built: with a descriptor of /box, the pidfd of the
+ * job's process and a descriptor of the network namespace. Started: the clock and the CPU time just before the filter and execve(). Exited: the
  * main process's end. Empty: nothing lives but init. Failed: where. `since_ns` is when the teller had the
  * job: init's is told with the exit.
  */
