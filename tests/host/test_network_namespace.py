@@ -53,7 +53,7 @@ def test_every_ready_sandbox_has_one_and_the_supervisor_keeps_none(jail, ready, 
 
 
 def open_files(pid):
-    """How many descriptors a process has that is closed to us; 0 where the kernel does not tell, up to 6.1."""
+    """How many descriptors a process has that is closed to us; 0 where the kernel tells none, up to 6.1."""
     return os.stat(f"/proc/{pid}/fd").st_size
 
 
