@@ -30,6 +30,7 @@ enum {
 	PROCESSORS_MAX = 1024,
 	OPTIONS_BYTES = 96,
 	PATH_BYTES_MAX = 4096,
+	HOSTS_BYTES_MAX = 65536,
 	/* The ids that a job sees for init and for itself. */
 	INIT_ID = 0,
 	JOB_ID = 1000
@@ -69,6 +70,7 @@ enum stage {
 	STAGE_READY,
 	STAGE_SIZES,
 	STAGE_FILES,
+	STAGE_HOSTS,
 	STAGE_HANDOVER,
 	STAGE_PROCESSORS,
 	STAGE_STDIO,
@@ -167,7 +169,8 @@ struct answer {
  *
  * The plan holds, in this order: `arguments` strings and `variables` strings, each ended by a
  * NUL; the list of directories to search for a program without a slash, one string, separated
- * by colons; then `files` times a struct file, its path ended by a NUL, and its bytes.
+ * by colons; then `files` times a struct file, its path ended by a NUL, and its bytes; then `hosts_bytes`,
+ * at most HOSTS_BYTES_MAX, of text that is to be /etc/hosts, of which the image has its own: none, and that stays.
  */
 struct start {
 	struct header header;
@@ -186,7 +189,7 @@ struct start {
 	uint32_t listens;
 	uint32_t explains;
 	uint32_t counted_calls;
-	uint32_t padding;
+	uint32_t hosts_bytes;
 	struct counted counted[COUNTED_MAX];
 	/* A bit for each processor that the job may run on; none of them set: any. */
 	uint64_t processors[PROCESSORS_MAX / 64];
