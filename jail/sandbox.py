@@ -15,7 +15,7 @@ from jail.errors import HostError, SandboxError
 from jail.ids import IdBlocks
 from jail.image import build_host
 from jail.instance import Instance
-from jail.keeper import Keeper
+from jail.keeper import Keeper, module_command
 from jail.namespace import OuterNamespace
 from jail.pool import Pool, Size
 from jail.supervisor import MOUNT_PLACE, SETUP_SECONDS, SLOTS_MAX, Report, Start, Supervisor
@@ -27,6 +27,9 @@ It does that one after the other, 0.1 to 0.2 MB each, and falls behind when jobs
 """
 
 _BACKLOG_WAIT_SECONDS = 0.02
+
+HUB = "jail.network"
+"""The program that joins sandboxes to networks; fixed here, before a job is taken."""
 
 Place = tuple[int, tuple[int, int]]
 """A slot of the supervisor, and the ids that the sandbox in it has."""
@@ -148,7 +151,7 @@ class Sandboxes:
             self.images = {"host": build_host(directory, "host")}
             self.landlock_abi = host.landlock_abi()
             view = MOUNT_PLACE, *self.images["host"].host_directories
-            self.keeper = Keeper(self._namespace, directory, view)
+            self.keeper = Keeper(self._namespace, directory, view, module_command(HUB))
             undo.callback(self.keeper.close)
             self.supervisor = Supervisor(self.keeper)
             self._undo = undo.pop_all()

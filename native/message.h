@@ -5,6 +5,7 @@
  * protocol.h, and cffi reads the very same text for Python: so it holds
  * declarations only, and no preprocessor lines.
  *
+ *   service    -> keeper       enum kind
  *   keeper     -> service      struct kept
  *   service    -> supervisor   struct make, struct start, struct ask
  *   supervisor -> service      struct report
@@ -31,6 +32,8 @@ enum {
 	OPTIONS_BYTES = 96,
 	PATH_BYTES_MAX = 4096,
 	HOSTS_BYTES_MAX = 65536,
+	COMMAND_BYTES_MAX = 16384,
+	COMMAND_ARGUMENTS_MAX = 32,
 	/* The ids that a job sees for init and for itself. */
 	INIT_ID = 0,
 	JOB_ID = 1000
@@ -216,9 +219,19 @@ struct ask {
 };
 
 /*
- * What the keeper tells of a supervisor, once when it was started and once when it has ended. `status`
- * is then its exit status, an errno, or the negative of a signal. Could it not be forked, `pid` is 0 and
- * `status` the errno. The keeper is asked by any one byte, with the supervisor's socket as descriptor.
+ * What the keeper is asked to start: one byte, with the socket of what is started as descriptor. Before all
+ * that it is told the hub's command, once: its strings, each ended by a NUL, the first an absolute path, at
+ * most COMMAND_ARGUMENTS_MAX of them in COMMAND_BYTES_MAX.
+ */
+enum kind {
+	KIND_SUPERVISOR = 1,
+	KIND_HUB
+};
+
+/*
+ * What the keeper tells of what it started, once when that began and once when it has ended. `status`
+ * is then its exit status, which of a supervisor is an errno, or the negative of a signal. Could it not be
+ * forked, `pid` is 0 and `status` the errno.
  */
 struct kept {
 	int32_t pid;
