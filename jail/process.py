@@ -63,12 +63,14 @@ class Process:
 
     None of these raises what went wrong with it: that is in its `verdict`, once it has one, and in
     `failure`, where set-up failed. `moments`: when it passed from hand to hand, in ns of CLOCK_MONOTONIC, as
-    far as it came. `ended_ns`: when it ended, by the same clock; 0 if it never ran.
+    far as it came. `ended_ns`: when it ended, by the same clock; 0 if it never ran. `hosts`: what it finds in
+    /etc/hosts, to be set before prepare(); with none, the image's own.
     """
 
     def __init__(self, means: Means, spec: ProcessSpec) -> None:
         """Nothing happens yet."""
         self.spec = spec
+        self.hosts = b""
         self.verdict: Verdict | None = None
         self.failure: Failure | None = None
         self.moments: dict[str, int] = {}
@@ -96,7 +98,7 @@ class Process:
         """Have everything at hand that its start takes."""
         try:
             self._start = self._compose()
-        except OSError as error:
+        except (OSError, SandboxError) as error:
             self._fail(error)
 
     def start(self) -> None:
@@ -171,11 +173,12 @@ class Process:
         self._held.push(self._unsent)
         self._held.push(self._running)
         processors = self._running.enter_context(means.processors.hold(limits.cpus))
-        packed, loaded = plan.pack(spec), means.filters[spec.policy]
+        packed, loaded = plan.pack(spec, self.hosts), means.filters[spec.policy]
         stdio = self._seal("stdin", spec.stdin), stdout.writing, stderr.writing
         start = loaded.start(stdio, self._seal("plan", packed), self._denials)
         start.pin(processors)
         _fill(start.message, spec, len(packed), len(processors) or means.processor_count)
+        start.message.hosts_bytes = len(self.hosts)
         start.message.rlimits = rlimits.for_job(limits, means.hard_limits)
         return start
 
