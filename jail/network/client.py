@@ -24,7 +24,6 @@ from jail.errors import SandboxError
 from jail.keeper import received
 from jail.network import protocol
 from jail.network.protocol import (
-    MEMBERS_MAX,
     Answer,
     Close,
     Dial,
@@ -195,7 +194,9 @@ class Hub:
         self._fail(SandboxError(STAGE))
 
     def _fail(self, error: SandboxError) -> None:
-        """There will be no more answers."""
+        """There will be no more answers. What it was that failed first stays."""
+        if self._ready.done() and not self._ready.exception():
+            self._ready = self._loop.create_future()
         for waiting in (self._ready, *self._asked.values()):
             if not waiting.done():
                 waiting.set_exception(error)
