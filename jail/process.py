@@ -78,7 +78,7 @@ class Process:
         self._excess: Literal["stdout_bytes", "stderr_bytes"] | None = None
         self._execution = Execution()
         self._is_started = False
-        # What it holds until the end, and of that our copies of descriptors that are the supervisor's to have.
+        # All that it holds, and of that the descriptors which are the supervisor's once it is started.
         self._held = ExitStack()
         self._streams: list[Capture] = []
         self._copies: list[int] = []
@@ -94,17 +94,18 @@ class Process:
         self._held.callback(lambda: reservation.give_back(memory_bytes, sandbox.close()))
 
     def prepare(self) -> None:
-        """Have everything at hand that its start takes."""
+        """Have everything at hand that its start takes, unless it has a verdict."""
         try:
-            self._start = self._compose()
+            if self.verdict is None:
+                self._start = self._compose()
         except OSError as error:
             self._fail(error)
 
     async def run(self, on_verdict: Callable[[], None]) -> None:
         """Start it, unless it has a verdict; wait for its end, bring home what it left, leave nothing of it.
 
-        `on_verdict` is called when nothing of it lives, and again when all is done: that may have failed. As a
-        task it is started in the first step.
+        It is started before anything is waited for. `on_verdict` is called when nothing of it lives, and again
+        when all is done: that may have failed.
         """
         try:
             with self._held:

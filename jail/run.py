@@ -73,14 +73,24 @@ class Run:
         return all(process.verdict is None for process in self.processes)
 
     async def _execute(self, reservation: Reservation) -> None:
+        try:
+            await self._make_ready(reservation)
+        except BaseException:
+            # A defect of ours: none is started.
+            self._end(Ended.WITH_JOB)
+            raise
+        finally:
+            await _together([process.run(self._weigh) for process in self.processes])
+
+    async def _make_ready(self, reservation: Reservation) -> None:
+        """Have all ready, or else a verdict on each of them."""
         await _together([process.take(reservation) for process in self.processes])
         self._mark("sandbox")
+        # All are ready, and none is started: what they have in common is made here.
         for process in self.processes:
-            if self._is_well:
-                process.prepare()
-        # One that failed so far is none that the others would run without.
-        self._weigh()
-        await _together([process.run(self._weigh) for process in self.processes])
+            process.prepare()
+            if process.verdict is not None:
+                self._weigh()
 
     def _weigh(self) -> None:
         """Where one has come to an end, see whether it is that of the others too."""
