@@ -7,7 +7,7 @@ is the case of one.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from itertools import pairwise
 
 from jail.outcome import Ended, Failure, decide_job
@@ -73,20 +73,23 @@ class Run:
         return all(process.verdict is None for process in self.processes)
 
     async def _execute(self, reservation: Reservation) -> None:
-        await _together([process.take(reservation) for process in self.processes])
-        self._weigh()
-        self._mark("sandbox")
-        self._each(Process.prepare)
-        if self._is_well:
-            self._mark("sent")
-        self._each(Process.start)
-        await _together([process.finish(self._weigh) for process in self.processes])
+        try:
+            await self._make_ready(reservation)
+        except BaseException:
+            # A defect of ours: none is started.
+            self._end(Ended.WITH_JOB)
+            raise
+        finally:
+            await _together([process.run(self._weigh) for process in self.processes])
 
-    def _each(self, step: Callable[[Process], None]) -> None:
-        """Have each of them do it, for as long as none fails."""
+    async def _make_ready(self, reservation: Reservation) -> None:
+        """Have all ready, or else a verdict on each of them."""
+        await _together([process.take(reservation) for process in self.processes])
+        self._mark("sandbox")
+        # All are ready, and none is started: what they have in common is made here.
         for process in self.processes:
-            if process.verdict is None:
-                step(process)
+            process.prepare()
+            if process.verdict is not None:
                 self._weigh()
 
     def _weigh(self) -> None:
@@ -107,8 +110,7 @@ class Run:
             return self.processes[0].result(Result, id=self.id, timing=self._timing())
         ran = [process for process in self.processes if process.ended_ns]
         ran.sort(key=lambda process: process.ended_ns)
-        others = [process for process in self.processes if not process.ended_ns]
-        ordered = ran + others
+        ordered = ran + [process for process in self.processes if not process.ended_ns]
         decisive = decide_job([process.verdict for process in ordered])
         return GroupResult(
             id=self.id,
@@ -116,19 +118,23 @@ class Run:
             decided_by=None if decisive is None else ordered[decisive].spec.name,
             processes={process.spec.name: process.result() for process in self.processes},
             ended=tuple(
-                End(process=process.spec.name, at_ms=milliseconds(process.ended_ns - self.marks["sent"]))
+                End(process=process.spec.name, at_ms=milliseconds(process.ended_ns - self._sent_ns))
                 for process in ran
             ),
             timing=self._timing(),
         )
 
+    @property
+    def _sent_ns(self) -> int:
+        """When the first was started."""
+        return self.processes[0].moments.get("sent", self.marks["answered"])
+
     def _timing(self) -> Timing:
         """The time between marks; a stage that was not reached took none."""
-        answered = self.marks["answered"]
+        submitted, answered = self.marks["submitted"], self.marks["answered"]
         heard = max([process.moments.get("heard", 0) for process in self.processes]) or answered
-        marks = [self.marks.get(name, answered) for name in ("submitted", "reserved", "sent")]
-        spans = pairwise((*marks, heard, answered))
-        queued, setup, run, collect = (milliseconds(end - start) for start, end in spans)
+        marks = submitted, self.marks.get("reserved", answered), self._sent_ns, heard, answered
+        queued, setup, run, collect = (milliseconds(end - start) for start, end in pairwise(marks))
         return Timing(queued_ms=queued, setup_ms=setup, run_ms=run, collect_ms=collect)
 
 

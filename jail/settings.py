@@ -36,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     workers: processes that take requests, each with a supervisor. slots, memory_bytes, queue and what is
     ready are the whole service's and divided among them: a job can have no more memory than a worker's share.
     slots: jobs at once, one for each worker at least; 0 is one for each processor it may use, at least two.
-    processes: the most that one job may have, each with a slot: never more than a worker has.
+    processes: the most of one job, each of which takes a slot; no more than each worker has.
     memory_bytes: for all jobs together; 0 is three quarters of the host's memory, or of the container's.
     ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and
     however many; 0 makes each when its job is there. A ready_min that is not given follows a lower ready_max.

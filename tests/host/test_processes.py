@@ -135,7 +135,7 @@ def test_no_process_is_started_before_all_are_ready_and_then_all_are_one_after_t
     assert sent[first : first + 4] == [lib.TYPE_START] * 4
     assert sent.count(lib.TYPE_START) == 4
     started = [process.moments["received"] for process in run.processes]
-    assert run.marks["reserved"] < run.marks["sandbox"] < run.marks["sent"] < min(started)
+    assert run.marks["reserved"] < run.marks["sandbox"] < min(started)
 
 
 def test_none_is_started_when_a_sandbox_for_one_cannot_be_made(jail, group, sent, monkeypatch):
@@ -304,16 +304,23 @@ def test_a_supervisor_that_is_lost_ends_all(jail, executing):
     assert_nothing_is_held(jail)
 
 
-def test_a_defect_while_one_ends_is_told_and_leaves_nothing(jail, monkeypatch):
-    def break_down(*_arguments):
-        raise ZeroDivisionError
+@pytest.mark.parametrize("place", ["_usage", "_fill"], ids=["ends", "is made ready"])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_defect_is_told_and_leaves_nothing_when_one(jail, monkeypatch, place, number):
+    works, calls = getattr(process_module, place), []
+
+    def break_down(*arguments):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise ZeroDivisionError
+        return works(*arguments)
 
     async def scene():
-        run = jail.submit({"processes": [sh("a", "true"), sleeper("b")]})
+        run = jail.submit({"processes": [sh("a", "true"), sleeper("b", background=True)]})
         with pytest.raises(ZeroDivisionError):
             await run.task
 
-    monkeypatch.setattr(process_module, "_usage", break_down)
+    monkeypatch.setattr(process_module, place, break_down)
     jail.do(scene())
     jail.settle()
     assert_nothing_is_held(jail)
