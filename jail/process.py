@@ -22,8 +22,17 @@ from jail.outcome import Ended, Facts, Failure, Verdict, decide
 from jail.outputs import Collected
 from jail.outputs import collect as collect_outputs
 from jail.processors import Processors
-from jail.result import Denial, Pressure, ProcessResult, SandboxInfo, Usage, milliseconds, stream
-from jail.sandbox import Sandboxes
+from jail.result import (
+    Denial,
+    Pressure,
+    ProcessResult,
+    SandboxInfo,
+    Traffic,
+    Usage,
+    milliseconds,
+    stream,
+)
+from jail.sandbox import Sandbox, Sandboxes
 from jail.scheduler import Reservation, Scheduler
 from jail.spec import ProcessSpec
 from jail.supervisor import Report, Start
@@ -59,17 +68,19 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Process:
-    """One process: take() a sandbox for it, prepare() it, and whatever became of that, run() it.
+    """One process: take() a sandbox for it, prepare() it, and whatever became of that, run() and close() it.
 
     None of these raises what went wrong with it: that is in its `verdict`, once it has one, and in
-    `failure`, where set-up failed. `moments`: when it passed from hand to hand, in ns of CLOCK_MONOTONIC, in
-    that order as far as it came. `ended_ns`: when it ended, by the same clock; 0 if it never ran. `hosts`: what
-    it finds in /etc/hosts, to be set before prepare(); with none, the image's own.
+    `failure`, where set-up failed. `moments`: when it passed from hand to hand, in ns of CLOCK_MONOTONIC,
+    in that order as far as it came. `ended_ns`: when it ended, by the same clock; 0 if it never ran.
+    `sandbox`: its own, once taken. `hosts`: what it finds in /etc/hosts, to be set before prepare(); with
+    none, the image's own.
     """
 
     def __init__(self, means: Means, spec: ProcessSpec) -> None:
         """Nothing happens yet."""
         self.spec = spec
+        self.sandbox: Sandbox | None = None
         self.hosts = b""
         self.verdict: Verdict | None = None
         self.failure: Failure | None = None
@@ -79,6 +90,7 @@ class Process:
         self._ended: Ended | None = None
         self._excess: Literal["stdout_bytes", "stderr_bytes"] | None = None
         self._execution = Execution()
+        self._loss: Failure | None = None
         self._is_started = False
         # All that it holds, and of that the descriptors which are the supervisor's once it is started.
         self._held = ExitStack()
@@ -88,7 +100,7 @@ class Process:
     async def take(self, reservation: Reservation) -> None:
         """Have a sandbox that is ready. When it is closed, what is reserved for it is given back."""
         try:
-            self._sandbox = sandbox = await self._means.sandboxes.take(self.spec.image)
+            self.sandbox = sandbox = await self._means.sandboxes.take(self.spec.image)
         except (SandboxError, OSError) as error:
             self._fail(error)
             return
@@ -104,15 +116,14 @@ class Process:
             self._fail(error)
 
     async def run(self, on_verdict: Callable[[], None]) -> None:
-        """Start it, unless it has a verdict; wait for its end, bring home what it left, leave nothing of it.
+        """Start it, unless it has a verdict; wait for its end, and bring home what it left.
 
-        It is started before anything is waited for. `on_verdict` is called when nothing of it lives, and again
-        when all is done: that may have failed.
+        It is started before anything is waited for. `on_verdict` is called when nothing of it lives, and
+        again when all is done: that may have failed.
         """
         try:
-            with self._held:
-                if self.verdict is None:
-                    await self._see_to_the_end(on_verdict)
+            if self.verdict is None:
+                await self._see_to_the_end(on_verdict)
         except (SandboxError, OSError) as error:
             self._fail(error)
         except BaseException:
@@ -122,13 +133,31 @@ class Process:
         finally:
             on_verdict()
 
+    def close(self) -> None:
+        """Leave nothing of it. Again: nothing."""
+        self._held.close()
+
+    def fail(self, error: SandboxError) -> None:
+        """It lost what it was promised: whatever it does or did, that is ours. It is ended, if it runs."""
+        if self._is_started and self.verdict is None:
+            self._loss = self._loss or _failure(error)
+            self.sandbox.kill()
+        else:
+            self._fail(error)
+
+    def count_network(self, traffic: Traffic) -> None:
+        """Add to its usage what passed on its network, once that is final."""
+        if self._execution.usage is not None:
+            usage = msgspec.structs.replace(self._execution.usage, network=traffic)
+            self._execution = msgspec.structs.replace(self._execution, usage=usage)
+
     def end(self, why: Ended) -> None:
         """End it, at whatever stage it is, unless it has ended already."""
         if self.verdict is not None:
             return
         self._ended = self._ended or why
         if self._is_started:
-            self._sandbox.kill()
+            self.sandbox.kill()
         else:
             self._judge(self._facts())
 
@@ -157,32 +186,19 @@ class Process:
 
     def _compose(self) -> Start:
         spec, limits = self.spec, self.spec.limits
-        self._sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
+        self.sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
         self._held.callback(self._close_descriptors)
         for limit in ("stdout_bytes", "stderr_bytes"):
             self._streams.append(Capture(getattr(limits, limit), partial(self._exceed, limit)))
         self._denials = self._held.enter_context(Denials()) if spec.explain else None
-<<<<<<< HEAD
-        # After the streams, whose writing ends it closes first.
-        self._held.push(self._unsent)
-        self._held.push(self._running)
-        processors = self._running.enter_context(means.processors.hold(limits.cpus))
-        packed, loaded = plan.pack(spec, self.hosts), means.filters[spec.policy]
-        stdio = self._seal("stdin", spec.stdin), stdout.writing, stderr.writing
-        start = loaded.start(stdio, self._seal("plan", packed), self._denials)
-        start.pin(processors)
-        _fill(start.message, spec, len(packed), len(processors) or means.processor_count)
-        start.message.hosts_bytes = len(self.hosts)
-        start.message.rlimits = rlimits.for_job(limits, means.hard_limits)
-=======
-        packed = plan.pack(spec)
+        packed = plan.pack(spec, self.hosts)
         self._copies.append(plan.sealed("stdin", spec.stdin))
         self._copies.append(plan.sealed("plan", packed))
         stdio = (self._copies[0], *(capture.writing for capture in self._streams))
         start = self._means.filters[spec.policy].start(stdio, self._copies[1], self._denials)
         _fill(start.message, spec, len(packed))
+        start.message.hosts_bytes = len(self.hosts)
         start.message.rlimits = rlimits.for_job(limits, self._means.hard_limits)
->>>>>>> 9fbab0ae0db10c24f08edaf53cc67c385cdbbfcd
         return start
 
     def _close_descriptors(self) -> None:
@@ -209,7 +225,7 @@ class Process:
         try:
             # Before: it may have begun by the time that we go on.
             self.moments["sent"] = time.monotonic_ns()
-            self._sandbox.start(self._start)
+            self.sandbox.start(self._start)
             self._is_started = True
         finally:
             while self._copies:
@@ -221,9 +237,9 @@ class Process:
         limits = self.spec.limits
         with self._means.processors.hold(limits.cpus) as processors:
             self._hand_over(processors)
-            report = await self._sandbox.ended()
+            report = await self.sandbox.ended()
         self._hear(report)
-        counters = self._sandbox.count()
+        counters = self.sandbox.count()
         # Before the facts: what is still in the pipes may be too much.
         stdout, stderr = [capture.finish() for capture in self._streams]
         told = self._denials.read() if self._denials else (None, 0)
@@ -233,7 +249,7 @@ class Process:
             usage=_usage(report, counters),
             stdout=stdout,
             stderr=stderr,
-            outputs=await collect_outputs(self.spec.outputs, self._sandbox.open, limits.output_bytes),
+            outputs=await collect_outputs(self.spec.outputs, self.sandbox.open, limits.output_bytes),
             denials=told[0],
             denials_omitted=told[1],
         )
@@ -250,12 +266,7 @@ class Process:
     def _fail(self, error: SandboxError | OSError) -> None:
         if self._is_started and not self.ended_ns:
             self.moments["heard"] = self.ended_ns = time.monotonic_ns()
-        if isinstance(error, SandboxError):
-            failure = Failure(error.stage, error.error, error.index)
-        else:
-            # This host is short of something: ours, and a retry may succeed.
-            failure = Failure("service", error.errno or 0, 0)
-        self._judge(self._facts(failure=failure))
+        self._judge(self._facts(failure=_failure(error)))
 
     def _judge(self, facts: Facts) -> None:
         self.failure = facts.failure
@@ -278,7 +289,7 @@ class Process:
         exited = bool(told.exited)
         return Facts(
             ended=_CAUSES.get(report.cause, self._ended if report.cause == "service" else None),
-            failure=report.failure,
+            failure=report.failure or self._loss,
             started=bool(told.started),
             exit_code=told.exit_code if exited and told.exit_code >= 0 else None,
             signal=told.signal if exited and told.signal else None,
@@ -288,6 +299,13 @@ class Process:
             wall_ns=told.wall_ns,
             **limits,
         )
+
+
+def _failure(error: SandboxError | OSError) -> Failure:
+    if isinstance(error, SandboxError):
+        return Failure(error.stage, error.error, error.index)
+    # This host is short of something: ours, and a retry may succeed.
+    return Failure("service", error.errno or 0, 0)
 
 
 def _fill(message, spec: ProcessSpec, plan_bytes: int) -> None:

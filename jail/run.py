@@ -10,9 +10,15 @@ import time
 from collections.abc import Coroutine, Sequence
 from itertools import pairwise
 
+from msgspec import structs
+
+from jail.errors import SandboxError
+from jail.image import ETC_FILES
+from jail.network import addresses
+from jail.network.client import Segment
 from jail.outcome import Ended, Failure, decide_job
 from jail.process import Means, Process
-from jail.result import End, GroupResult, Result, Timing, milliseconds
+from jail.result import End, GroupResult, Result, Timing, Traffic, milliseconds
 from jail.scheduler import Reservation
 from jail.spec import JobSpec
 
@@ -29,6 +35,8 @@ class Run:
         self.id = secrets.token_hex(16)
         self.processes = [Process(means, process) for process in spec.processes]
         self._scheduler = means.scheduler
+        self._networks = means.sandboxes.networks
+        self._segment: Segment | None = None
         self._spec = spec
         self._waits = False
         self.marks = {"submitted": time.monotonic_ns()}
@@ -80,17 +88,69 @@ class Run:
             self._end(Ended.WITH_JOB)
             raise
         finally:
-            await _together([process.run(self._weigh) for process in self.processes])
+            try:
+                await _together([self._see_through(process) for process in self.processes])
+            finally:
+                await self._part()
+
+    async def _see_through(self, process: Process) -> None:
+        """Run it; what is left of it goes at once, unless that is part of a network."""
+        try:
+            await process.run(self._weigh)
+        finally:
+            if self._segment is None:
+                process.close()
 
     async def _make_ready(self, reservation: Reservation) -> None:
         """Have all ready, or else a verdict on each of them."""
         await _together([process.take(reservation) for process in self.processes])
         self._mark("sandbox")
         # All are ready, and none is started: what they have in common is made here.
+        if self._spec.network.mode != "none" and self._is_well:
+            await self._join()
         for process in self.processes:
             process.prepare()
             if process.verdict is not None:
                 self._weigh()
+
+    async def _join(self) -> None:
+        """Have a network for them all, on which they find each other by name, or else a verdict on each."""
+        by_slot = {process.sandbox.slot: process for process in self.processes}
+        try:
+            self._segment = await self._networks.open(
+                {slot: process.sandbox.network for slot, process in by_slot.items()}
+            )
+        except SandboxError as error:
+            self._fail(error)
+            return
+        self._watch = asyncio.create_task(self._fail_without(self._segment))
+        names = {process.spec.name: slot for slot, process in by_slot.items() if process.spec.name}
+        # First, since the first of a name counts.
+        hosts = addresses.hosts(names) + ETC_FILES["hosts"]
+        for process in self.processes:
+            process.hosts = hosts.encode() if names else b""
+
+    async def _fail_without(self, segment: Segment) -> None:
+        await segment.lost.wait()
+        self._fail(SandboxError("network"))
+
+    def _fail(self, error: SandboxError) -> None:
+        for process in self.processes:
+            process.fail(error)
+
+    async def _part(self) -> None:
+        """Nothing lives any more: take the network apart, if there is one, and then the sandboxes."""
+        try:
+            if self._segment is not None:
+                self._watch.cancel()
+                passed = await self._segment.close()
+                for process in self.processes:
+                    process.count_network(Traffic(**structs.asdict(passed[process.sandbox.slot])))
+        except SandboxError as error:
+            self._fail(error)
+        finally:
+            for process in self.processes:
+                process.close()
 
     def _weigh(self) -> None:
         """Where one has come to an end, see whether it is that of the others too."""

@@ -27,6 +27,10 @@ landlock: the kernel has no Landlock. swap: cgroup v1 cannot count swap, and the
 """
 
 
+NETWORKS = ("none", "isolated")
+"""What networks there are for jobs: see jail.spec.Network."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every setting, its unit in its name or here, and its default.
 
@@ -46,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     elsewhere is of no use to a job. No policy allows sched_setaffinity then. Workers divide the processors.
     queue: jobs that may wait. body_bytes: the largest request body.
     drain_ms: how long running jobs may finish after SIGTERM.
+    networks: what a job may ask for, of NETWORKS; empty is what this host can give.
     policies: a directory of policies; empty is the shipped ones.
     state: a directory of this user's for what lives as long as the service; empty is
     $XDG_STATE_HOME/jail, or ~/.local/state/jail. One and the same for all services of a user: there
@@ -67,6 +72,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     queue: int = 256
     body_bytes: int = 64 * MIB
     drain_ms: int = 10_000
+    networks: tuple[str, ...] = ()
     policies: str = ""
     state: str = ""
     allow_degraded: tuple[str, ...] = ()
@@ -165,10 +171,8 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     if found.ready_min > found.ready_max:
         above = f"ready_min = {found.ready_min} is above ready_max = {found.ready_max}"
         raise SettingsError(f"{above}: lower the one or raise the other")
-    unknown = [name for name in found.allow_degraded if name not in DEGRADABLE]
-    if unknown:
-        known = ", ".join(DEGRADABLE)
-        raise SettingsError(f"allow_degraded names {unknown[0]!r}; it may name {known}")
+    _check_names("networks", found.networks, NETWORKS)
+    _check_names("allow_degraded", found.allow_degraded, DEGRADABLE)
     if not all(_DIGEST.fullmatch(key) for key in found.keys_sha256):
         raise SettingsError("keys_sha256 holds what is not the 64 hexadecimal digits of a SHA-256")
     for table, checked in (("ceilings", ceilings), ("defaults", defaults)):
@@ -185,6 +189,12 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
         defaults=defaults,
         ceilings=ceilings,
     )
+
+
+def _check_names(setting: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SettingsError(f"{setting} names {unknown[0]!r}; it may name {', '.join(known)}")
 
 
 def _check_workers(found: Settings, slots: int) -> None:
