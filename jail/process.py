@@ -104,8 +104,8 @@ class Process:
     async def run(self, on_verdict: Callable[[], None]) -> None:
         """Start it, unless it has a verdict; wait for its end, bring home what it left, leave nothing of it.
 
-        It is started before anything is waited for. `on_verdict` is called when nothing of it lives, and again
-        when all is done: that may have failed.
+        It is started before anything is waited for. `on_verdict` is called when nothing of it lives, and
+        again when all is done: that may have failed.
         """
         try:
             with self._held:
