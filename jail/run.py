@@ -20,8 +20,8 @@ from jail.spec import JobSpec
 class Run:
     """One job. `id` names it; `task` ends with its Result or GroupResult, or raises QueueFullError.
 
-    `processes`: in the order of the specification. `marks`: when the job passed from hand to hand, in ns of
-    CLOCK_MONOTONIC, in that order as far as it came.
+    `processes`: in the order of the specification. `marks`: when the job came how far, in ns of
+    CLOCK_MONOTONIC; what is between the last two is in the moments of each process.
     """
 
     def __init__(self, means: Means, spec: JobSpec) -> None:
