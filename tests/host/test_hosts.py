@@ -32,7 +32,7 @@ def told(jail):
     def run(argv, hosts=NAMES, **body):
         async def scene():
             found = jail.submit({"argv": argv, **body})
-            found.hosts = hosts
+            found.processes[0].hosts = hosts
             return found, await jail.answer(found)
 
         return jail.do(scene())
