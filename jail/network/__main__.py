@@ -14,7 +14,7 @@ from types import ModuleType
 
 import msgspec
 
-from jail.network import namespaces, rules
+from jail.network import confinement, namespaces, rules
 from jail.network.protocol import Refused
 
 _PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
@@ -41,6 +41,7 @@ def main(slots: int) -> None:
     control = socket.socket(fileno=0)
     try:
         _prepare(slots)
+        confinement.give_up()
         _leave_out_init("pyroute2")
         from jail.network.hub import Hub
     except (OSError, subprocess.SubprocessError) as error:
