@@ -51,6 +51,7 @@ class Segment:
     def __init__(self, hub: "Hub", number: int, slots: tuple[int, ...]) -> None:
         """To be had from Hub.open()."""
         self.slots = slots
+        self.lost = hub.lost
         self._hub = hub
         self._number = number
         self._closed: asyncio.Task[dict[int, Traffic]] | None = None

@@ -1,6 +1,7 @@
 """What is there for this process: of a host, or of a container on it."""
 
 import os
+from pathlib import Path
 
 import pytest
 
