@@ -15,7 +15,6 @@ from types import ModuleType
 import msgspec
 
 from jail.network import confinement, namespaces, rules
-from jail.network.offered import PROGRAMS
 from jail.network.protocol import Refused
 
 _LOAD_SECONDS = 60
@@ -58,7 +57,7 @@ def _prepare(slots: int) -> None:
         path = Path("/proc/sys/net", name)
         if path.exists():
             path.write_text(value)
-    command = shutil.which("nft", path=PROGRAMS)
+    command = shutil.which("nft", path=rules.PROGRAMS)
     if command is None:
         raise FileNotFoundError("nft is not installed")
     subprocess.run(

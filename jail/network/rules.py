@@ -14,6 +14,9 @@ from collections.abc import Callable
 
 from jail.network import addresses
 
+PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+"""Where nft is looked for: the hub has no environment."""
+
 _TABLES = """\
 table bridge jail {{
     set ipv4_sources {{ typeof iifname . ether saddr . ip saddr; elements = {{ {ipv4_sources} }}; }}
