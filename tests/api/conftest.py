@@ -82,8 +82,10 @@ def count_held(
 def held(
     service: Any, client: httpx.Client, count_held: Callable[[], tuple[float, int]]
 ) -> tuple[float, int]:
-    """The same, of a service that has run a job and has one client."""
-    assert client.post("/v1/run", json={"argv": ["true"]}).json()["status"] == "ok"
+    """The same, of a service that has run jobs of each kind and has one client."""
+    for network in ("none", {"mode": "isolated"}):
+        body = {"argv": ["true"], "network": network}
+        assert client.post("/v1/run", json=body).json()["status"] == "ok"
     service.settle()
     return count_held()
 
