@@ -2,6 +2,7 @@
 
 import re
 import struct
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -32,6 +33,12 @@ def test_addresses_are_private_and_macs_locally_administered():
     assert addresses.mac(0) == "02:6a:61:69:00:02"
     assert addresses.mac(254) == "02:6a:61:69:01:00"
     assert len(addresses.port(LAST)) < 16
+
+
+def test_the_shipped_unit_lets_members_have_their_addresses():
+    unit = Path(__file__).parents[2] / "deploy" / "systemd" / "jail.service"
+    (allowed,) = re.findall(r"^IPAddressAllow=(.*)$", unit.read_text(), re.MULTILINE)
+    assert {str(addresses.IPV4), str(addresses.IPV6), "multicast"} <= set(allowed.split())
 
 
 def test_every_base_chain_drops_what_no_rule_lets_through():
