@@ -43,11 +43,13 @@ def main(slots: int) -> None:
         confinement.give_up()
         _leave_out_init("pyroute2")
         from jail.network.hub import Hub
+
+        hub = Hub(control, slots)
     except (OSError, subprocess.SubprocessError) as error:
         refused = Refused(0, getattr(error, "errno", None) or 0, _words(error))
         control.send(msgspec.json.encode(refused))
         raise
-    Hub(control, slots).serve()
+    hub.serve()
 
 
 def _prepare(slots: int) -> None:

@@ -89,7 +89,7 @@ class Hub:
     """All segments. To be made in the hub's network namespace, once its rules are there."""
 
     def __init__(self, control: socket.socket, slots: int) -> None:
-        """Serve `control`, for slots 0 to `slots` - 1."""
+        """Be ready to serve `control`, for slots 0 to `slots` - 1. Raises OSError where there are no bridges."""
         self._control = control
         self._slots = slots
         self._home = Home()
@@ -107,13 +107,13 @@ class Hub:
         self._poll = select.poll()
         self._events: dict[int, Callable[[], None]] = {}
         self._ended = False
+        while self._has_too_few_bridges():
+            self._bridges.append(self._make_bridge())
 
     def serve(self) -> None:
         """Carry out what is asked until the service closes its end. What it raises is a defect."""
         self._watch(self._control.fileno(), select.POLLIN, self._hear)
         self._watch(self._undertaker.done, select.POLLIN, self._forget)
-        while self._has_too_few_bridges():
-            self._bridges.append(self._make_bridge())
         self._answer(Ready())
         while not self._ended:
             ready = self._poll.poll(0 if self._has_too_few_bridges() else None)
