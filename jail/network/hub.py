@@ -89,7 +89,7 @@ class Hub:
     """All segments. To be made in the hub's network namespace, once its rules are there."""
 
     def __init__(self, control: socket.socket, slots: int) -> None:
-        """Be ready to serve `control`, for slots 0 to `slots` - 1. Raises OSError where there are no bridges."""
+        """Be ready to serve `control`, for slots 0 to `slots` - 1. Raises OSError."""
         self._control = control
         self._slots = slots
         self._home = Home()
