@@ -62,15 +62,16 @@ def _prepare(slots: int) -> None:
     command = shutil.which("nft", path=rules.PROGRAMS)
     if command is None:
         raise FileNotFoundError("nft is not installed")
-    subprocess.run(
-        [command, "-f", "-"],
-        input=rules.ruleset(slots),
-        text=True,
-        capture_output=True,
-        check=True,
-        env={},
-        timeout=_LOAD_SECONDS,
-    )
+    for text in rules.transactions(slots):
+        subprocess.run(
+            [command, "-f", "-"],
+            input=text,
+            text=True,
+            capture_output=True,
+            check=True,
+            env={},
+            timeout=_LOAD_SECONDS,
+        )
 
 
 def _leave_out_init(package: str) -> None:
