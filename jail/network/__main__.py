@@ -43,11 +43,13 @@ def main(slots: int) -> None:
         confinement.give_up()
         _leave_out_init("pyroute2")
         from jail.network.hub import Hub
+
+        hub = Hub(control, slots)
     except (OSError, subprocess.SubprocessError) as error:
         refused = Refused(0, getattr(error, "errno", None) or 0, _words(error))
         control.send(msgspec.json.encode(refused))
         raise
-    Hub(control, slots).serve()
+    hub.serve()
 
 
 def _prepare(slots: int) -> None:
@@ -60,15 +62,16 @@ def _prepare(slots: int) -> None:
     command = shutil.which("nft", path=rules.PROGRAMS)
     if command is None:
         raise FileNotFoundError("nft is not installed")
-    subprocess.run(
-        [command, "-f", "-"],
-        input=rules.ruleset(slots),
-        text=True,
-        capture_output=True,
-        check=True,
-        env={},
-        timeout=_LOAD_SECONDS,
-    )
+    for text in rules.transactions(slots):
+        subprocess.run(
+            [command, "-f", "-"],
+            input=text,
+            text=True,
+            capture_output=True,
+            check=True,
+            env={},
+            timeout=_LOAD_SECONDS,
+        )
 
 
 def _leave_out_init(package: str) -> None:

@@ -20,7 +20,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import msgspec
@@ -73,19 +73,23 @@ class Segment(msgspec.Struct):
 
 
 class Messages(msgspec.Struct, frozen=True):
-    """What is sent for a slot, encoded: the pair, without its namespace; the port, without its bridge."""
+    """What is sent for a slot, encoded. `pair` lacks its namespace, `port` its bridge; see with_last().
+
+    `inside` and `route` are for the sandbox.
+    """
 
     pair: bytes
     port: bytes
     rest: tuple[bytes, ...]
     inside: tuple[bytes, ...]
+    route: bytes
 
 
 class Hub:
     """All segments. To be made in the hub's network namespace, once its rules are there."""
 
     def __init__(self, control: socket.socket, slots: int) -> None:
-        """Serve `control`, for slots 0 to `slots` - 1."""
+        """Be ready to serve `control`, for slots 0 to `slots` - 1. Raises OSError."""
         self._control = control
         self._slots = slots
         self._home = Home()
@@ -103,13 +107,13 @@ class Hub:
         self._poll = select.poll()
         self._events: dict[int, Callable[[], None]] = {}
         self._ended = False
+        while self._has_too_few_bridges():
+            self._bridges.append(self._make_bridge())
 
     def serve(self) -> None:
         """Carry out what is asked until the service closes its end. What it raises is a defect."""
         self._watch(self._control.fileno(), select.POLLIN, self._hear)
         self._watch(self._undertaker.done, select.POLLIN, self._forget)
-        while self._has_too_few_bridges():
-            self._bridges.append(self._make_bridge())
         self._answer(Ready())
         while not self._ended:
             ready = self._poll.poll(0 if self._has_too_few_bridges() else None)
@@ -211,12 +215,15 @@ class Hub:
                 for message in self._of(slot, namespace, segment.bridge)
             ]
         )
-        for slot, namespace in segment.namespaces.items():
-            with self._home.inside(namespace):
-                links = netlink.Socket()
-            with links:
-                links.do(self._messages[slot].inside)
-        self._wait_until_up([_port(slot) for slot in segment.namespaces])
+        with ExitStack() as opened:
+            inside = {}
+            for slot, namespace in segment.namespaces.items():
+                with self._home.inside(namespace):
+                    inside[slot] = opened.enter_context(netlink.Socket())
+                inside[slot].do(self._messages[slot].inside)
+            for slot, links in inside.items():
+                _wait(links, [self._messages[slot].route], netlink.is_local)
+        _wait(self._links, [netlink.get_link(_port(slot)) for slot in segment.namespaces], netlink.is_up)
 
     def _of(self, slot: int, namespace: int, bridge: int) -> tuple[bytes, ...]:
         port = _port(slot)
@@ -226,21 +233,10 @@ class Hub:
                 netlink.raise_port(port),
                 (netlink.lock_port(port), netlink.know_address(port, slot)),
                 tuple(netlink.raise_inside(slot)),
+                netlink.get_route_to_itself(slot),
             )
         known = self._messages[slot]
         return netlink.with_last(known.pair, namespace), netlink.with_last(known.port, bridge), *known.rest
-
-    def _wait_until_up(self, ports: Iterable[int]) -> None:
-        """The kernel lets a port have frames a little after it was raised: until then they are lost.
-
-        Since Linux 6.8 asking makes it so; before, there is nothing to wait for but time.
-        """
-        messages = [netlink.get_link(port) for port in ports]
-        deadline = time.monotonic() + _UP_SECONDS
-        while not all(map(netlink.is_up, self._links.ask(messages))):
-            if time.monotonic() > deadline:
-                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-            time.sleep(_LOOK_AGAIN_SECONDS)
 
     def _close(self, request: Close) -> None:
         if self._give_up(request.segment):
@@ -341,6 +337,18 @@ class Hub:
 def _port(slot: int) -> int:
     """The index of a slot's link in the hub."""
     return _FIRST_PORT + slot
+
+
+def _wait(links: netlink.Socket, questions: Sequence[bytes], is_so: Callable[[bytes], bool]) -> None:
+    """Ask until the kernel has done what it has put off; frames are lost until then. Raises OSError.
+
+    It does it at the next occasion, or, since Linux 6.8, when it is asked for a link.
+    """
+    deadline = time.monotonic() + _UP_SECONDS
+    while not all(map(is_so, links.ask(questions))):
+        if time.monotonic() > deadline:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        time.sleep(_LOOK_AGAIN_SECONDS)
 
 
 def _own_addresses(slot: int) -> Iterator[tuple[int, str]]:
