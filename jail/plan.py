@@ -3,7 +3,7 @@
 import fcntl
 import os
 
-from jail.spec import JobSpec
+from jail.spec import ProcessSpec
 from jail.supervisor import pack_file
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -28,8 +28,8 @@ def sealed(name: str, content: bytes) -> int:
     return descriptor
 
 
-def pack(spec: JobSpec) -> bytes:
-    """The plan of a job, laid out as struct start in native/message.h says."""
+def pack(spec: ProcessSpec) -> bytes:
+    """The plan of a process, laid out as struct start in native/message.h says."""
     strings = [argument.encode() for argument in spec.argv]
     strings += [f"{name}={value}".encode() for name, value in spec.env.items()]
     strings.append(spec.env["PATH"].encode())

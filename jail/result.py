@@ -114,6 +114,40 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     sandbox: SandboxInfo
 
 
+_OF_THE_JOB = ("id", "timing")
+
+ProcessResult = msgspec.defstruct(
+    "ProcessResult",
+    [(field.name, field.type) for field in msgspec.structs.fields(Result) if field.name not in _OF_THE_JOB],
+    module=__name__,
+    frozen=True,
+    kw_only=True,
+)
+"""What is told of one process of several: a Result without what is the whole job's."""
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that ran has ended, so long after the first was started."""
+
+    process: str
+    at_ms: float
+
+
+class GroupResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to POST /v1/run of a job of several processes, by their names.
+
+    status: as jail.outcome.decide_job says, of the process that it is `decided_by`; None where all is well.
+    ended: those that ran, in the order of their ends.
+    """
+
+    id: str
+    status: Status
+    decided_by: str | None
+    processes: Mapping[str, ProcessResult]
+    ended: tuple[End, ...]
+    timing: Timing
+
+
 def stream(captured: Captured) -> Stream:
     """A stream as its caller sees it. Of text that was cut, half a character at the end goes too."""
     about = {"bytes": captured.written_bytes, "truncated": captured.truncated}

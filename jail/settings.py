@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from jail import host, limits
-from jail.limits import CEILINGS, MIB, Limits
+from jail.limits import CEILINGS, MIB, PROCESSES_MAX, Limits
 
 FILE_VARIABLE = "JAIL_CONFIG"
 
@@ -36,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     workers: processes that take requests, each with a supervisor. slots, memory_bytes, queue and what is
     ready are the whole service's and divided among them: a job can have no more memory than a worker's share.
     slots: jobs at once, one for each worker at least; 0 is one for each processor it may use, at least two.
+    processes: the most that one job may have, each with a slot: never more than a worker has.
     memory_bytes: for all jobs together; 0 is three quarters of the host's memory, or of the container's.
     ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and
     however many; 0 makes each when its job is there. A ready_min that is not given follows a lower ready_max.
@@ -57,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keys_sha256: tuple[str, ...] = ()
     workers: int = 1
     slots: int = 0
+    processes: int = PROCESSES_MAX
     memory_bytes: int = 0
     ready_min: int = 4
     ready_max: int = 64
@@ -149,6 +151,7 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     memory_bytes = found.memory_bytes or host.memory_bytes() * 3 // 4
     # What a job may have must not depend on which worker takes it.
     memory_bytes -= memory_bytes % found.workers
+    processes = min(found.processes, PROCESSES_MAX, slots // found.workers)
     state = found.state or _state_directory(environment)
     # A job that can never run must be refused when it is sent, not wait for ever.
     most_bytes = memory_bytes // found.workers
@@ -174,7 +177,13 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
         except limits.LimitError as error:
             raise SettingsError(f"{table}.{error.field}: {error}") from None
     return replace(
-        found, slots=slots, memory_bytes=memory_bytes, state=state, defaults=defaults, ceilings=ceilings
+        found,
+        slots=slots,
+        processes=processes,
+        memory_bytes=memory_bytes,
+        state=state,
+        defaults=defaults,
+        ceilings=ceilings,
     )
 
 

@@ -41,6 +41,7 @@ LAYERS = (
     ("jail.supervisor",),
     ("jail.plan", "jail.sandbox", "jail.shed"),
     ("jail.filters",),
+    ("jail.process",),
     ("jail.run",),
     ("jail.engine",),
     ("jail.doctor", "jail.http"),
