@@ -4,7 +4,9 @@ The order at the end matters: kill first, then count, then copy out. Nothing of 
 files are read.
 """
 
+import errno
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -22,6 +24,7 @@ from jail.outcome import Ended, Facts, Failure, Verdict, decide
 from jail.outputs import Collected
 from jail.outputs import collect as collect_outputs
 from jail.processors import Processors
+from jail.published import Published
 from jail.result import Denial, Pressure, ProcessResult, SandboxInfo, Usage, milliseconds, stream
 from jail.sandbox import Sandboxes
 from jail.scheduler import Reservation, Scheduler
@@ -40,6 +43,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
 
     scheduler: Scheduler
     sandboxes: Sandboxes
+    published: Published
     processors: Processors
     processor_count: int
     filters: Mapping[str, Filter]
@@ -107,6 +111,14 @@ class Process:
             self._runs = True
         except OSError as error:
             self._fail(error)
+
+    async def dial(self, port: int) -> socket.socket:
+        """A connection to a TCP port in its sandbox, while that lives. Raises OSError."""
+        try:
+            return await self._sandbox.dial(port)
+        except SandboxError as error:
+            number = error.error or errno.EHOSTDOWN
+            raise OSError(number, os.strerror(number)) from None
 
     def end(self, why: Ended) -> None:
         """End it, at whatever stage it is, unless it has ended already."""

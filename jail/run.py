@@ -7,7 +7,9 @@ is the case of one.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 
 from jail.outcome import Ended, Failure, decide_job
@@ -20,15 +22,18 @@ from jail.spec import JobSpec
 class Run:
     """One job. `id` names it; `task` ends with its Result or GroupResult, or raises QueueFullError.
 
-    `processes`: in the order of the specification. `marks`: when the job passed from hand to hand, in ns of
-    CLOCK_MONOTONIC, in that order as far as it came.
+    `processes`: in the order of the specification. `published`: done once its ports can be reached; None if
+    it publishes none. `marks`: when the job passed from hand to hand, in ns of CLOCK_MONOTONIC, in that order
+    as far as it came.
     """
 
     def __init__(self, means: Means, spec: JobSpec) -> None:
         """Start it on its way."""
         self.id = secrets.token_hex(16)
         self.processes = [Process(means, process) for process in spec.processes]
+        self.published = asyncio.get_running_loop().create_future() if spec.network.publish else None
         self._scheduler = means.scheduler
+        self._ports = means.published
         self._spec = spec
         self._waits = False
         self.marks = {"submitted": time.monotonic_ns()}
@@ -80,7 +85,22 @@ class Run:
         if self._is_well:
             self._mark("sent")
         self._each(Process.start)
-        await _together([process.finish(self._weigh) for process in self.processes])
+        async with self._reachable():
+            await _together([process.finish(self._weigh) for process in self.processes])
+
+    @asynccontextmanager
+    async def _reachable(self) -> AsyncIterator[None]:
+        """While it runs, callers reach what it publishes."""
+        if not (self.published and self._is_well):
+            yield
+            return
+        by_name = {process.spec.name: process for process in self.processes}
+        dials = {
+            told.port: partial(by_name[told.process].dial, told.port) for told in self._spec.network.publish
+        }
+        async with self._ports.publish(self.id, dials):
+            self.published.set_result(None)
+            yield
 
     def _each(self, step: Callable[[Process], None]) -> None:
         """Have each of them do it, for as long as none fails."""
