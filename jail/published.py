@@ -7,6 +7,7 @@ What a connection holds is bounded both ways, and whoever writes waits until the
 """
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -80,6 +81,8 @@ class Connection:
 
     async def write(self, data: bytes) -> None:
         """Send to the program, and wait while it does not read."""
+        if self._writer.is_closing():
+            raise ConnectionResetError(errno.ECONNRESET, "closed")
         self._writer.write(data)
         self._traffic.to_jobs_bytes += len(data)
         await self._writer.drain()
