@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 from jail import cgroup, filters, host, rlimits
 from jail.errors import HostError, SandboxError
+from jail.network.offered import offered
 from jail.pool import Size
 from jail.process import Means
 from jail.processors import Processors
@@ -45,6 +46,7 @@ class Engine:
         rlimits.check_host(self.settings.ceilings)
         rlimits.raise_open_files(self.settings.slots, self.settings.ready_max)
         degraded = accepted_weaknesses(self.settings)
+        self._networks = offered(self.settings.networks)
         with ExitStack() as undo:
             compiled = filters.compile_all(self.settings.policies, undo, self.settings.pin)
             await self.sandboxes.__aenter__()
@@ -109,6 +111,7 @@ class Engine:
             ceilings=self.settings.ceilings,
             images=self.sandboxes.images,
             policies=self.means.filters,
+            networks=self._networks,
             processes=self.settings.processes,
             memory_bytes=self.settings.memory_bytes,
             workers=self.settings.workers,

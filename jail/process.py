@@ -4,9 +4,7 @@ The order at the end matters: kill first, then count, then copy out. Nothing of 
 files are read.
 """
 
-import errno
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -25,8 +23,17 @@ from jail.outputs import Collected
 from jail.outputs import collect as collect_outputs
 from jail.processors import Processors
 from jail.published import Published
-from jail.result import Denial, Pressure, ProcessResult, SandboxInfo, Usage, milliseconds, stream
-from jail.sandbox import Sandboxes
+from jail.result import (
+    Denial,
+    Pressure,
+    ProcessResult,
+    SandboxInfo,
+    Traffic,
+    Usage,
+    milliseconds,
+    stream,
+)
+from jail.sandbox import Sandbox, Sandboxes
 from jail.scheduler import Reservation, Scheduler
 from jail.spec import ProcessSpec
 from jail.supervisor import Report, Start
@@ -63,16 +70,20 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Process:
-    """One process. take(), prepare() and start() it, and whatever became of that, finish() it.
+    """One process: take() a sandbox for it, prepare() it, and whatever became of that, run() and close() it.
 
     None of these raises what went wrong with it: that is in its `verdict`, once it has one, and in
-    `failure`, where set-up failed. `moments`: when it passed from hand to hand, in ns of CLOCK_MONOTONIC, as
-    far as it came. `ended_ns`: when it ended, by the same clock; 0 if it never ran.
+    `failure`, where set-up failed. `moments`: when it passed from hand to hand, in ns of CLOCK_MONOTONIC,
+    in that order as far as it came. `ended_ns`: when it ended, by the same clock; 0 if it never ran.
+    `sandbox`: its own, once taken. `hosts`: what it finds in /etc/hosts, to be set before prepare(); with
+    none, the image's own.
     """
 
     def __init__(self, means: Means, spec: ProcessSpec) -> None:
         """Nothing happens yet."""
         self.spec = spec
+        self.sandbox: Sandbox | None = None
+        self.hosts = b""
         self.verdict: Verdict | None = None
         self.failure: Failure | None = None
         self.moments: dict[str, int] = {}
@@ -81,15 +92,17 @@ class Process:
         self._ended: Ended | None = None
         self._excess: Literal["stdout_bytes", "stderr_bytes"] | None = None
         self._execution = Execution()
-        self._runs = False
-        # Until the end; until START is sent; as long as the program runs.
-        self._held, self._unsent, self._running = ExitStack(), ExitStack(), ExitStack()
+        self._loss: Failure | None = None
+        self._is_started = False
+        # All that it holds, and of that the descriptors which are the supervisor's once it is started.
+        self._held = ExitStack()
         self._streams: list[Capture] = []
+        self._copies: list[int] = []
 
     async def take(self, reservation: Reservation) -> None:
         """Have a sandbox that is ready. When it is closed, what is reserved for it is given back."""
         try:
-            self._sandbox = sandbox = await self._means.sandboxes.take(self.spec.image)
+            self.sandbox = sandbox = await self._means.sandboxes.take(self.spec.image)
         except (SandboxError, OSError) as error:
             self._fail(error)
             return
@@ -97,55 +110,58 @@ class Process:
         self._held.callback(lambda: reservation.give_back(memory_bytes, sandbox.close()))
 
     def prepare(self) -> None:
-        """Have everything at hand that its start takes."""
+        """Have everything at hand that its start takes, unless it has a verdict."""
         try:
-            self._start = self._compose()
-        except OSError as error:
+            if self.verdict is None:
+                self._start = self._compose()
+        except (OSError, SandboxError) as error:
             self._fail(error)
 
-    def start(self) -> None:
-        """Hand it over. Our copies of its descriptors are closed; the supervisor has its own."""
+    async def run(self, on_verdict: Callable[[], None]) -> None:
+        """Start it, unless it has a verdict; wait for its end, and bring home what it left.
+
+        It is started before anything is waited for. `on_verdict` is called when nothing of it lives, and
+        again when all is done: that may have failed.
+        """
         try:
-            with self._unsent:
-                self._sandbox.start(self._start)
-            self._runs = True
-        except OSError as error:
+            if self.verdict is None:
+                await self._see_to_the_end(on_verdict)
+        except (SandboxError, OSError) as error:
+            self._fail(error)
+        except BaseException:
+            # A defect of ours: the others must not go on.
+            self._judge(self._facts())
+            raise
+        finally:
+            on_verdict()
+
+    def close(self) -> None:
+        """Leave nothing of it. Again: nothing."""
+        self._held.close()
+
+    def fail(self, error: SandboxError) -> None:
+        """It lost what it was promised: whatever it does or did, that is ours. It is ended, if it runs."""
+        if self._is_started and self.verdict is None:
+            self._loss = self._loss or _failure(error)
+            self.sandbox.kill()
+        else:
             self._fail(error)
 
-    async def dial(self, port: int) -> socket.socket:
-        """A connection to a TCP port in its sandbox, while that lives. Raises OSError."""
-        try:
-            return await self._sandbox.dial(port)
-        except SandboxError as error:
-            number = error.error or errno.EHOSTDOWN
-            raise OSError(number, os.strerror(number)) from None
+    def count_network(self, traffic: Traffic) -> None:
+        """Add to its usage what passed on its network, once that is final."""
+        if self._execution.usage is not None:
+            usage = msgspec.structs.replace(self._execution.usage, network=traffic)
+            self._execution = msgspec.structs.replace(self._execution, usage=usage)
 
     def end(self, why: Ended) -> None:
         """End it, at whatever stage it is, unless it has ended already."""
         if self.verdict is not None:
             return
         self._ended = self._ended or why
-        if self._runs:
-            self._sandbox.kill()
+        if self._is_started:
+            self.sandbox.kill()
         else:
             self._judge(self._facts())
-
-    async def finish(self, on_verdict: Callable[[], None]) -> None:
-        """Wait for its end, if it runs, bring home what it left, and leave nothing of it.
-
-        `on_verdict` is called when nothing of it lives, and again when all is done: that may have failed.
-        """
-        try:
-            with self._held:
-                if self._runs:
-                    await self._see_to_the_end(on_verdict)
-        except (SandboxError, OSError) as error:
-            self._fail(error)
-        finally:
-            if self.verdict is None:
-                # A defect of ours: the others must not go on.
-                self._judge(self._facts())
-            on_verdict()
 
     def result(self, kind: Callable[..., Any] = ProcessResult, **more: object) -> Any:
         """What is told of it: a `kind`, which has `more` fields than a ProcessResult, or none."""
@@ -171,49 +187,63 @@ class Process:
         )
 
     def _compose(self) -> Start:
-        spec, means, limits = self.spec, self._means, self.spec.limits
-        self._sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
-        # They know this process, which must not know them when it has ended: it would be freed too late.
-        self._held.callback(self._streams.clear)
-        stdout = self._capture("stdout_bytes", limits.stdout_bytes)
-        stderr = self._capture("stderr_bytes", limits.stderr_bytes)
+        spec, limits = self.spec, self.spec.limits
+        self.sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
+        self._held.callback(self._close_descriptors)
+        for limit in ("stdout_bytes", "stderr_bytes"):
+            self._streams.append(Capture(getattr(limits, limit), partial(self._exceed, limit)))
         self._denials = self._held.enter_context(Denials()) if spec.explain else None
-        # After the streams, whose writing ends it closes first.
-        self._held.push(self._unsent)
-        self._held.push(self._running)
-        processors = self._running.enter_context(means.processors.hold(limits.cpus))
-        packed, loaded = plan.pack(spec), means.filters[spec.policy]
-        stdio = self._seal("stdin", spec.stdin), stdout.writing, stderr.writing
-        start = loaded.start(stdio, self._seal("plan", packed), self._denials)
-        start.pin(processors)
-        _fill(start.message, spec, len(packed), len(processors) or means.processor_count)
-        start.message.rlimits = rlimits.for_job(limits, means.hard_limits)
+        packed = plan.pack(spec, self.hosts)
+        self._copies.append(plan.sealed("stdin", spec.stdin))
+        self._copies.append(plan.sealed("plan", packed))
+        stdio = (self._copies[0], *(capture.writing for capture in self._streams))
+        start = self._means.filters[spec.policy].start(stdio, self._copies[1], self._denials)
+        _fill(start.message, spec, len(packed))
+        start.message.hosts_bytes = len(self.hosts)
+        start.message.rlimits = rlimits.for_job(limits, self._means.hard_limits)
         return start
 
-    def _capture(self, limit: Literal["stdout_bytes", "stderr_bytes"], cap_bytes: int) -> Capture:
-        capture = Capture(cap_bytes, partial(self._exceed, limit))
-        self._held.callback(capture.close)
-        self._unsent.callback(capture.hand_over)
-        self._streams.append(capture)
-        return capture
-
-    def _seal(self, name: str, content: bytes) -> int:
-        descriptor = plan.sealed(name, content)
-        self._unsent.callback(os.close, descriptor)
-        return descriptor
+    def _close_descriptors(self) -> None:
+        while self._copies:
+            os.close(self._copies.pop())
+        # And forget them: they know this process, and it would be freed too late.
+        while self._streams:
+            self._streams.pop().close()
 
     def _exceed(self, limit: Literal["stdout_bytes", "stderr_bytes"]) -> None:
         if not self.spec.truncate:
             self._excess = self._excess or limit
             self.end(Ended.OUTPUT)
 
+    def _hand_over(self, processors: tuple[int, ...]) -> None:
+        """Start it on these processors, or with none of them on any.
+
+        Our copies of its descriptors are closed; the supervisor has its own.
+        """
+        self._start.pin(processors)
+        at_once = len(processors) or self._means.processor_count
+        # Threads count as pids, and init is one of them.
+        self._start.message.parallelism = max(1, min(at_once, self.spec.limits.pids - 1))
+        try:
+            # Before: it may have begun by the time that we go on.
+            self.moments["sent"] = time.monotonic_ns()
+            self.sandbox.start(self._start)
+            self._is_started = True
+        finally:
+            while self._copies:
+                os.close(self._copies.pop())
+            for capture in self._streams:
+                capture.hand_over()
+
     async def _see_to_the_end(self, on_verdict: Callable[[], None]) -> None:
-        report = await self._sandbox.ended()
-        self._running.close()
+        limits = self.spec.limits
+        with self._means.processors.hold(limits.cpus) as processors:
+            self._hand_over(processors)
+            report = await self.sandbox.ended()
         self._hear(report)
-        counters = self._sandbox.count()
+        counters = self.sandbox.count()
         # Before the facts: what is still in the pipes may be too much.
-        stdout, stderr = (capture.finish() for capture in self._streams)
+        stdout, stderr = [capture.finish() for capture in self._streams]
         told = self._denials.read() if self._denials else (None, 0)
         self._judge(self._facts(report, counters))
         on_verdict()
@@ -221,16 +251,14 @@ class Process:
             usage=_usage(report, counters),
             stdout=stdout,
             stderr=stderr,
-            outputs=await collect_outputs(
-                self.spec.outputs, self._sandbox.open, self.spec.limits.output_bytes
-            ),
+            outputs=await collect_outputs(self.spec.outputs, self.sandbox.open, limits.output_bytes),
             denials=told[0],
             denials_omitted=told[1],
         )
 
     def _hear(self, report: Report) -> None:
-        """When it ended, as its init told, or else the supervisor."""
-        self.moments = report.moments
+        """Note when it ended, as its init told, or else the supervisor."""
+        self.moments |= report.moments
         self.moments["heard"] = heard_ns = time.monotonic_ns()
         if report.facts.started:
             self.ended_ns = self.moments["started"] + report.facts.wall_ns
@@ -238,14 +266,9 @@ class Process:
             self.ended_ns = self.moments.get("exited", heard_ns)
 
     def _fail(self, error: SandboxError | OSError) -> None:
-        if self._runs and not self.ended_ns:
+        if self._is_started and not self.ended_ns:
             self.moments["heard"] = self.ended_ns = time.monotonic_ns()
-        if isinstance(error, SandboxError):
-            failure = Failure(error.stage, error.error, error.index)
-        else:
-            # This host is short of something: ours, and a retry may succeed.
-            failure = Failure("service", error.errno or 0, 0)
-        self._judge(self._facts(failure=failure))
+        self._judge(self._facts(failure=_failure(error)))
 
     def _judge(self, facts: Facts) -> None:
         self.failure = facts.failure
@@ -268,7 +291,7 @@ class Process:
         exited = bool(told.exited)
         return Facts(
             ended=_CAUSES.get(report.cause, self._ended if report.cause == "service" else None),
-            failure=report.failure,
+            failure=report.failure or self._loss,
             started=bool(told.started),
             exit_code=told.exit_code if exited and told.exit_code >= 0 else None,
             signal=told.signal if exited and told.signal else None,
@@ -280,11 +303,16 @@ class Process:
         )
 
 
-def _fill(message, spec: ProcessSpec, plan_bytes: int, processors: int) -> None:
+def _failure(error: SandboxError | OSError) -> Failure:
+    if isinstance(error, SandboxError):
+        return Failure(error.stage, error.error, error.index)
+    # This host is short of something: ours, and a retry may succeed.
+    return Failure("service", error.errno or 0, 0)
+
+
+def _fill(message, spec: ProcessSpec, plan_bytes: int) -> None:
     limits = spec.limits
     message.cpu_ns, message.wall_ns = limits.cpu_ms * 10**6, limits.wall_ms * 10**6
-    # Threads count as pids, and init is one of them.
-    message.parallelism = max(1, min(processors, limits.pids - 1))
     message.plan_bytes = plan_bytes
     message.arguments, message.variables = len(spec.argv), len(spec.env)
     message.files = len(spec.files)

@@ -50,10 +50,24 @@ class Pressure(msgspec.Struct, frozen=True, kw_only=True):
     io_full_ms: float
 
 
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What passed on the network of a process: frames, and their bytes with 14 each of Ethernet's header.
+
+    Those of all protocols: what finds out who has an address is among them. What was sent counts whether or
+    not it was let through.
+    """
+
+    sent_bytes: int
+    sent_packets: int
+    received_bytes: int
+    received_packets: int
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What the job used. See jail.cgroup.Counters. None: this host does not count it.
 
-    max_rss_bytes: of the largest process that was waited for; None when jail ended the job.
+    max_rss_bytes: of the largest process that was waited for; None when jail ended the job. network: None
+    without one.
     """
 
     cpu_ms: float
@@ -71,6 +85,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     io_read_bytes: int | None
     io_write_bytes: int | None
     pressure: Pressure | None
+    network: Traffic | None = None
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,16 +5,25 @@ is the case of one.
 """
 
 import asyncio
+import errno
+import os
 import secrets
+import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
 
+from msgspec import structs
+
+from jail.errors import SandboxError
+from jail.image import ETC_FILES
+from jail.network import addresses
+from jail.network.client import Segment
 from jail.outcome import Ended, Failure, decide_job
 from jail.process import Means, Process
-from jail.result import End, GroupResult, Result, Timing, milliseconds
+from jail.result import End, GroupResult, Result, Timing, Traffic, milliseconds
 from jail.scheduler import Reservation
 from jail.spec import JobSpec
 
@@ -34,6 +43,8 @@ class Run:
         self.published = asyncio.get_running_loop().create_future() if spec.network.publish else None
         self._scheduler = means.scheduler
         self._ports = means.published
+        self._networks = means.sandboxes.networks
+        self._segment: Segment | None = None
         self._spec = spec
         self._waits = False
         self.marks = {"submitted": time.monotonic_ns()}
@@ -78,36 +89,98 @@ class Run:
         return all(process.verdict is None for process in self.processes)
 
     async def _execute(self, reservation: Reservation) -> None:
-        await _together([process.take(reservation) for process in self.processes])
-        self._weigh()
-        self._mark("sandbox")
-        self._each(Process.prepare)
-        if self._is_well:
-            self._mark("sent")
-        self._each(Process.start)
-        async with self._reachable():
-            await _together([process.finish(self._weigh) for process in self.processes])
+        try:
+            await self._make_ready(reservation)
+        except BaseException:
+            # A defect of ours: none is started.
+            self._end(Ended.WITH_JOB)
+            raise
+        finally:
+            try:
+                async with self._reachable():
+                    await _together([self._see_through(process) for process in self.processes])
+            finally:
+                await self._part()
 
     @asynccontextmanager
     async def _reachable(self) -> AsyncIterator[None]:
-        """While it runs, callers reach what it publishes."""
+        """While it runs, callers reach what it publishes, and nobody does when its network is taken apart."""
         if not (self.published and self._is_well):
             yield
             return
-        by_name = {process.spec.name: process for process in self.processes}
-        dials = {
-            told.port: partial(by_name[told.process].dial, told.port) for told in self._spec.network.publish
-        }
+        slots = {process.spec.name: process.sandbox.slot for process in self.processes}
+        published = self._spec.network.publish
+        dials = {told.port: partial(self._dial, slots[told.process], told.port) for told in published}
         async with self._ports.publish(self.id, dials):
             self.published.set_result(None)
             yield
 
-    def _each(self, step: Callable[[Process], None]) -> None:
-        """Have each of them do it, for as long as none fails."""
+    async def _dial(self, slot: int, port: int) -> socket.socket:
+        """As jail.published has it."""
+        try:
+            return await self._segment.dial(slot, port)
+        except SandboxError as error:
+            number = error.error or errno.EHOSTDOWN
+            raise OSError(number, os.strerror(number)) from None
+
+    async def _see_through(self, process: Process) -> None:
+        """Run it; what is left of it goes at once, unless that is part of a network."""
+        try:
+            await process.run(self._weigh)
+        finally:
+            if self._segment is None:
+                process.close()
+
+    async def _make_ready(self, reservation: Reservation) -> None:
+        """Have all ready, or else a verdict on each of them."""
+        await _together([process.take(reservation) for process in self.processes])
+        self._mark("sandbox")
+        # All are ready, and none is started: what they have in common is made here.
+        if self._spec.network.mode != "none" and self._is_well:
+            await self._join()
         for process in self.processes:
-            if process.verdict is None:
-                step(process)
+            process.prepare()
+            if process.verdict is not None:
                 self._weigh()
+
+    async def _join(self) -> None:
+        """Have a network for them all, on which they find each other by name, or else a verdict on each."""
+        by_slot = {process.sandbox.slot: process for process in self.processes}
+        try:
+            self._segment = await self._networks.open(
+                {slot: process.sandbox.network for slot, process in by_slot.items()}
+            )
+        except SandboxError as error:
+            self._fail(error)
+            return
+        self._watch = asyncio.create_task(self._fail_without(self._segment))
+        names = {process.spec.name: slot for slot, process in by_slot.items() if process.spec.name}
+        # First, since the first of a name counts.
+        hosts = addresses.hosts(names) + ETC_FILES["hosts"]
+        for process in self.processes:
+            process.hosts = hosts.encode() if names else b""
+
+    async def _fail_without(self, segment: Segment) -> None:
+        await segment.lost.wait()
+        self._fail(SandboxError("network"))
+
+    def _fail(self, error: SandboxError) -> None:
+        for process in self.processes:
+            process.fail(error)
+
+    async def _part(self) -> None:
+        """Nothing lives any more: take the network apart, if there is one, and then the sandboxes."""
+        try:
+            if self._segment is not None:
+                self._watch.cancel()
+                passed = await self._segment.close()
+                for process in self.processes:
+                    process.count_network(Traffic(**structs.asdict(passed[process.sandbox.slot])))
+        except SandboxError as error:
+            self._fail(error)
+        finally:
+            for process in self.processes:
+                process.close()
 
     def _weigh(self) -> None:
         """Where one has come to an end, see whether it is that of the others too."""
@@ -127,8 +200,7 @@ class Run:
             return self.processes[0].result(Result, id=self.id, timing=self._timing())
         ran = [process for process in self.processes if process.ended_ns]
         ran.sort(key=lambda process: process.ended_ns)
-        others = [process for process in self.processes if not process.ended_ns]
-        ordered = ran + others
+        ordered = ran + [process for process in self.processes if not process.ended_ns]
         decisive = decide_job([process.verdict for process in ordered])
         return GroupResult(
             id=self.id,
@@ -136,19 +208,23 @@ class Run:
             decided_by=None if decisive is None else ordered[decisive].spec.name,
             processes={process.spec.name: process.result() for process in self.processes},
             ended=tuple(
-                End(process=process.spec.name, at_ms=milliseconds(process.ended_ns - self.marks["sent"]))
+                End(process=process.spec.name, at_ms=milliseconds(process.ended_ns - self._sent_ns))
                 for process in ran
             ),
             timing=self._timing(),
         )
 
+    @property
+    def _sent_ns(self) -> int:
+        """When the first was started."""
+        return self.processes[0].moments.get("sent", self.marks["answered"])
+
     def _timing(self) -> Timing:
         """The time between marks; a stage that was not reached took none."""
-        answered = self.marks["answered"]
+        submitted, answered = self.marks["submitted"], self.marks["answered"]
         heard = max([process.moments.get("heard", 0) for process in self.processes]) or answered
-        marks = [self.marks.get(name, answered) for name in ("submitted", "reserved", "sent")]
-        spans = pairwise((*marks, heard, answered))
-        queued, setup, run, collect = (milliseconds(end - start) for start, end in spans)
+        marks = submitted, self.marks.get("reserved", answered), self._sent_ns, heard, answered
+        queued, setup, run, collect = (milliseconds(end - start) for start, end in pairwise(marks))
         return Timing(queued_ms=queued, setup_ms=setup, run_ms=run, collect_ms=collect)
 
 
