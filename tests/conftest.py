@@ -342,8 +342,8 @@ class Service:
 
     @property
     def supervisor(self) -> int:
-        """The process id of its supervisor."""
-        (pid,) = Processes.children(self.keeper)
+        """The process id of its supervisor, which is not the keeper's only child once there is a hub."""
+        (pid,) = (pid for pid in Processes.children(self.keeper) if Processes.name(pid) == "jail-supervisor")
         return pid
 
     @property

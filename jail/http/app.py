@@ -102,6 +102,7 @@ class Service:
                 "images": sorted(self._rules.images),
                 "policies": sorted(self._rules.policies),
                 "networks": sorted(self._rules.networks),
+                "publishes": self._rules.publishes,
                 "processes": self._rules.processes,
                 "cgroup": means.sandboxes.hierarchy.version,
                 "not_counted": means.sandboxes.hierarchy.missing,
