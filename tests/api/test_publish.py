@@ -1,4 +1,4 @@
-"""Jobs that publish ports, and who reaches them while they live: programs in sandboxes, through `jail serve`."""
+"""Jobs that publish ports, and who reaches them while they live: sandboxes, by `jail serve`."""
 
 import asyncio
 import json
@@ -9,9 +9,11 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 PORT = 8080
+# While the program has yet to listen.
+NOT_YET = (502, 504)
 
 # Answers what it was asked for, and what it got; /end ends it.
 WEB = """
@@ -77,7 +79,7 @@ class Job:
         """The answer of its program, as soon as it listens."""
         while True:
             answer = await self._client.request(method, self.path(target), **options)
-            if answer.status_code != 502:
+            if answer.status_code not in NOT_YET:
                 return answer
 
     async def open(self):
@@ -86,8 +88,8 @@ class Job:
             try:
                 url = f"{self._client.base_url}".replace("http:", "ws:").rstrip("/")
                 return await connect(url + self.path(), proxy=None, compression=None)
-            except Exception as error:
-                if getattr(error, "response", None) is None or error.response.status_code != 502:
+            except InvalidStatus as error:
+                if error.response.status_code not in NOT_YET:
                     raise
 
     async def end(self):
@@ -96,11 +98,13 @@ class Job:
 
 
 @asynccontextmanager
-async def posted(service, body, **options):
-    async with httpx.AsyncClient(base_url=service.url, timeout=60, **options) as client:
-        async with client.stream("POST", "/v1/run", json=body) as response:
-            assert response.status_code == 200, await response.aread()
-            yield Job(client, response)
+async def posted(service, body):
+    async with (
+        httpx.AsyncClient(base_url=service.url, timeout=60) as client,
+        client.stream("POST", "/v1/run", json=body) as response,
+    ):
+        assert response.status_code == 200, await response.aread()
+        yield Job(client, response)
 
 
 @pytest.mark.parametrize("address", ["", "127.0.0.1", "::1", "::"])
@@ -176,8 +180,9 @@ def test_the_end_of_a_job_ends_what_is_connected_and_the_answer_is_as_ever(servi
     async def scene():
         async with posted(service, job(ECHO, wall_ms=1500)) as live:
             connection = await live.open()
-            await connection.send(b"one")
-            assert await connection.recv() == b"one"
+            for _ in range(100):
+                await connection.send(b"x" * 1000)
+                await connection.recv()
             with pytest.raises(ConnectionClosed) as closed:
                 await connection.recv()
             assert closed.value.rcvd.code in (1000, 1001)
@@ -188,8 +193,8 @@ def test_the_end_of_a_job_ends_what_is_connected_and_the_answer_is_as_ever(servi
     assert (told["status"], told["limit"]) == ("wall_limit", "wall_ms")
     assert told.keys() == plain.json().keys()
     assert headers["content-type"] == plain.headers["content-type"]
-    # What callers send is no traffic of the job's own network.
-    assert set(told["usage"]["network"].values()) == {0}
+    # What callers send is no traffic of the job's own network, on which it announces itself.
+    assert all(count < 1000 for count in told["usage"]["network"].values())
 
 
 def test_a_caller_that_goes_away_ends_its_job_for_everybody(service, jail, until, counted, client):
@@ -228,18 +233,20 @@ def test_a_service_that_stops_lets_published_jobs_go_on_for_its_grace_and_no_lon
     assert "Traceback" not in "".join(service.log)
 
 
-def test_a_program_that_takes_no_connection_holds_up_nobody_else(service, jail):
+def test_a_program_that_takes_no_connection_holds_up_nobody_else(service, jail, until, counted, client):
     full = "import socket, time; server = socket.create_server(('', 8080), backlog=0); time.sleep(30)"
 
     async def scene():
         async with posted(service, job(full)) as hostile, posted(service, job(WEB, "")) as other:
             await other.ask()
             hanging = [asyncio.create_task(hostile.ask()) for _ in range(20)]
+            await until(lambda: counted(client)["jail_forwarded_connections"] == len(hanging))
             for _ in range(5):
                 assert (await other.ask()).status_code == 200
-            assert not all(task.done() for task in hanging)
-            statuses = {answer.status_code for answer in await asyncio.gather(*hanging)}
-            assert statuses == {504}
+            assert not any(task.done() for task in hanging)
+            for task in hanging:
+                task.cancel()
+            await asyncio.wait(hanging)
 
     jail.do(scene())
 
