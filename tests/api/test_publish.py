@@ -3,8 +3,12 @@
 import asyncio
 import json
 import os
+import re
 import signal
+import subprocess
+import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -327,3 +331,11 @@ def test_several_workers_do_not_offer_it(serve):
     answer = httpx.post(f"{service.url}/v1/run", json=job(ECHO))
     assert (answer.status_code, answer.json()["field"]) == (422, "network.publish")
     assert httpx.get(f"{service.url}/v1/capabilities").json()["publishes"] is False
+
+
+def test_the_example_prints_what_the_page_says(service):
+    page = (Path(__file__).parents[2] / "docs" / "publish.md").read_text()
+    script, told = re.search(r"```python\n(.*?)```\n```\n(.*?)```", page, re.DOTALL).groups()
+    command = [sys.executable, "-c", script, service.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == (told, "")

@@ -28,8 +28,10 @@ def test_a_redirection_stays_with_the_program(location, target):
     [
         b"//evil/", b"http://evil/", b"https://localhost:8080/", b"http://localhost/",
         b"http://localhost:80/",
-        b"http://localhost:8080@evil/", b"http://localhost:8080.evil/", b"http://x@localhost:8080/",
-        b"javascript:alert(1)", b"file:///etc/passwd", b"http://[::1", b"\\\\evil", b"/\\evil", b"/..\\..\\run",
+        b"http://localhost:8080@evil/", b"http://localhost:8080.evil/",
+        b"http://x@localhost:8080/",
+        b"javascript:alert(1)", b"file:///etc/passwd", b"http://[::1",
+        b"\\\\evil", b"/\\evil", b"/..\\..\\run",
         # Browsers take these for two dots.
         b"/%2e%2e/run", b"/%2E./run", b"/.%2e/%2e%2E/run", b"/%2e%2e", b"/a/%2f../..%2f..", b"/%2e/x",
         # And drop these.
