@@ -74,9 +74,9 @@ class Process:
 
     None of these raises what went wrong with it: that is in its `verdict`, once it has one, and in
     `failure`, where set-up failed. `moments`: when it passed from hand to hand, in ns of CLOCK_MONOTONIC,
-    in that order as far as it came. `ended_ns`: when it ended, by the same clock; 0 if it never ran.
-    `sandbox`: its own, once taken. `hosts`: what it finds in /etc/hosts, to be set before prepare(); with
-    none, the image's own.
+    in that order as far as it came. `ended_ns`: when it ended, by the same clock; 0 if it was not
+    started. `sandbox`: its own, once taken. `hosts`: what it finds in /etc/hosts, to be set before
+    prepare(); with none, the image's own.
     """
 
     def __init__(self, means: Means, spec: ProcessSpec) -> None:

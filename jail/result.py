@@ -142,7 +142,7 @@ ProcessResult = msgspec.defstruct(
 
 
 class End(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that ran has ended, so long after the first was started."""
+    """A process that was started has ended, so long after the first was."""
 
     process: str
     at_ms: float
@@ -152,7 +152,7 @@ class GroupResult(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to POST /v1/run of a job of several processes, by their names.
 
     status: as jail.outcome.decide_job says, of the process that it is `decided_by`; None where all is well.
-    ended: those that ran, in the order of their ends.
+    ended: those that were started, in the order of their ends.
     """
 
     id: str

@@ -32,8 +32,8 @@ class Run:
     """One job. `id` names it; `task` ends with its Result or GroupResult, or raises QueueFullError.
 
     `processes`: in the order of the specification. `published`: done once its ports can be reached; None if
-    it publishes none. `marks`: when the job passed from hand to hand, in ns of CLOCK_MONOTONIC, in that order
-    as far as it came.
+    it publishes none. `marks`: when the job came how far, in ns of CLOCK_MONOTONIC; what is between the last
+    two is in the moments of each process.
     """
 
     def __init__(self, means: Means, spec: JobSpec) -> None:
@@ -184,15 +184,15 @@ class Run:
 
     def _weigh(self) -> None:
         """Where one has come to an end, see whether it is that of the others too."""
-        goes_on = False
-        for process in self.processes:
-            if process.verdict is None:
-                goes_on = goes_on or not process.spec.background
-            elif process.verdict.status == "sandbox_error":
-                goes_on = False
-                break
-        if not goes_on:
+        left = [process for process in self.processes if process.verdict is None]
+        if left and (all(process.spec.background for process in left) or self._has_failed):
             self._end(Ended.WITH_JOB)
+
+    @property
+    def _has_failed(self) -> bool:
+        """Whether we have: then no other can be what it was meant to be."""
+        verdicts = [process.verdict for process in self.processes if process.verdict is not None]
+        return any(verdict.status == "sandbox_error" for verdict in verdicts)
 
     def _answer(self) -> Result | GroupResult:
         self._mark("answered")

@@ -47,7 +47,7 @@ def mac_number(slot: int) -> int:
 
 
 def hosts(named: Mapping[str, int]) -> str:
-    """What says whose slot is whose, as hosts(5) has it: by name."""
+    """Where each of these names is, by slot: lines of /etc/hosts."""
     return "".join(f"{ipv4(slot)} {name}\n{ipv6(slot)} {name}\n" for name, slot in named.items())
 
 
