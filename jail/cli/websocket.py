@@ -1,7 +1,8 @@
 """WebSockets as uvicorn serves them, with what it holds of a caller bounded.
 
-As it comes, a message in parts is put together before any of it is passed on, however many they are; a caller
-who pings and never reads is answered into memory; and one who never reads can keep a connection for good.
+As it comes, a message in parts is put together before any of it is passed on, however many they are; tiny
+messages each cost a hundred times their size; a caller who pings and never reads is answered into memory; and
+one who never reads can keep a connection for good.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ class WebSocket(WebSocketsSansIOProtocol):
     def __init__(self, *arguments: object, **options: object) -> None:
         """As uvicorn calls it."""
         super().__init__(*arguments, **options)
+        self._came = bytearray()
         # For the answer to a close.
         self.close_timeout = _CLOSE_SECONDS
 
@@ -60,24 +62,44 @@ class WebSocket(WebSocketsSansIOProtocol):
         self._read_or_not()
         return message
 
+    def data_received(self, data: bytes) -> None:
+        """Pass on what came at once as one message, whatever it was divided into: it is a stream of bytes."""
+        super().data_received(data)
+        self._pass_on()
+
     def handle_bytes(self, event: Frame) -> None:
-        """Pass on each part as it comes: what is said is a stream of bytes."""
+        """More of the stream."""
         self.curr_msg_data_type = "bytes"
-        self._pass_on(event)
+        self._came += event.data
 
     def handle_text(self, event: Frame) -> None:
-        """The same."""
+        """Text is refused, whatever it says: it need not be decoded, which a part of it may not be."""
+        self._pass_on()
         self.curr_msg_data_type = "text"
-        self._pass_on(event)
+        self.frames = []
+        self.send_receive_event_to_app()
 
     def handle_cont(self, event: Frame) -> None:
-        """The same."""
-        self._pass_on(event)
+        """Another part of either."""
+        if self.curr_msg_data_type == "bytes":
+            self._came += event.data
 
-    def _pass_on(self, event: Frame) -> None:
-        # Text is refused, whatever it says: it need not be decoded, which parts of it may not be.
-        self.frames = [event.data if self.curr_msg_data_type == "bytes" else b""]
-        self.send_receive_event_to_app()
+    def handle_close(self, event: Frame) -> None:
+        """The caller's end, after what came before."""
+        self._pass_on()
+        super().handle_close(event)
+
+    def handle_parser_exception(self) -> None:
+        """The same, of a caller who breaks the rules."""
+        self._pass_on()
+        super().handle_parser_exception()
+
+    def _pass_on(self) -> None:
+        if self._came:
+            self.curr_msg_data_type = "bytes"
+            self.frames = [bytes(self._came)]
+            self._came.clear()
+            self.send_receive_event_to_app()
 
     def _read_or_not(self) -> None:
         if self.read_paused or not self.writable.is_set():
