@@ -14,8 +14,7 @@ from types import ModuleType
 
 import msgspec
 
-from jail.network import namespaces, rules
-from jail.network.offered import PROGRAMS
+from jail.network import confinement, namespaces, rules
 from jail.network.protocol import Refused
 
 _LOAD_SECONDS = 60
@@ -41,6 +40,7 @@ def main(slots: int) -> None:
     control = socket.socket(fileno=0)
     try:
         _prepare(slots)
+        confinement.give_up()
         _leave_out_init("pyroute2")
         from jail.network.hub import Hub
     except (OSError, subprocess.SubprocessError) as error:
@@ -57,7 +57,7 @@ def _prepare(slots: int) -> None:
         path = Path("/proc/sys/net", name)
         if path.exists():
             path.write_text(value)
-    command = shutil.which("nft", path=PROGRAMS)
+    command = shutil.which("nft", path=rules.PROGRAMS)
     if command is None:
         raise FileNotFoundError("nft is not installed")
     subprocess.run(

@@ -3,10 +3,8 @@
 import shutil
 
 from jail.errors import HostError
+from jail.network.rules import PROGRAMS
 from jail.settings import NETWORKS
-
-PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
-"""Where the hub looks for programs of the host; it has no environment."""
 
 
 def offered(wanted: tuple[str, ...]) -> tuple[str, ...]:

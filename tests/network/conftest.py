@@ -23,12 +23,12 @@ from jail.network.hub import SPARE_BRIDGES
 T = TypeVar("T")
 
 AGENT = str(Path(__file__).parent / "agent.py")
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 SLOTS = 64
 
 PRELUDE = """
 import ctypes, errno, os, select, socket, struct, time
-SECONDS, SILENCE_SECONDS = 10, 0.3
+SECONDS = 60
 """
 
 
@@ -137,6 +137,9 @@ class Scene:
     def links(self) -> set[str]:
         """The names of the links in the hub."""
         return {link["ifname"] for link in json.loads(self.inside("ip", "-j", "link"))}
+
+    def threads(self) -> list[int]:
+        return [int(name) for name in os.listdir(f"/proc/{self.process.pid}/task")]
 
     def spare(self) -> int:
         """How many bridges there are that nobody uses."""
