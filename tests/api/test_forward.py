@@ -11,7 +11,7 @@ import os
 import secrets
 import socket
 import struct
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import httpx
 import msgspec
@@ -729,7 +729,9 @@ def test_the_end_of_a_job_ends_every_connection_before_it_goes_on(scene, jail, u
         dial = jail.engine.published._jobs[place.job]._dials[PORT]
         place.job = secrets.token_hex(16)
         hangs = asyncio.Event()
-        async with jail.engine.published.publish(place.job, {PORT: dial, 81: hangs.wait}):
+        async with AsyncExitStack() as job:
+            ports = {PORT: dial, 81: hangs.wait}
+            await job.enter_async_context(jail.engine.published.publish(place.job, ports))
             raw = await place.open()
             asking = asyncio.create_task(place.ask())
             async with httpx.AsyncClient(base_url=place.url) as client:
@@ -737,7 +739,7 @@ def test_the_end_of_a_job_ends_every_connection_before_it_goes_on(scene, jail, u
                 await until(lambda: len(numbers) == 2 and jail.engine.published.connections == 3)
                 ports = jail.engine.published._jobs[place.job]
                 ends = [c._writer.transport for c in ports.open]
-                await ports.end()
+                await job.aclose()
                 # The descriptors are closed, not only about to be.
                 assert [end.get_extra_info("socket") for end in ends] == [None, None]
                 assert (await hanging).status_code == 404

@@ -275,6 +275,23 @@ def test_what_is_forwarded_is_counted(service, jail, client, counted):
     assert after["jail_forwarded_connections"] == 0
 
 
+def test_without_the_hub_a_published_job_ends_and_another_can_be_reached(serve, jail):
+    service = serve()
+
+    async def scene():
+        async with posted(service, job(ECHO)) as live:
+            connection = await live.open()
+            os.kill(service.hub, signal.SIGKILL)
+            with pytest.raises(ConnectionClosed) as closed:
+                await connection.recv()
+            assert closed.value.rcvd.code in (1000, 1001)
+            assert (await live.end())["status"] == "sandbox_error"
+        async with posted(service, job(WEB, "")) as live:
+            assert (await live.ask()).status_code == 200
+
+    jail.do(scene())
+
+
 TWO = [{"name": "a", "argv": ["true"]}, {"name": "b", "argv": ["true"]}]
 
 
