@@ -46,7 +46,7 @@ def waiting(pooled, processes):
     for init in processes.children(pooled.supervisor):
         (place,) = {name for name in cgroups_of(init) if name.isdecimal()}
         found[int(place)] = [init, *processes.children(init)]
-    return [found[sandbox._slot] for sandbox in ready_ones(pooled)]
+    return [found[sandbox.slot] for sandbox in ready_ones(pooled)]
 
 
 def cgroups_of(pid):
@@ -379,8 +379,8 @@ def test_what_does_not_fit_the_state_of_a_slot_ends_the_supervisor(pooled, execu
         run = pooled.submit(SLEEPER)
         await executing(pooled.supervisor, "sleep")
         slots = {
-            "ready": ready_ones(pooled)[0]._slot,
-            "running": run.processes[0]._sandbox._slot,
+            "ready": ready_ones(pooled)[0].slot,
+            "running": run.processes[0].sandbox.slot,
             "free": sandboxes._places[0][0],
         }
         sandboxes.supervisor._socket.send(request(kind, slots[state]))
