@@ -29,6 +29,7 @@ PATH_BYTES_MAX = 4095
 PATH_DEPTH_MAX = 32
 FILES_MAX = 4096
 OUTPUTS_MAX = 256
+PUBLISHED_MAX = 16
 
 NAME = "[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 """What a process is called: a label of a host name (RFC 1123, 2.1) that begins with a letter."""
@@ -57,10 +58,21 @@ class FileContent(Content, frozen=True, forbid_unknown_fields=True):
     executable: bool = False
 
 
+class PublishedPort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A TCP port that callers can reach, and the process that listens there; "" for the only one."""
+
+    port: Annotated[int, Meta(ge=1, le=65_535)]
+    process: str = ""
+
+
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a job reaches. none: each sandbox itself. isolated: those of its processes each other as well."""
+    """What a job reaches. none: each sandbox itself. isolated: those of its processes each other as well.
+
+    publish: where callers reach it, through the service, while it lives.
+    """
 
     mode: Literal["none", "isolated"]
+    publish: Annotated[tuple[PublishedPort, ...], Meta(max_length=PUBLISHED_MAX)] = ()
 
 
 class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -149,8 +161,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator offers: limits, and the names of images, policies and modes of networks.
 
-    processes, memory_bytes: the most that one job can have, all its processes together. workers: among how
-    many the service's memory was divided.
+    publishes: whether ports can be published. processes, memory_bytes: the most that one job can have, all
+    its processes together. workers: among how many the service's memory was divided.
     """
 
     defaults: Limits
@@ -158,6 +170,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     images: Collection[str]
     policies: Collection[str]
     networks: Collection[str] = ("none",)
+    publishes: bool = True
     processes: int
     memory_bytes: int
     workers: int = 1
@@ -241,8 +254,10 @@ def validate(request: Request | GroupRequest, rules: Rules) -> JobSpec:
     """The job that a request asks for; raises SpecError naming the field."""
     network = _network(request.network, rules)
     if isinstance(request, Request):
+        _check_published(network, [], rules)
         return JobSpec(processes=(_process(request, rules),), network=network)
     job = JobSpec(processes=_processes(request.processes, rules), network=network)
+    _check_published(network, [process.name for process in job.processes], rules)
     if job.memory_bytes > rules.memory_bytes:
         together = f"limits.memory_bytes of all together are {job.memory_bytes}"
         raise SpecError("processes", f"{together}; the maximum is {rules.memory_bytes}{_division(rules)}")
@@ -281,6 +296,23 @@ def _network(request: str | Network, rules: Rules) -> Network:
         return Network(request)
     _check_member("network.mode", request.mode, rules.networks)
     return request
+
+
+def _check_published(network: Network, names: Collection[str], rules: Rules) -> None:
+    """names: of the job's processes; none, of one that was asked for without."""
+    if network.publish and not rules.publishes:
+        raise SpecError("network.publish", "is not offered here: a request may come to another worker")
+    if network.publish and network.mode == "none":
+        raise SpecError("network.publish", 'takes a network that can be reached: "isolated"')
+    ports = [told.port for told in network.publish]
+    for index, told in enumerate(network.publish):
+        field = f"network.publish[{index}]"
+        if names:
+            _check_member(f"{field}.process", told.process, names)
+        elif told.process:
+            raise SpecError(f"{field}.process", "is of a job that has `processes`")
+        if told.port in ports[:index]:
+            raise SpecError(f"{field}.port", f"{told.port} is published twice")
 
 
 def _process(request: Program, rules: Rules, name: str = "", background: bool = False) -> ProcessSpec:

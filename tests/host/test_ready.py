@@ -275,7 +275,8 @@ def test_a_job_may_have_more_memory_than_the_default(pooled):
 
 def test_a_job_may_have_more_processes_than_the_default_and_fewer(pooled):
     script = "for n in $(seq 100); do sleep 0.5 & done; wait; echo all"
-    assert pooled.sh(script, limits={"pids": 200, "cpus": 4})["stdout"]["text"] == "all\n"
+    enough = {"pids": 200, "cpus": 4, "cpu_ms": 60_000, "wall_ms": 60_000}
+    assert pooled.sh(script, limits=enough)["stdout"]["text"] == "all\n"
     assert pooled.sh(script)["usage"]["pids_limit_hits"] > 0
     few = pooled.sh("true & wait; echo some", limits={"pids": 3})
     assert (few["stdout"]["text"], few["usage"]["pids_limit_hits"]) == ("some\n", 0)
