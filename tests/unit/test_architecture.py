@@ -17,6 +17,7 @@ LAYERS = (
     ("jail",),
     (
         "jail.capture",
+        "jail.destinations",
         "jail.errors",
         "jail.host",
         "jail.limits",
