@@ -117,10 +117,25 @@ def own_path_v2(cgroups: str) -> str | None:
     return None
 
 
+class _Sysinfo(ctypes.Structure):
+    """struct sysinfo of <linux/sysinfo.h>, with room for its padding."""
+
+    _fields_ = (
+        ("before", ctypes.c_ulong * 8),
+        ("totalswap", ctypes.c_ulong),
+        ("freeswap", ctypes.c_ulong),
+        ("procs", ctypes.c_ushort),
+        ("high", ctypes.c_ulong * 2),
+        ("mem_unit", ctypes.c_uint),
+        ("padding", ctypes.c_char * 64),
+    )
+
+
 def swap_bytes() -> int:
-    """The host's swap, from /proc/meminfo."""
-    with open("/proc/meminfo", encoding="ascii") as lines:
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("SwapTotal:"))
+    """The host's swap, by sysinfo(2): /proc may be mounted without what is not of processes."""
+    found = _Sysinfo()
+    ctypes.CDLL(None).sysinfo(ctypes.byref(found))
+    return found.totalswap * found.mem_unit
 
 
 def counts_swap() -> bool:

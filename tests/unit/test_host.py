@@ -1,6 +1,7 @@
 """What is there for this process: of a host, or of a container on it."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -61,3 +62,9 @@ def test_the_least_number_of_processes_above_counts(cgroups):
     assert host.processes() is None
     cgroups(pids_max="5000\n", a__pids_max="100\n", a__b__pids_max="max\n")
     assert host.processes() == 100
+
+
+def test_swap_is_what_proc_says():
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    total = next(int(line.split()[1]) for line in lines if line.startswith("SwapTotal:"))
+    assert host.swap_bytes() == total * 1024
