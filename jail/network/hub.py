@@ -1,0 +1,333 @@
+"""The hub: it joins the sandboxes of a job to a segment of their own, and takes the segment apart.
+
+    service ── SOCK_SEQPACKET ── hub ──┬── bridge b1 ──┬── p3 ════ eth0 in the sandbox of slot 3
+                                       │               └── p7 ════ eth0 in the sandbox of slot 7
+                                       └── bridge b2 ── …
+
+One request at a time, in the order in which they come, with two exceptions. A connection that is being
+made waits in the loop. And to delete a link costs the kernel some twenty milliseconds, for one as for a
+hundred: a thread does that, for all that have piled up since, so that no request waits for it; only a slot
+whose link is still there does.
+
+The hub holds the descriptor of a sandbox's network namespace for as long as its segment is open: so its
+counters are there to be read when nothing lives in it any more.
+"""
+
+import errno
+import itertools
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+import msgspec
+
+from jail.network import addresses, netlink
+from jail.network.burial import Burial, Undertaker
+from jail.network.namespaces import Home
+from jail.network.protocol import (
+    MEMBERS_MAX,
+    PACKET_BYTES,
+    Answer,
+    Close,
+    Dial,
+    Done,
+    Open,
+    Ready,
+    Refused,
+    Request,
+    Traffic,
+)
+
+SPARE_BRIDGES = 8
+"""How many bridges are there before they are needed; more come and go with jobs."""
+
+# Above what the kernel gives out by itself, one after the other.
+_FIRST_BRIDGE = 1 << 16
+_FIRST_PORT = 1 << 24
+
+_UP_SECONDS = 5
+_LOOK_AGAIN_SECONDS = 0.0005
+
+_DIALLED = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+_DIAL_AGAIN = 2  # SYNs: the kernel sends them after 1, 2 and 4 s
+
+
+class RefusedError(Exception):
+    """A request that cannot be carried out. Attribute `error`: an errno."""
+
+    def __init__(self, error: int) -> None:
+        """Take the errno."""
+        super().__init__(os.strerror(error))
+        self.error = error
+
+
+class Segment(msgspec.Struct):
+    """What is joined: a bridge by its index, and by slot the descriptors of network namespaces."""
+
+    bridge: int
+    namespaces: dict[int, int]
+
+
+class Messages(msgspec.Struct, frozen=True):
+    """What is sent for a slot, encoded: the pair, without its namespace; the port, without its bridge."""
+
+    pair: bytes
+    port: bytes
+    rest: tuple[bytes, ...]
+    inside: tuple[bytes, ...]
+
+
+class Hub:
+    """All segments. To be made in the hub's network namespace, once its rules are there."""
+
+    def __init__(self, control: socket.socket, slots: int) -> None:
+        """Serve `control`, for slots 0 to `slots` - 1."""
+        self._control = control
+        self._slots = slots
+        self._home = Home()
+        self._links = netlink.Socket()
+        self._undertaker = Undertaker()
+        self._segments: dict[int, Segment] = {}
+        self._places: dict[int, int] = {}
+        self._waiting: list[tuple[Open, list[int]]] = []
+        self._dying: set[int] = set()
+        self._bridges: list[int] = []
+        self._bridge_numbers = itertools.count(_FIRST_BRIDGE)
+        self._messages: dict[int, Messages] = {}
+        self._poll = select.poll()
+        self._events: dict[int, Callable[[], None]] = {}
+        self._ended = False
+
+    def serve(self) -> None:
+        """Carry out what is asked until the service closes its end. What it raises is a defect, of one of both."""
+        self._watch(self._control.fileno(), select.POLLIN, self._hear)
+        self._watch(self._undertaker.done, select.POLLIN, self._forget)
+        while self._has_too_few_bridges():
+            self._bridges.append(self._make_bridge())
+        self._answer(Ready())
+        while not self._ended:
+            ready = self._poll.poll(0 if self._has_too_few_bridges() else None)
+            if not ready:
+                self._bridges.append(self._make_bridge())
+            for descriptor, _ in ready:
+                self._events[descriptor]()
+
+    def _watch(self, descriptor: int, events: int, called: Callable[[], None]) -> None:
+        self._poll.register(descriptor, events)
+        self._events[descriptor] = called
+
+    def _unwatch(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
+        del self._events[descriptor]
+
+    def _has_too_few_bridges(self) -> bool:
+        return len(self._bridges) < SPARE_BRIDGES
+
+    def _hear(self) -> None:
+        kept = socket.MSG_CMSG_CLOEXEC
+        packet, descriptors, flags, _ = socket.recv_fds(self._control, PACKET_BYTES, MEMBERS_MAX, kept)
+        if not packet:
+            self._ended = True
+            return
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise ValueError("a request is longer than any can be")
+        self._carry_out(msgspec.json.decode(packet, type=Request), descriptors)
+
+    def _carry_out(self, request: Request, descriptors: list[int]) -> None:
+        try:
+            match request:
+                case Open():
+                    self._open(request, descriptors)
+                case Close():
+                    self._close(request)
+                case Dial():
+                    self._dial(request)
+        except RefusedError as refusal:
+            self._answer(Refused(request.number, refusal.error))
+        except OSError as error:
+            self._answer(Refused(request.number, error.errno or errno.EIO, str(error)))
+
+    def _answer(self, answer: Answer, descriptors: Sequence[int] = ()) -> None:
+        packet = msgspec.json.encode(answer)
+        try:
+            socket.send_fds(self._control, [packet], descriptors)
+        except (BrokenPipeError, ConnectionResetError):
+            self._ended = True
+
+    def _open(self, request: Open, descriptors: list[int]) -> None:
+        try:
+            self._check(request, descriptors)
+            if any(_port(slot) in self._dying for slot in request.slots):
+                self._waiting.append((request, descriptors))
+                return
+            bridge = self._bridges.pop() if self._bridges else self._make_bridge()
+            segment = Segment(bridge, dict(zip(request.slots, descriptors, strict=True)))
+            try:
+                self._join(segment)
+            except OSError:
+                self._bury(segment)
+                raise
+        except (OSError, RefusedError):
+            _close_all(descriptors)
+            raise
+        self._segments[request.segment] = segment
+        self._places |= dict.fromkeys(request.slots, request.segment)
+        self._answer(Done(request.number))
+
+    def _check(self, request: Open, descriptors: list[int]) -> None:
+        """Raises RefusedError for what would do harm to another segment, or to the hub."""
+        slots = request.slots
+        if not slots or len(descriptors) != len(slots) or len(set(slots)) != len(slots):
+            raise RefusedError(errno.EINVAL)
+        if not all(0 <= slot < self._slots for slot in slots):
+            raise RefusedError(errno.ERANGE)
+        if request.segment in self._segments or any(slot in self._places for slot in slots):
+            raise RefusedError(errno.EEXIST)
+
+    def _make_bridge(self) -> int:
+        bridge = next(self._bridge_numbers)
+        self._links.do([netlink.new_bridge(bridge)])
+        return bridge
+
+    def _join(self, segment: Segment) -> None:
+        """Raises OSError; then any part of it may be there."""
+        # A port is raised before the end in the sandbox: that end can send as soon as it is up.
+        self._links.do(
+            [
+                message
+                for slot, namespace in segment.namespaces.items()
+                for message in self._of(slot, namespace, segment.bridge)
+            ]
+        )
+        for slot, namespace in segment.namespaces.items():
+            with self._home.inside(namespace):
+                links = netlink.Socket()
+            with links:
+                links.do(self._messages[slot].inside)
+        self._wait_until_up([_port(slot) for slot in segment.namespaces])
+
+    def _of(self, slot: int, namespace: int, bridge: int) -> tuple[bytes, ...]:
+        port = _port(slot)
+        if slot not in self._messages:
+            self._messages[slot] = Messages(
+                netlink.new_pair(port, slot),
+                netlink.raise_port(port),
+                (netlink.lock_port(port), netlink.know_address(port, slot)),
+                tuple(netlink.raise_inside(slot)),
+            )
+        known = self._messages[slot]
+        return netlink.with_last(known.pair, namespace), netlink.with_last(known.port, bridge), *known.rest
+
+    def _wait_until_up(self, ports: Iterable[int]) -> None:
+        """The kernel lets a port have frames a little after it was raised: until then they are lost.
+
+        Since Linux 6.8 asking makes it so; before, there is nothing to wait for but time.
+        """
+        messages = [netlink.get_link(port) for port in ports]
+        deadline = time.monotonic() + _UP_SECONDS
+        while not all(map(netlink.is_up, self._links.ask(messages))):
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            time.sleep(_LOOK_AGAIN_SECONDS)
+
+    def _close(self, request: Close) -> None:
+        if self._give_up(request.segment):
+            self._answer(Done(request.number))
+            return
+        if request.segment not in self._segments:
+            raise RefusedError(errno.ENOENT)
+        segment = self._segments.pop(request.segment)
+        for slot in segment.namespaces:
+            del self._places[slot]
+        try:
+            traffic = self._traffic(segment)
+        finally:
+            self._bury(segment)
+            _close_all(segment.namespaces.values())
+        self._answer(Done(request.number, traffic))
+
+    def _give_up(self, segment: int) -> bool:
+        """Whether it was still waiting to be opened: now it is not."""
+        for waiting in self._waiting:
+            request, descriptors = waiting
+            if request.segment == segment:
+                self._waiting.remove(waiting)
+                _close_all(descriptors)
+                self._answer(Refused(request.number, errno.ECANCELED))
+                return True
+        return False
+
+    def _traffic(self, segment: Segment) -> tuple[Traffic, ...]:
+        """Of its members in order; what our end has received they have sent."""
+        answers = self._links.ask([netlink.get_counters(_port(slot)) for slot in segment.namespaces])
+        found = map(netlink.counters, answers)
+        return tuple(Traffic(rx_bytes, rx, tx_bytes, tx) for rx, tx, rx_bytes, tx_bytes in found)
+
+    def _bury(self, segment: Segment) -> None:
+        links = tuple(map(_port, segment.namespaces))
+        self._dying.update(links)
+        self._undertaker.bury(Burial(links, segment.bridge))
+
+    def _forget(self) -> None:
+        """Some links are deleted: their slots are free, and the bridges that they were on."""
+        for burial in self._undertaker.gone():
+            self._dying.difference_update(burial.links)
+            # With its ports went all that it knew.
+            if burial.bridge and self._has_too_few_bridges():
+                self._bridges.append(burial.bridge)
+            elif burial.bridge:
+                self._undertaker.bury(Burial((burial.bridge,)))
+        waiting, self._waiting = self._waiting, []
+        for request, descriptors in waiting:
+            self._carry_out(request, descriptors)
+
+    def _dial(self, request: Dial) -> None:
+        if request.slot not in self._places:
+            raise RefusedError(errno.ENOENT)
+        namespace = self._segments[self._places[request.slot]].namespaces[request.slot]
+        error = 0
+        for family, address in _own_addresses(request.slot):
+            with self._home.inside(namespace):
+                made = socket.socket(family, _DIALLED)
+            # So the kernel gives up by itself, after some seconds, where a server takes nobody more.
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _DIAL_AGAIN)
+            error = made.connect_ex((address, request.port))
+            if error == errno.EINPROGRESS:
+                self._watch(made.fileno(), select.POLLOUT, partial(self._dialled, request, made))
+                return
+            with made:
+                if not error:
+                    self._answer(Done(request.number), [made.fileno()])
+                    return
+        raise RefusedError(error)
+
+    def _dialled(self, request: Dial, made: socket.socket) -> None:
+        """A server took its time: it does listen there, so no other address is tried."""
+        self._unwatch(made.fileno())
+        with made:
+            error = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                self._answer(Refused(request.number, error))
+            else:
+                self._answer(Done(request.number), [made.fileno()])
+
+
+def _port(slot: int) -> int:
+    """The index of a slot's link in the hub."""
+    return _FIRST_PORT + slot
+
+
+def _own_addresses(slot: int) -> Iterator[tuple[int, str]]:
+    """Where a server in a sandbox may listen."""
+    yield socket.AF_INET, "127.0.0.1"
+    yield socket.AF_INET, str(addresses.ipv4(slot))
+    yield socket.AF_INET6, "::1"
+    yield socket.AF_INET6, str(addresses.ipv6(slot))
+
+
+def _close_all(descriptors: Iterable[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
