@@ -1,32 +1,37 @@
-"""The keeper's client: asks it for supervisors, and is told how each of them ended.
+"""The keeper's client: asks it for supervisors and network hubs, and is told how each of them ended.
 
-The keeper is started before this process sheds what it does not need (jail.shed), and starts the
-supervisors in its stead: see native/keeper.c. Without it there can be no new supervisor, so its loss is
+The keeper is started before this process sheds what it does not need (jail.shed), and starts them
+in its stead: see native/keeper.c. Without it there can be no new supervisor, so its loss is
 the end of this service: `lost`.
 """
 
 import asyncio
+import os
 import socket
 import subprocess
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from jail._protocol import ffi
-from jail.errors import SandboxError
+from jail._protocol import ffi, lib
+from jail.errors import HostError, SandboxError
 from jail.namespace import OuterNamespace, program
 
 
 class Kept:
-    """One supervisor, as the keeper tells of it.
+    """A process of the keeper's, as that tells of it.
 
-    Attributes: `started`, answered with its process id, or SandboxError when there is none; `ended`,
-    answered with its exit status, an errno or the negative of a signal, when it has ended.
+    Attributes: `stage`, by which it is named where there is none; `started`, answered with its process id, or
+    SandboxError when there is none; `ended`, answered when it has ended with its exit status, of a supervisor
+    an errno, or with the negative of a signal.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stage: str) -> None:
         """Make what is to be answered, from the event loop's thread."""
         loop = asyncio.get_running_loop()
+        self.stage = stage
         self.started: asyncio.Future[int] = loop.create_future()
         self.ended: asyncio.Future[int] = loop.create_future()
 
@@ -43,11 +48,16 @@ class Kept:
 class Keeper:
     """One running keeper process. `lost` is set when it has ended, and was not told to."""
 
-    def __init__(self, namespace: OuterNamespace, directory: Path, view: Sequence[str]) -> None:
+    def __init__(
+        self, namespace: OuterNamespace, directory: Path, view: Sequence[str], hub: Sequence[str]
+    ) -> None:
         """Start it in `directory`, where its supervisors work too, from the event loop's thread.
 
-        `view`: an empty directory in it to mount on, and the directories of the host that images are made of.
+        view: an empty directory in it to mount on, and the directories of the host that images are made of;
+        hub: the command of what start_hub() starts, an absolute path and its arguments. Raises HostError when
+        that is too long.
         """
+        command = _packed(hub)
         self.lost = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._asked: deque[Kept] = deque()
@@ -55,6 +65,9 @@ class Keeper:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = _spawn(theirs, namespace.descriptor, directory, view)
+        with suppress(OSError):
+            # It is gone already, which is told like any other loss.
+            self._socket.send(command)
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._read)
 
@@ -65,16 +78,26 @@ class Keeper:
 
     def start(self, control: socket.socket) -> Kept:
         """Start a supervisor that has `control` as its socket; it remains the caller's."""
-        kept = Kept()
+        return self._start(Kept("supervisor"), lib.KIND_SUPERVISOR, control)
+
+    def start_hub(self, control: socket.socket) -> Kept:
+        """Start the network hub's program, with `control` as its stdin; it remains the caller's.
+
+        It is root of the outer user namespace, in the host's network. The end of its stdin tells it to stop;
+        the end of the keeper kills it.
+        """
+        return self._start(Kept("hub"), lib.KIND_HUB, control)
+
+    def _start(self, kept: Kept, kind: int, control: socket.socket) -> Kept:
         try:
-            socket.send_fds(self._socket, [b"s"], [control.fileno()])
+            socket.send_fds(self._socket, [bytes([kind])], [control.fileno()])
             self._asked.append(kept)
         except OSError as error:
             kept.fail(SandboxError("keeper", error.errno or 0))
         return kept
 
     def close(self) -> None:
-        """End it, once no supervisor of it lives: those that do die with it."""
+        """End it, once nothing of it lives: what does dies with it."""
         self._loop.remove_reader(self._socket)
         self._socket.close()
         self._process.wait()
@@ -90,7 +113,8 @@ class Keeper:
 
     def _answer(self, pid: int, status: int, ended: bool) -> None:
         if not pid:
-            self._asked.popleft().fail(SandboxError("supervisor", status))
+            kept = self._asked.popleft()
+            kept.fail(SandboxError(kept.stage, status))
         elif ended:
             self._running.pop(pid).ended.set_result(status)
         else:
@@ -119,6 +143,26 @@ def received(source: socket.socket, size: int, descriptors: int = 0) -> Iterator
         yield packet, found
         if not packet:
             return
+
+
+def module_command(module: str) -> list[str]:
+    """The command that runs a module as a program, with this Python, importing from where this process does.
+
+    -I: no variable has a say in that, no working directory, and no packages of whoever is root there.
+    """
+    path = [place for place in sys.path if place]
+    script = f"import runpy, sys; sys.path[:] = {path!r}; runpy.run_module({module!r}, run_name='__main__')"
+    return [sys.executable, "-I", "-c", script]
+
+
+def _packed(command: Sequence[str]) -> bytes:
+    packed = b"".join(os.fsencode(argument) + b"\0" for argument in command)
+    if len(packed) > lib.COMMAND_BYTES_MAX:
+        raise HostError(
+            f"The command of the network hub takes {len(packed)} bytes; the most is {lib.COMMAND_BYTES_MAX}.",
+            "Shorten sys.path, which is in it: PYTHONPATH, or the directory that jail is installed in.",
+        )
+    return packed
 
 
 def _spawn(control: socket.socket, namespace: int, directory: Path, view: Sequence[str]) -> subprocess.Popen:

@@ -1,10 +1,12 @@
 """What crosses to init with START, as sealed memory: nobody, not even its maker, can change it."""
 
+import errno
 import fcntl
 import os
 
+from jail.errors import SandboxError
 from jail.spec import JobSpec
-from jail.supervisor import pack_file
+from jail.supervisor import HOSTS_BYTES_MAX, pack_file
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
@@ -28,10 +30,16 @@ def sealed(name: str, content: bytes) -> int:
     return descriptor
 
 
-def pack(spec: JobSpec) -> bytes:
-    """The plan of a job, laid out as struct start in native/message.h says."""
+def pack(spec: JobSpec, hosts: bytes = b"") -> bytes:
+    """The plan of a job, laid out as struct start in native/message.h says.
+
+    hosts: what the job finds in /etc/hosts, in place of the image's own if there is any. Raises SandboxError
+    if that is more than HOSTS_BYTES_MAX.
+    """
+    if len(hosts) > HOSTS_BYTES_MAX:
+        raise SandboxError("hosts", errno.E2BIG)
     strings = [argument.encode() for argument in spec.argv]
     strings += [f"{name}={value}".encode() for name, value in spec.env.items()]
     strings.append(spec.env["PATH"].encode())
     files = [pack_file(file.path.encode(), file.mode, file.content) for file in spec.files]
-    return b"\0".join(strings) + b"\0" + b"".join(files)
+    return b"\0".join(strings) + b"\0" + b"".join(files) + hosts

@@ -13,10 +13,10 @@ COUNT = 16
 _MEMLOCK_BYTES = 1 << 20
 _SIGNALS_PENDING = 256
 
-# Both pipes, a connection, the cgroup's files, what is being collected. The supervisor needs less.
-_FILES_PER_SLOT = 18
-# In the supervisor.
-_FILES_PER_READY = 9
+# Both pipes, a connection, the network, the cgroup's files, what is collected: more than the supervisor has.
+_FILES_PER_SLOT = 19
+# In the supervisor, of which one is on its way here.
+_FILES_PER_READY = 10
 _FILES_BASE = 128
 
 _NAMED = ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "STACK")

@@ -65,6 +65,7 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 class Run:
     """One job. `id` names it; `task` ends with its Result, or raises QueueFullError.
 
+    `hosts`: what the job finds in /etc/hosts, to be set before `task` has begun; with none, the image's own.
     `failure`: where set-up failed, once it has. `marks`: when the job passed from hand to hand, in ns of
     CLOCK_MONOTONIC, here and in the supervisor, in that order as far as it came.
     """
@@ -77,6 +78,7 @@ class Run:
         self._ended: Ended | None = None
         self._excess: Literal["stdout_bytes", "stderr_bytes"] | None = None
         self._sandbox: Sandbox | None = None
+        self.hosts = b""
         self.failure: Failure | None = None
         self._waits = False
         self.marks = {"submitted": time.monotonic_ns()}
@@ -170,7 +172,7 @@ class Run:
         Our copies of its descriptors are closed; the supervisor has its own.
         """
         spec, means = self._spec, self._means
-        packed, loaded = plan.pack(spec), means.filters[spec.policy]
+        packed, loaded = plan.pack(spec, self.hosts), means.filters[spec.policy]
         opened: list[int] = []
         try:
             opened.append(plan.sealed("stdin", spec.stdin))
@@ -179,6 +181,7 @@ class Run:
             start = loaded.start(stdio, opened[1], denials)
             start.pin(processors)
             _fill(start.message, spec, len(packed), len(processors) or means.processor_count)
+            start.message.hosts_bytes = len(self.hosts)
             start.message.rlimits = rlimits.for_job(spec.limits, means.hard_limits)
             # Before: the job may have begun by the time that we go on.
             self._mark("sent")

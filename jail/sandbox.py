@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,7 +15,7 @@ from jail.errors import HostError, SandboxError
 from jail.ids import IdBlocks
 from jail.image import build_host
 from jail.instance import Instance
-from jail.keeper import Keeper
+from jail.keeper import Keeper, module_command
 from jail.namespace import OuterNamespace
 from jail.pool import Pool, Size
 from jail.supervisor import MOUNT_PLACE, SETUP_SECONDS, SLOTS_MAX, Report, Start, Supervisor
@@ -27,6 +28,9 @@ It does that one after the other, 0.1 to 0.2 MB each, and falls behind when jobs
 
 _BACKLOG_WAIT_SECONDS = 0.02
 
+HUB = "jail.network"
+"""The program that joins sandboxes to networks; fixed here, before a job is taken."""
+
 Place = tuple[int, tuple[int, int]]
 """A slot of the supervisor, and the ids that the sandbox in it has."""
 
@@ -34,7 +38,8 @@ Place = tuple[int, tuple[int, int]]
 class Sandbox:
     """A sandbox that is ready, has never run anything, and will run one job.
 
-    `memory_bytes`: what was charged to it when it was ready.
+    `memory_bytes`: what was charged to it when it was ready. `network`: a descriptor of its network
+    namespace, its own, until it is closed.
     """
 
     def __init__(
@@ -42,14 +47,18 @@ class Sandbox:
         slot: int,
         group: Cgroup,
         supervisor: Supervisor,
-        ended: asyncio.Future[Report],
+        report: Report,
         bury: Callable[[], asyncio.Task[None]],
     ) -> None:
-        """Take over what Sandboxes made, which `bury` gives back in the background."""
+        """Take over what Sandboxes made, which `bury` gives back, the rest of it in the background.
+
+        `report`: that it is ready. Raises OSError.
+        """
         self._slot = slot
         self._group = group
         self._supervisor = supervisor
-        self._ended = ended
+        self._ended = report.ended
+        self.network = report.descriptor
         self._bury = bury
         self._closed = False
         self.memory_bytes = group.begin()
@@ -142,7 +151,7 @@ class Sandboxes:
             self.images = {"host": build_host(directory, "host")}
             self.landlock_abi = host.landlock_abi()
             view = MOUNT_PLACE, *self.images["host"].host_directories
-            self.keeper = Keeper(self._namespace, directory, view)
+            self.keeper = Keeper(self._namespace, directory, view, module_command(HUB))
             undo.callback(self.keeper.close)
             self.supervisor = Supervisor(self.keeper)
             self._undo = undo.pop_all()
@@ -209,15 +218,19 @@ class Sandboxes:
             group.limit(self._limits)
             asked = supervisor.make(slot, group, self.images[image], ids)
             undo.pop_all()
+        network = -1
         try:
             report = await asked
+            network = report.descriptor
             if report.ended is None:
                 raise report.error()
-            return Sandbox(
-                slot, group, supervisor, report.ended, partial(self._bury, place, group, supervisor)
-            )
+            # None came along: this process may open no more.
+            if network < 0:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            bury = partial(self._bury, place, group, supervisor, network)
+            return Sandbox(slot, group, supervisor, report, bury)
         except (OSError, SandboxError):
-            self._bury(place, group, supervisor)
+            self._bury(place, group, supervisor, network)
             raise
 
     async def running_supervisor(self) -> Supervisor:
@@ -240,8 +253,13 @@ class Sandboxes:
             await asyncio.wait(self.dying, return_when=asyncio.FIRST_COMPLETED)
         return self._places.pop()
 
-    def _bury(self, place: Place, group: Cgroup, supervisor: Supervisor) -> asyncio.Task[None]:
-        """In the background, let go of a sandbox whose job has been told to end."""
+    def _bury(self, place: Place, group: Cgroup, supervisor: Supervisor, network: int) -> asyncio.Task[None]:
+        """In the background, let go of a sandbox whose job has been told to end; of its network at once.
+
+        What is open of a network keeps it: a place that is free would have one more than are counted.
+        """
+        if network >= 0:
+            os.close(network)
         task = asyncio.create_task(self._let_go(place, group, supervisor))
         self.dying.add(task)
         # What it raises is logged, by asyncio; its place is not used again.

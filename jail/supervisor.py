@@ -23,6 +23,7 @@ from jail.outcome import Failure
 SLOTS_MAX = lib.SLOTS_MAX
 COUNTED_MAX = lib.COUNTED_MAX
 PROCESSORS_MAX = lib.PROCESSORS_MAX
+HOSTS_BYTES_MAX = lib.HOSTS_BYTES_MAX
 INIT_ID = lib.INIT_ID
 JOB_ID = lib.JOB_ID
 
@@ -47,10 +48,11 @@ CAUSES = {
 
 
 class Report:
-    """What the supervisor says of a slot: `facts`, a struct report, and a descriptor or -1.
+    """What the supervisor says of a slot: `facts`, a struct report, and `descriptor`, or -1.
 
-    `ended`, of a sandbox that is ready: the answer to come when nothing of its job lives, or the
-    exception SandboxError, if the supervisor is lost before.
+    The descriptor, the receiver's to close, is of the network namespace of a sandbox that is ready, or of a
+    file that was opened. `ended`, of a sandbox that is ready: the answer to come when nothing of its job
+    lives, or the exception SandboxError, if the supervisor is lost before.
     """
 
     def __init__(self, packet: bytes, descriptors: Sequence[int]) -> None:
@@ -173,8 +175,8 @@ class Supervisor:
     def make(self, slot: int, cgroup: Cgroup, image: Image, ids: tuple[int, int]) -> asyncio.Future[Report]:
         """Make a sandbox in that slot. Raises OSError: then nothing was sent, and the slot is as it was.
 
-        The answer, not to be cancelled, says that it is ready; or ended, if that failed. It is SandboxError
-        when the supervisor was lost.
+        The answer, not to be cancelled, says that it is ready, with a descriptor of its network namespace; or
+        ended, if that failed. It is SandboxError when the supervisor was lost.
         """
         texts = [MOUNT_PLACE.encode(), *(text.encode() for pair in image.overlays for text in pair)]
         text = b"".join(part + b"\0" for part in texts)

@@ -79,7 +79,7 @@ static int write_file(int box, const struct planned_file *file)
 
 static int write_each_file(const struct sandbox *sandbox, const char *place, int box, int *index)
 {
-	const char *end = place + sandbox->start.plan_bytes;
+	const char *end = place + sandbox->start.plan_bytes - sandbox->start.hosts_bytes;
 	struct planned_file file;
 	int error = 0;
 

@@ -53,6 +53,14 @@ static void walk_make(const struct make *make)
 	touch(make->id_map);
 }
 
+/* As write_files() and write_hosts() find the end of the one and the beginning of the other. */
+static void walk_start(const struct start *start)
+{
+	touch(start->scratch_options);
+	if (start->plan_bytes - start->hosts_bytes > start->plan_bytes || start->hosts_bytes > HOSTS_BYTES_MAX)
+		abort();
+}
+
 /* Returns whether it is a request, with whatever number of descriptors. */
 static int read_request(const uint8_t *bytes, size_t length)
 {
@@ -66,7 +74,7 @@ static int read_request(const uint8_t *bytes, size_t length)
 		if (request->header.type == TYPE_MAKE)
 			walk_make(&request->make);
 		else if (request->header.type == TYPE_START)
-			touch(request->start.scratch_options);
+			walk_start(&request->start);
 		else if (request->ask.path_bytes)
 			touch((const char *)(&request->ask + 1));
 	}

@@ -122,12 +122,16 @@ static int report_built(struct sandbox *sandbox)
 	struct news news = { .header.type = TYPE_BUILT };
 	char byte;
 	int error = read(sandbox->handover, &byte, 1) == 1 ? check_guards() : ECANCELED;
-	int fds[BUILT_DESCRIPTORS] = { sandbox->box, sandbox->job_pidfd };
+	/* Whoever is to lead its network somewhere is given it with the sandbox: nobody looks for it by a number. */
+	int network = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	int fds[BUILT_DESCRIPTORS] = { sandbox->box, sandbox->job_pidfd, network };
 
+	if (!error && network < 0)
+		error = errno;
 	if (!error)
 		error = tell(sandbox, &news, fds, BUILT_DESCRIPTORS);
-	close(fds[0]);
-	close(fds[1]);
+	for (size_t i = 0; i < BUILT_DESCRIPTORS; i++)
+		close(fds[i]);
 	return error;
 }
 
@@ -135,11 +139,14 @@ int receive_job(struct sandbox *sandbox, int *index)
 {
 	int error = report_built(sandbox);
 
+	if (error)
+		return error;
 	*index = 1;
-	if (!error)
-		error = receive(sandbox, sandbox->control);
+	error = receive(sandbox, sandbox->control);
+	if (error)
+		return error;
 	*index = 2;
-	return error ? error : prepare_to_explain(sandbox);
+	return prepare_to_explain(sandbox);
 }
 
 /* Init keeps what it needs while the job runs: its socket, the notices of deaths and, maybe, the calls. */

@@ -1,15 +1,17 @@
 /*
- * keeper.c - starts supervisors, and tells how they end.
+ * keeper.c - starts supervisors and network hubs, and tells how they end.
  *
  * Why there is this fourth process. Once everything is open the service gives up, for good, what it
  * does not need any more (jail/shed.py): its filter, Landlock and no_new_privs pass to whatever it
  * starts, and a supervisor under them could not mount. Yet one that was lost must be replaced.
- * So the service starts the keeper before it sheds, and the keeper forks each supervisor.
+ * So the service starts the keeper before it sheds, and the keeper forks each supervisor; and the hub, which is
+ * made on first need, but whose command it is told at once: a service that was taken over later has no say in it.
+ * It is told, and not started with it, because a job can read its arguments: init, its fork, shows them.
  *
  * It is small on purpose: one thread, no allocation, no privilege that the service did not have. All it
- * hears is "here is the socket for a new supervisor": one packet, one descriptor. It is started with
+ * hears then is "here is the socket for a new one": one byte, one descriptor. It is started with
  * its socket to the service as stdin, the outer user namespace as stdout, and the service's private
- * directory as its own. It dies with the service, and its supervisors with it, by PDEATHSIG.
+ * directory as its own. It dies with the service, and what it started with it, by PDEATHSIG.
  */
 #include "keeper.h"
 
@@ -24,11 +26,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "hub.h"
 #include "protocol.h"
 #include "supervisor.h"
 
 /* Like SERVICE, above 0, 1 and 2, which a supervisor needs. */
 enum { NAMESPACE = SERVICE + 1 };
+
+/* What whatever it starts is made of. `forked`: this is the child, and keep() is to end with its exit status. */
+struct keeper {
+	char *const *view;
+	struct command hub;
+	bool forked;
+};
 
 static int arrange_descriptors(void)
 {
@@ -50,7 +60,7 @@ static int watch_children(int *ends)
 
 	sigemptyset(&child);
 	sigaddset(&child, SIGCHLD);
-	/* An ignored SIGCHLD would reap a supervisor before its end could be told. */
+	/* An ignored SIGCHLD would reap a child before its end could be told. */
 	if (sigaction(SIGCHLD, &by_default, NULL) || sigprocmask(SIG_SETMASK, &child, NULL))
 		return errno;
 	*ends = signalfd(-1, &child, SFD_CLOEXEC);
@@ -81,15 +91,21 @@ static int become_supervisor(pid_t keeper, int socket, char *const *view)
 	return supervise(keeper, view);
 }
 
-/* Returns, in the child, what is to be its exit status, with `forked` set. */
-static int start(int socket, char *const *view, bool *forked)
+static int become(const struct keeper *keeper, pid_t pid, enum kind kind, int socket)
+{
+	if (kind == KIND_HUB)
+		return become_hub(pid, socket, NAMESPACE, &keeper->hub);
+	return become_supervisor(pid, socket, keeper->view);
+}
+
+static int start(struct keeper *keeper, enum kind kind, int socket)
 {
 	struct kept kept = { 0 };
-	pid_t keeper = getpid(), child = fork();
+	pid_t pid = getpid(), child = fork();
 
 	if (!child) {
-		*forked = true;
-		return become_supervisor(keeper, socket, view);
+		keeper->forked = true;
+		return become(keeper, pid, kind, socket);
 	}
 	if (child < 0) {
 		kept.status = errno;
@@ -97,21 +113,32 @@ static int start(int socket, char *const *view, bool *forked)
 	} else {
 		kept.pid = child;
 	}
-	/* Only the supervisor has it now: its end is the end of file that the service sees. */
+	/* Only the child has it now: its end is the end of file that the service sees. */
 	close(socket);
 	return message_send(SERVICE, &kept, sizeof kept, NULL, 0);
 }
 
-static int hear_service(char *const *view, bool *forked)
+static int hear_command(struct command *command)
 {
 	int fds[DESCRIPTORS_MAX], error;
 	size_t length, count;
-	char byte;
 
-	error = message_receive(SERVICE, &byte, sizeof byte, &length, fds, &count);
+	error = message_receive(SERVICE, command->text, sizeof command->text, &length, fds, &count);
+	return error ? error : command_read(command, length);
+}
+
+static int hear_service(struct keeper *keeper)
+{
+	int fds[DESCRIPTORS_MAX], error;
+	size_t length, count;
+	unsigned char kind;
+
+	error = message_receive(SERVICE, &kind, sizeof kind, &length, fds, &count);
 	if (error)
 		return error;
-	return count == 1 ? start(fds[0], view, forked) : EPROTO;
+	if (count != 1 || (kind != KIND_SUPERVISOR && kind != KIND_HUB))
+		return EPROTO;
+	return start(keeper, kind, fds[0]);
 }
 
 static int tell_ends(int ends)
@@ -129,29 +156,32 @@ static int tell_ends(int ends)
 	return error;
 }
 
-static int serve(int ends, char *const *view, bool *forked)
+static int serve(struct keeper *keeper, int ends)
 {
 	struct pollfd events[] = { { .fd = SERVICE, .events = POLLIN }, { .fd = ends, .events = POLLIN } };
 	int error = 0;
 
-	while (!error && !*forked) {
+	while (!error && !keeper->forked) {
 		if (poll(events, 2, -1) < 0)
 			return errno;
 		if (events[1].revents)
 			error = tell_ends(ends);
 		if (!error && events[0].revents)
-			error = hear_service(view, forked);
+			error = hear_service(keeper);
 	}
 	return error;
 }
 
 int keep(char *const *view)
 {
-	bool forked = false;
+	static struct keeper keeper;
 	int ends, error = prepare(&ends);
 
+	keeper.view = view;
 	if (!error)
-		error = serve(ends, view, &forked);
+		error = hear_command(&keeper.hub);
+	if (!error)
+		error = serve(&keeper, ends);
 	/* The service closed its end, or was gone before we began: that is how we are told to stop. */
-	return !forked && (error == EPIPE || error == ECONNRESET || error == ECANCELED) ? 0 : error;
+	return !keeper.forked && (error == EPIPE || error == ECONNRESET || error == ECANCELED) ? 0 : error;
 }

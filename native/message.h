@@ -5,6 +5,7 @@
  * protocol.h, and cffi reads the very same text for Python: so it holds
  * declarations only, and no preprocessor lines.
  *
+ *   service    -> keeper       enum kind
  *   keeper     -> service      struct kept
  *   service    -> supervisor   struct make, struct start, struct ask
  *   supervisor -> service      struct report
@@ -22,7 +23,7 @@ enum {
 	SLOTS_MAX = 4096,
 	MESSAGE_BYTES_MAX = 32768,
 	DESCRIPTORS_MAX = 16,
-	BUILT_DESCRIPTORS = 2,
+	BUILT_DESCRIPTORS = 3,
 	RLIMIT_COUNT = 16,
 	COUNTED_MAX = 8,
 	DENIALS_MAX = 64,
@@ -30,6 +31,9 @@ enum {
 	PROCESSORS_MAX = 1024,
 	OPTIONS_BYTES = 96,
 	PATH_BYTES_MAX = 4096,
+	HOSTS_BYTES_MAX = 65536,
+	COMMAND_BYTES_MAX = 16384,
+	COMMAND_ARGUMENTS_MAX = 32,
 	/* The ids that a job sees for init and for itself. */
 	INIT_ID = 0,
 	JOB_ID = 1000
@@ -69,6 +73,7 @@ enum stage {
 	STAGE_READY,
 	STAGE_SIZES,
 	STAGE_FILES,
+	STAGE_HOSTS,
 	STAGE_HANDOVER,
 	STAGE_PROCESSORS,
 	STAGE_STDIO,
@@ -167,7 +172,8 @@ struct answer {
  *
  * The plan holds, in this order: `arguments` strings and `variables` strings, each ended by a
  * NUL; the list of directories to search for a program without a slash, one string, separated
- * by colons; then `files` times a struct file, its path ended by a NUL, and its bytes.
+ * by colons; then `files` times a struct file, its path ended by a NUL, and its bytes; then `hosts_bytes`,
+ * at most HOSTS_BYTES_MAX, of text that is to be /etc/hosts, of which the image has its own: none, and that stays.
  */
 struct start {
 	struct header header;
@@ -186,7 +192,7 @@ struct start {
 	uint32_t listens;
 	uint32_t explains;
 	uint32_t counted_calls;
-	uint32_t padding;
+	uint32_t hosts_bytes;
 	struct counted counted[COUNTED_MAX];
 	/* A bit for each processor that the job may run on; none of them set: any. */
 	uint64_t processors[PROCESSORS_MAX / 64];
@@ -213,9 +219,19 @@ struct ask {
 };
 
 /*
- * What the keeper tells of a supervisor, once when it was started and once when it has ended. `status`
- * is then its exit status, an errno, or the negative of a signal. Could it not be forked, `pid` is 0 and
- * `status` the errno. The keeper is asked by any one byte, with the supervisor's socket as descriptor.
+ * What the keeper is asked to start: one byte, with the socket of what is started as descriptor. Before all
+ * that it is told the hub's command, once: its strings, each ended by a NUL, the first an absolute path, at
+ * most COMMAND_ARGUMENTS_MAX of them in COMMAND_BYTES_MAX.
+ */
+enum kind {
+	KIND_SUPERVISOR = 1,
+	KIND_HUB
+};
+
+/*
+ * What the keeper tells of what it started, once when that began and once when it has ended. `status`
+ * is then its exit status, which of a supervisor is an errno, or the negative of a signal. Could it not be
+ * forked, `pid` is 0 and `status` the errno.
  */
 struct kept {
 	int32_t pid;
@@ -268,9 +284,10 @@ struct moments {
 };
 
 /*
- * What the supervisor knows of a slot. Ready: the sandbox waits for a job. Ended: nothing of the job
- * lives, and these are the facts. Opened: `failure.error` is 0 and one descriptor comes along, or it
- * is the errno. Gone: nothing of the sandbox lives, and the slot is free.
+ * What the supervisor knows of a slot. Ready: the sandbox waits for a job, and a descriptor of its network
+ * namespace comes along. Ended: nothing of the job lives, and these are the facts; told in the place of Ready, that
+ * descriptor may come along. Opened: `failure.error` is 0 and one descriptor comes along, or it is the errno.
+ * Gone: nothing of the sandbox lives, and the slot is free.
  */
 struct report {
 	struct header header;
@@ -291,8 +308,8 @@ struct report {
 };
 
 /*
- * What init and the job's process tell the supervisor. Built: with a descriptor of /box and the pidfd of
- * the job's process. Started: the clock and the CPU time just before the filter and execve(). Exited: the
+ * What init and the job's process tell the supervisor. Built: with a descriptor of /box, the pidfd of the
+ * job's process and a descriptor of the network namespace. Started: the clock and the CPU time just before the filter and execve(). Exited: the
  * main process's end. Empty: nothing lives but init. Failed: where. `since_ns` is when the teller had the
  * job: init's is told with the exit.
  */

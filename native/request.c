@@ -64,7 +64,8 @@ static bool fits_start(const struct start *start, size_t length, size_t count)
 {
 	return length == sizeof *start && start->explains <= 1 &&
 	       count == START_DESCRIPTORS + 2 * start->explains && fits_counted(start) &&
-	       fits_filter(start) &&
+	       fits_filter(start) && start->hosts_bytes <= HOSTS_BYTES_MAX &&
+	       start->hosts_bytes <= start->plan_bytes &&
 	       memchr(start->scratch_options, 0, sizeof start->scratch_options);
 }
 

@@ -5,6 +5,7 @@
  *   /proc       fresh, of the sandbox's own pid namespace, masked, read-only
  *   /dev        tmpfs with five harmless devices, read-only
  *   /dev/shm, /tmp, /box    tmpfs of the job's own, bounded in bytes and in inodes
+ *   /etc/hosts  where a job has names to find: a file of init's, read-only
  *
  * Between mount_root() and enter_root() every step begins and ends with the new root as working directory,
  * and finds its targets from there. The image is the operator's: its mount points are directories, never
@@ -18,6 +19,7 @@
 #include <linux/openat2.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -32,6 +34,10 @@
 #define NULL_DEVICE makedev(1, 3)
 #define MASK_OPTIONS "size=4k,nr_inodes=1,mode=0555"
 #define DEV_OPTIONS "size=16k,nr_inodes=32,mode=0755"
+/* A directory and a file, of HOSTS_BYTES_MAX. */
+#define HOSTS_OPTIONS "size=64k,nr_inodes=2,mode=0755"
+/* No image has a say in what lies there. */
+#define HOSTS_PLACE "/dev/shm"
 
 /* A mount point beneath `root` that is what it seems: a directory, no link on the way, not out of the root. */
 static int open_target(int root, const char *path)
@@ -378,4 +384,93 @@ int size_scratch(struct sandbox *sandbox, int *index)
 			return errno;
 	}
 	return 0;
+}
+
+/* The last of the plan, as HOSTS_PLACE/hosts. */
+static int write_hosts(const struct sandbox *sandbox)
+{
+	off_t place = (off_t)(sandbox->start.plan_bytes - sandbox->start.hosts_bytes);
+	size_t left = sandbox->start.hosts_bytes;
+	int fd = open(HOSTS_PLACE "/hosts", O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0444), error = 0;
+
+	if (fd < 0)
+		return errno;
+	while (!error && left) {
+		ssize_t sent = sendfile(fd, sandbox->received[JOB_PLAN], &place, left);
+
+		error = sent < 0 ? errno : sent ? 0 : EBADMSG;
+		left -= sent > 0 ? (size_t)sent : 0;
+	}
+	close(fd);
+	return error;
+}
+
+/* The file of the image, or once it is covered what covers it. */
+static int open_hosts(int *fd)
+{
+	struct open_how how = {
+		/* Not O_NOFOLLOW, with which a link would be opened itself. */
+		.flags = O_PATH | O_CLOEXEC,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
+
+	*fd = (int)syscall(SYS_openat2, AT_FDCWD, "etc/hosts", &how, sizeof how);
+	return *fd < 0 ? errno : 0;
+}
+
+static int cover_hosts(void)
+{
+	char path[32];
+	int fd, error = open_hosts(&fd);
+
+	if (error)
+		return error;
+	if (mount(HOSTS_PLACE "/hosts", descriptor_path(fd, path), NULL, MS_BIND, NULL))
+		error = errno;
+	close(fd);
+	return error;
+}
+
+static int seal_hosts(void)
+{
+	struct mount_attr attributes = {
+		.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+	};
+	int fd, error = open_hosts(&fd);
+
+	if (error)
+		return error;
+	/* mount_setattr(2), EINVAL: this is no mount, so what covers the image's own lies elsewhere. */
+	if (mount_setattr(fd, "", AT_EMPTY_PATH, &attributes, sizeof attributes))
+		error = errno;
+	close(fd);
+	return error;
+}
+
+/*
+ * A tmpfs of its own, of which nothing but the file is left in sight: what the job has to write to, and the limits
+ * of that, stay as they are. It was put together over HOSTS_PLACE, where nobody has looked so far.
+ */
+int mount_hosts(struct sandbox *sandbox, int *index)
+{
+	int error;
+
+	if (!sandbox->start.hosts_bytes)
+		return 0;
+	if (mount("tmpfs", HOSTS_PLACE, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, HOSTS_OPTIONS))
+		return errno;
+	*index = 1;
+	error = write_hosts(sandbox);
+	if (error)
+		return error;
+	*index = 2;
+	error = cover_hosts();
+	if (error)
+		return error;
+	*index = 3;
+	error = seal_hosts();
+	if (error)
+		return error;
+	*index = 4;
+	return umount2(HOSTS_PLACE, UMOUNT_NOFOLLOW) ? errno : 0;
 }

@@ -79,6 +79,8 @@ static const struct step init_steps[] = {
 	{ STAGE_SIZES, size_scratch },
 	/* Inside the cgroup, so that the job pays for its input, and before the job can plant a link. */
 	{ STAGE_FILES, write_files },
+	/* The same, and neither in what the job may write nor out of what that may take. */
+	{ STAGE_HOSTS, mount_hosts },
 	/* Where the job will run, so that init disturbs no other job. */
 	{ STAGE_PROCESSORS, pin },
 	/* Nothing below needs authority, and the job's program has not begun. */

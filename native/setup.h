@@ -54,7 +54,7 @@ typedef int step_function(struct sandbox *sandbox, int *index);
 
 /* root.c */
 step_function make_mounts_private, mount_root, mount_proc, mount_dev, mount_scratch, enter_root;
-step_function make_read_only, size_scratch;
+step_function make_read_only, size_scratch, mount_hosts;
 
 /* barriers.c */
 step_function keep_own_descriptors, join_cgroup, enter_namespaces, become_root_of_sandbox, reset_signals;

@@ -361,6 +361,7 @@ static size_t hear_built(struct slot *slot, const int *fds)
 {
 	slot->box = fds[0];
 	slot->job = fds[1];
+	slot->opened = fds[2];
 	slot->state = STATE_READY;
 	slot->report.header.type = TYPE_READY;
 	slot->unsent = true;

@@ -16,7 +16,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -27,6 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "outer.h"
 #include "request.h"
 #include "slot.h"
 #include "view.h"
@@ -278,21 +278,8 @@ static void end_all(struct supervisor *supervisor)
 		;
 }
 
-/* The keeper may be gone already: then PDEATHSIG came too late, and we have another parent. */
-static int die_with_keeper(pid_t keeper)
+static int leave_host(void)
 {
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
-		return errno;
-	return getppid() == keeper ? 0 : ECANCELED;
-}
-
-/* Root there, and of nothing else: the id is still the service's, seen from the host. */
-static int enter_outer_namespace(void)
-{
-	if (setns(STDOUT_FILENO, CLONE_NEWUSER))
-		return errno;
-	if (setgroups(0, NULL) || setresgid(0, 0, 0) || setresuid(0, 0, 0))
-		return errno;
 	if (unshare(CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS))
 		return errno;
 	/* What a sandbox is cloned from must stay readable to us: its id maps are written through /proc. */
@@ -331,7 +318,9 @@ static int prepare(struct supervisor *supervisor, pid_t keeper, char *const *vie
 	/* An ignored SIGCHLD would reap init before its end could be told. */
 	sigaction(SIGCHLD, &by_default, NULL);
 	setsid();
-	error = enter_outer_namespace();
+	error = enter_outer_namespace(STDOUT_FILENO);
+	if (!error)
+		error = leave_host();
 	if (!error)
 		error = narrow_view(view[0], view + 1);
 	if (!error)

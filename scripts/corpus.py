@@ -13,6 +13,7 @@ from jail.limits import Limits
 from jail.spec import InputFile, JobSpec
 from jail.supervisor import pack_file
 
+HOSTS = b"127.0.0.1 server\n"
 TEXT = b"root\0\0host/root:host/empty\0usr\0/usr:host/empty\0"
 
 
@@ -53,7 +54,14 @@ def seeds() -> dict[str, bytes]:
     return {
         "make-v1": request("make", lib.TYPE_MAKE, TEXT, joins=5, cpu_counters=3, oom_event=1, **make),
         "make-v2": request("make", lib.TYPE_MAKE, TEXT, born=1, cpu_counters=1, **make),
-        "start": request("start", lib.TYPE_START, scratch_options=b"size=4096,nr_inodes=8", filter_bytes=8),
+        "start": request(
+            "start",
+            lib.TYPE_START,
+            scratch_options=b"size=4096,nr_inodes=8",
+            filter_bytes=8,
+            plan_bytes=64,
+            hosts_bytes=len(HOSTS),
+        ),
         "start-explained": request(
             "start",
             lib.TYPE_START,
@@ -69,7 +77,7 @@ def seeds() -> dict[str, bytes]:
         "exited": news(RUNNING, lib.TYPE_EXITED, exit_code=-1, signal=9, max_rss_bytes=1 << 20),
         "empty": news(RUNNING | EXITED, lib.TYPE_EMPTY, clock_ns=10**9),
         "failed": news(MAKING, lib.TYPE_FAILED, failure={"stage": lib.STAGE_ROOT, "error": 2, "index": 1}),
-        "plan": b"p" + plan.pack(job),
+        "plan": b"p" + plan.pack(job, HOSTS),
         "files": b"p" + b"".join(pack_file(f.path.encode(), f.mode, f.content) for f in files),
     }
 

@@ -9,8 +9,10 @@ import struct
 import pytest
 
 from jail import plan, spec
+from jail.errors import SandboxError
 from jail.limits import CEILINGS, Limits
 from jail.spec import FileContent, Request, Rules
+from jail.supervisor import HOSTS_BYTES_MAX
 
 pytestmark = pytest.mark.usefixtures("leaks_nothing")
 
@@ -66,6 +68,18 @@ def test_a_plan_without_files_ends_with_the_search_path():
         spec.DEFAULT_ENV["PATH"].encode(),
         [],
     )
+
+
+def test_a_plan_with_names_ends_with_them():
+    found = job(files={"a.txt": "é"})
+    assert plan.pack(found, b"127.0.0.1 x\n") == plan.pack(found) + b"127.0.0.1 x\n"
+
+
+def test_more_names_than_there_may_be_are_refused():
+    plan.pack(job(), bytes(HOSTS_BYTES_MAX))
+    with pytest.raises(SandboxError) as refused:
+        plan.pack(job(), bytes(HOSTS_BYTES_MAX + 1))
+    assert (refused.value.stage, refused.value.error) == ("hosts", errno.E2BIG)
 
 
 @pytest.fixture

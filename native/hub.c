@@ -1,0 +1,75 @@
+/*
+ * hub.c - from a fork of the keeper to the network hub's program.
+ *
+ * The hub joins sandboxes to networks. It is root of the outer user namespace, as the supervisor is, and of nothing
+ * anywhere else; its network namespace is still the host's, for it begins with what leads out of the one that it
+ * makes. What it runs was fixed before the service served: see keeper.c. It has its socket as stdin, an end of
+ * which is how it is told to stop, nothing as stdout, the service's stderr, and no other descriptor.
+ */
+#include "hub.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "outer.h"
+#include "supervisor.h"
+
+int command_read(struct command *command, size_t length)
+{
+	char *place = command->text, *end = place + length;
+	size_t count = 0;
+
+	if (!length || end[-1] || *place != '/')
+		return EPROTO;
+	for (; place < end; place += strlen(place) + 1) {
+		if (count == COMMAND_ARGUMENTS_MAX)
+			return EPROTO;
+		command->arguments[count++] = place;
+	}
+	command->arguments[count] = NULL;
+	return 0;
+}
+
+static int arrange_descriptors(int socket)
+{
+	if (dup2(socket, STDIN_FILENO) < 0)
+		return errno;
+	/* The keeper's stdout is /dev/null. */
+	return close_range(SERVICE, ~0U, 0) ? errno : 0;
+}
+
+/* What the keeper blocks would stay so across execve(). */
+static int unblock_signals(void)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	return sigprocmask(SIG_SETMASK, &none, NULL) ? errno : 0;
+}
+
+int become_hub(pid_t keeper, int socket, int namespace, const struct command *command)
+{
+	/* Nothing of the service's: where an operator's own PATH ends, programs of the administrator's begin. */
+	static char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+	char *const environment[] = { path, NULL };
+	int error = enter_outer_namespace(namespace);
+
+	if (!error)
+		error = arrange_descriptors(socket);
+	if (!error)
+		error = unblock_signals();
+	if (error)
+		return error;
+	setsid();
+	/* It needs no set-id program. */
+	if (chdir("/") || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+		return errno;
+	error = die_with_keeper(keeper);
+	if (error)
+		return error;
+	execve(command->arguments[0], command->arguments, environment);
+	return errno;
+}
