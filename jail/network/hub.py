@@ -26,18 +26,25 @@ import msgspec
 
 from jail.network import addresses, netlink
 from jail.network.burial import Burial, Undertaker
+from jail.network.egress import Egress
 from jail.network.namespaces import Home
 from jail.network.protocol import (
     MEMBERS_MAX,
     PACKET_BYTES,
+    Allowed,
     Answer,
+    Asked,
+    Bounds,
     Close,
     Dial,
     Done,
+    Lost,
     Open,
     Ready,
     Refused,
     Request,
+    Resolve,
+    Told,
     Traffic,
 )
 
@@ -65,10 +72,19 @@ class RefusedError(Exception):
 
 
 class Segment(msgspec.Struct):
-    """What is joined: a bridge by its index, and by slot the descriptors of network namespaces."""
+    """What is joined: a bridge by its index, and by slot the descriptors of network namespaces.
+
+    allowed: what it may reach outside.
+    """
 
     bridge: int
     namespaces: dict[int, int]
+    allowed: tuple[Allowed, ...] = ()
+
+    @property
+    def ports(self) -> dict[int, int]:
+        """The indices of its members' links in the hub, by slot."""
+        return {slot: _port(slot) for slot in self.namespaces}
 
 
 class Messages(msgspec.Struct, frozen=True):
@@ -83,12 +99,18 @@ class Messages(msgspec.Struct, frozen=True):
 class Hub:
     """All segments. To be made in the hub's network namespace, once its rules are there."""
 
-    def __init__(self, control: socket.socket, slots: int) -> None:
-        """Serve `control`, for slots 0 to `slots` - 1."""
+    def __init__(
+        self, control: socket.socket, slots: int, egress: tuple[socket.socket, Bounds] | None = None
+    ) -> None:
+        """Serve `control`, for slots 0 to `slots` - 1.
+
+        egress: the socket of jail.network.outside, and bounds, where segments may have a way out.
+        """
         self._control = control
         self._slots = slots
         self._home = Home()
         self._links = netlink.Socket()
+        self._egress = Egress(self._links, *egress) if egress else None
         self._undertaker = Undertaker()
         self._segments: dict[int, Segment] = {}
         self._places: dict[int, int] = {}
@@ -105,13 +127,17 @@ class Hub:
         """Carry out what is asked until the service closes its end. What it raises is a defect, of one of both."""
         self._watch(self._control.fileno(), select.POLLIN, self._hear)
         self._watch(self._undertaker.done, select.POLLIN, self._forget)
+        if self._egress:
+            self._watch(self._egress.outside.fileno(), select.POLLIN, self._hear_outside)
         while self._has_too_few_bridges():
             self._bridges.append(self._make_bridge())
         self._answer(Ready())
         while not self._ended:
-            ready = self._poll.poll(0 if self._has_too_few_bridges() else None)
-            if not ready:
+            ready = self._poll.poll(self._patience_ms())
+            if not ready and self._has_too_few_bridges():
                 self._bridges.append(self._make_bridge())
+            if self._egress:
+                self._egress.check_deadline()
             for descriptor, _ in ready:
                 self._events[descriptor]()
 
@@ -125,6 +151,11 @@ class Hub:
 
     def _has_too_few_bridges(self) -> bool:
         return len(self._bridges) < SPARE_BRIDGES
+
+    def _patience_ms(self) -> int | None:
+        if self._has_too_few_bridges():
+            return 0
+        return self._egress.patience_ms() if self._egress else None
 
     def _hear(self) -> None:
         kept = socket.MSG_CMSG_CLOEXEC
@@ -145,6 +176,8 @@ class Hub:
                     self._close(request)
                 case Dial():
                     self._dial(request)
+                case Resolve():
+                    self._way_out().ask(Asked(host=request.host, number=request.number))
         except RefusedError as refusal:
             self._answer(Refused(request.number, refusal.error))
         except OSError as error:
@@ -160,15 +193,18 @@ class Hub:
     def _open(self, request: Open, descriptors: list[int]) -> None:
         try:
             self._check(request, descriptors)
-            if any(_port(slot) in self._dying for slot in request.slots):
+            is_early = any(_port(slot) in self._dying for slot in request.slots)
+            if is_early or (request.allowed and not self._is_way_open()):
                 self._waiting.append((request, descriptors))
                 return
             bridge = self._bridges.pop() if self._bridges else self._make_bridge()
-            segment = Segment(bridge, dict(zip(request.slots, descriptors, strict=True)))
+            segment = Segment(bridge, dict(zip(request.slots, descriptors, strict=True)), request.allowed)
             try:
                 self._join(segment)
             except OSError:
                 self._bury(segment)
+                if segment.allowed:
+                    self._way_out().forbid(segment.bridge, segment.ports, segment.allowed)
                 raise
         except (OSError, RefusedError):
             _close_all(descriptors)
@@ -187,6 +223,49 @@ class Hub:
         if request.segment in self._segments or any(slot in self._places for slot in slots):
             raise RefusedError(errno.EEXIST)
 
+    def _way_out(self) -> Egress:
+        """Raises RefusedError where egress is not switched on."""
+        if self._egress is None:
+            raise RefusedError(errno.EOPNOTSUPP)
+        return self._egress
+
+    def _is_way_open(self) -> bool:
+        """If it is not, it will be, or not: then those that wait are told. Raises RefusedError, OSError."""
+        egress = self._way_out()
+        if not egress.is_open and not egress.is_begun:
+            links = egress.begin()
+            self._watch(links, select.POLLIN, lambda: self._look_for_way(links))
+        return egress.is_open
+
+    def _look_for_way(self, links: int) -> None:
+        if self._way_out().look():
+            self._unwatch(links)
+            self._try_again()
+
+    def _hear_outside(self) -> None:
+        egress = self._way_out()
+        links = egress.links
+        told = egress.hear()
+        if told.what == "resolved":
+            self._answer(Done(told.number, addresses=told.addresses, detail=told.error))
+            return
+        if links is not None:
+            self._unwatch(links)
+        self._lose_way(told)
+
+    def _lose_way(self, told: Told) -> None:
+        """Who waits for it is refused; who uses it is told. The next need of it begins another."""
+        waiting, self._waiting = self._waiting, []
+        for request, descriptors in waiting:
+            if request.allowed:
+                _close_all(descriptors)
+                self._answer(Refused(request.number, errno.ENETUNREACH, told.error))
+            else:
+                self._waiting.append((request, descriptors))
+        using = tuple(number for number, segment in self._segments.items() if segment.allowed)
+        if using:
+            self._answer(Lost(using, told.error))
+
     def _make_bridge(self) -> int:
         bridge = next(self._bridge_numbers)
         self._links.do([netlink.new_bridge(bridge)])
@@ -202,11 +281,14 @@ class Hub:
                 for message in self._of(slot, namespace, segment.bridge)
             ]
         )
+        if segment.allowed:
+            self._way_out().allow(segment.bridge, segment.ports, segment.allowed)
         for slot, namespace in segment.namespaces.items():
             with self._home.inside(namespace):
                 links = netlink.Socket()
+                leading = self._way_out().lead_out(segment.bridge) if segment.allowed else []
             with links:
-                links.do(self._messages[slot].inside)
+                links.do([*self._messages[slot].inside, *leading])
         self._wait_until_up([_port(slot) for slot in segment.namespaces])
 
     def _of(self, slot: int, namespace: int, bridge: int) -> tuple[bytes, ...]:
@@ -244,6 +326,8 @@ class Hub:
             del self._places[slot]
         try:
             traffic = self._traffic(segment)
+            if segment.allowed:
+                self._way_out().forbid(segment.bridge, segment.ports, segment.allowed)
         finally:
             self._bury(segment)
             _close_all(segment.namespaces.values())
@@ -280,6 +364,9 @@ class Hub:
                 self._bridges.append(burial.bridge)
             elif burial.bridge:
                 self._undertaker.bury(Burial((burial.bridge,)))
+        self._try_again()
+
+    def _try_again(self) -> None:
         waiting, self._waiting = self._waiting, []
         for request, descriptors in waiting:
             self._carry_out(request, descriptors)

@@ -1,6 +1,6 @@
 """What the hub needs of the host's network: a process that stayed there when the hub left.
 
-The hub forks it before it makes itself a network namespace, when egress is switched on. It does two things,
+The hub forks it before it makes itself a network namespace, where egress is switched on. It does two things,
 on the hub's word alone:
 
 - It starts the way out (jail.network.way), which has one foot in the host's network and one in the hub's.
@@ -18,19 +18,17 @@ import selectors
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections import deque
 from contextlib import suppress
 from ipaddress import ip_address
-from typing import Literal
 
 import msgspec
 
 from jail import shed
 from jail.delegation import give_up_capabilities
-from jail.errors import HostError
 from jail.network import way
+from jail.network.protocol import Asked, Told
 
 RESOLVE_SECONDS = 5
 """How long one name may take."""
@@ -55,46 +53,14 @@ _HUB = f"{_PLACE}/hub"
 _WORDS_BYTES_MAX = 500
 
 
-class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the hub asks for: a way out by this program, with the hub's namespace; or a host's addresses.
+def stay(control: socket.socket, hub: int, landlock: bool) -> None:
+    """Serve a hub of that process id until it is gone. Raises HostError, OSError.
 
-    number: of the question about a host, by which its answer is known.
+    To be called in a child that the hub forks, as its only thread. `landlock` is False only where the
+    operator accepted that there is none.
     """
-
-    program: str = ""
-    host: str = ""
-    number: int = 0
-
-
-class Told(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What it is told: the addresses of a host, or `error` why there are none; that the way out has ended."""
-
-    what: Literal["resolved", "ended"]
-    number: int = 0
-    addresses: tuple[str, ...] = ()
-    error: str = ""
-
-
-def fork(landlock: bool = True) -> socket.socket:
-    """Leave such a process behind in the network namespace that we are in; the hub's end of the socket.
-
-    To be called by the only thread. `landlock` is False only where the operator accepted that there is none.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    hub = os.getpid()
-    if os.fork():
-        theirs.close()
-        return ours
-    status = 1
-    try:
-        ours.close()
-        _prepare(hub, theirs)
-        Outside(theirs, landlock).serve()
-        status = 0
-    except (HostError, OSError) as error:
-        sys.stderr.write(f"jail.network.outside: {error}\n")
-    finally:
-        os._exit(status)
+    _prepare(hub, control)
+    Outside(control, landlock).serve()
 
 
 def _prepare(hub: int, control: socket.socket) -> None:
@@ -155,6 +121,8 @@ class Outside:
         asked = msgspec.json.decode(packet, type=Asked)
         if asked.host:
             self._waiting.append(asked)
+        elif not asked.program and self._way:
+            self._way.kill()
         for descriptor in descriptors:
             try:
                 self._start(asked.program, descriptor)

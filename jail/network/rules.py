@@ -12,7 +12,8 @@ that Linux puts there 24 bytes, and its address 26.
 
 from collections.abc import Callable
 
-from jail.network import addresses
+from jail.network import addresses, way
+from jail.network.protocol import Bounds
 
 _TABLES = """\
 table bridge jail {{
@@ -71,19 +72,66 @@ table inet jail {{
 }}
 """
 
+_EGRESS = """\
+table bridge jail {{
+    set outward {{ type ifname; }}
+    chain input {{ iifname @outward meta pkttype host ether type {{ ip, ip6 }} accept; }}
+    chain output {{ oifname @outward ether type {{ ip, ip6 }} accept; }}
+}}
+table inet jail {{
+    map ipv4_marks {{ type ipv4_addr : mark; elements = {{ {ipv4_marks} }}; }}
+    map ipv6_marks {{ type ipv6_addr : mark; elements = {{ {ipv6_marks} }}; }}
+    set ipv4_allowed {{ type ifname . ipv4_addr . inet_proto . inet_service; flags interval; }}
+    set ipv6_allowed {{ type ifname . ipv6_addr . inet_proto . inet_service; flags interval; }}
+    set connections {{ type mark; size {slots}; flags dynamic; }}
 
-def ruleset(slots: int) -> str:
-    """The tables of a hub for slots 0 to `slots` - 1, of at least one."""
+    chain input {{ iifname "{way}" icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept; }}
+    chain output {{ oifname "{way}" icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept; }}
+    chain admitted {{
+        ct state established accept
+        add @connections {{ ct mark ct count over {connections} }} drop
+        accept
+    }}
+    chain outward {{
+        iifname . ip daddr . meta l4proto . th dport @ipv4_allowed \
+ct mark set ip saddr map @ipv4_marks goto admitted
+        iifname . ip6 daddr . meta l4proto . th dport @ipv6_allowed \
+ct mark set ip6 saddr map @ipv6_marks goto admitted
+    }}
+    chain forward {{
+        iifname "{way}" oifname "b*" ct direction reply ct state {{ established, related }} accept
+        iifname "b*" oifname "{way}" ct direction original ct state {{ new, established }} goto outward
+    }}
+    chain leave {{ type nat hook postrouting priority 100; policy accept; oifname "{way}" masquerade; }}
+}}
+"""
+"""What is added where egress is switched on. See jail.network.egress.
+
+An answer is known by its connection; what goes out is looked up, packet for packet.
+"""
+
+
+def ruleset(slots: int, bounds: Bounds | None = None) -> str:
+    """The tables of a hub for slots 0 to `slots` - 1, of at least one; with bounds, those of egress."""
 
     def elements(*parts: Callable[[int], object]) -> str:
         return ", ".join(" . ".join(str(part(slot)) for part in parts) for slot in range(slots))
 
     port, mac = addresses.port, addresses.mac
-    return _TABLES.format(
+    tables = _TABLES.format(
         ipv4_sources=elements(port, mac, addresses.ipv4),
         ipv6_sources=elements(port, mac, addresses.ipv6),
         arp_senders=elements(port, mac, mac, addresses.ipv4),
         # Bits of a payload have no type: they are compared with plain numbers.
         nd_targets=elements(port, lambda slot: hex(int(addresses.ipv6(slot)))),
         nd_links=elements(port, lambda slot: hex(addresses.mac_number(slot))),
+    )
+    if bounds is None:
+        return tables
+    return tables + _EGRESS.format(
+        way=way.DEVICE,
+        connections=bounds.connections,
+        slots=slots,
+        ipv4_marks=", ".join(f"{addresses.ipv4(slot)} : {addresses.mark(slot)}" for slot in range(slots)),
+        ipv6_marks=", ".join(f"{addresses.ipv6(slot)} : {addresses.mark(slot)}" for slot in range(slots)),
     )

@@ -34,13 +34,13 @@ PACKAGES = {"slirp4netns": "slirp4netns", "pasta": "passt"}
 TUN = "/dev/net/tun"
 """What they make the device with."""
 
-# Others than the user's own may be out of reach of its PATH.
-_PLACES = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
+
+PLACES = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def find(name: str = "") -> str | None:
     """The path of the program of that name, or of the first of PROGRAMS that is installed."""
-    paths = (shutil.which(program, path=_PLACES) for program in ([name] if name else PROGRAMS))
+    paths = (shutil.which(program, path=PLACES) for program in ([name] if name else PROGRAMS))
     return next(filter(None, paths), None)
 
 
