@@ -231,7 +231,9 @@ class Hub:
             segment.lost.set()
 
     def _fail(self, error: SandboxError) -> None:
-        """There will be no more answers."""
+        """There will be no more answers. What it was that failed first stays."""
+        if self._ready.done() and not self._ready.exception():
+            self._ready = self._loop.create_future()
         for waiting in (self._ready, *self._asked.values()):
             if not waiting.done():
                 waiting.set_exception(error)

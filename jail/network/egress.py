@@ -21,6 +21,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from ipaddress import collapse_addresses, ip_network
 from itertools import groupby
 from pathlib import Path
@@ -143,8 +144,15 @@ class Egress:
             self._coming = None
 
     def allow(self, bridge: int, members: Mapping[int, int], allowed: Iterable[Allowed]) -> None:
-        """Let the members of a segment, ports by slot, go where it is allowed. Raises OSError."""
+        """Let the members of a segment, ports by slot, go where it is allowed. Raises OSError: then none may."""
         self._load("add", bridge, members, allowed)
+        try:
+            self._connect(bridge, members)
+        except OSError:
+            self.forbid(bridge, members, allowed)
+            raise
+
+    def _connect(self, bridge: int, members: Mapping[int, int]) -> None:
         _set(f"ipv6/conf/{addresses.bridge(bridge)}/disable_ipv6", "0")
         burst = max(_BURST_BYTES_MIN, self._bounds.bytes_per_s // _BURSTS_PER_SECOND)
         for slot, port in members.items():
@@ -167,9 +175,11 @@ class Egress:
     def forbid(self, bridge: int, members: Mapping[int, int], allowed: Iterable[Allowed]) -> None:
         """Leave nothing of what was allowed, nor of the connections that were made. Raises OSError."""
         self._load("delete", bridge, members, allowed)
-        self._netlink.do(
-            [message for slot in members for message in netlink.route_slot(bridge, slot, added=False)]
-        )
+        # A route that is not there any more is what is wanted.
+        with suppress(OSError):
+            self._netlink.do(
+                [message for slot in members for message in netlink.route_slot(bridge, slot, added=False)]
+            )
         self._tracked.do([netlink.forget_connections(addresses.mark(slot)) for slot in members])
         _set(f"ipv6/conf/{addresses.bridge(bridge)}/disable_ipv6", "1")
 

@@ -20,6 +20,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import msgspec
@@ -59,7 +60,7 @@ _UP_SECONDS = 5
 _LOOK_AGAIN_SECONDS = 0.0005
 
 _DIALLED = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-_DIAL_AGAIN = 2  # SYNs: the kernel sends them after 1, 2 and 4 s
+_DIAL_AGAIN = 1  # a SYN, after 1 s; the kernel waits for two more
 
 
 class RefusedError(Exception):
@@ -124,7 +125,7 @@ class Hub:
         self._ended = False
 
     def serve(self) -> None:
-        """Carry out what is asked until the service closes its end. What it raises is a defect, of one of both."""
+        """Carry out what is asked until the service closes its end. What it raises is a defect."""
         self._watch(self._control.fileno(), select.POLLIN, self._hear)
         self._watch(self._undertaker.done, select.POLLIN, self._forget)
         if self._egress:
@@ -168,7 +169,7 @@ class Hub:
         self._carry_out(msgspec.json.decode(packet, type=Request), descriptors)
 
     def _carry_out(self, request: Request, descriptors: list[int]) -> None:
-        try:
+        with self._refusing(request):
             match request:
                 case Open():
                     self._open(request, descriptors)
@@ -178,6 +179,12 @@ class Hub:
                     self._dial(request)
                 case Resolve():
                     self._way_out().ask(Asked(host=request.host, number=request.number))
+
+    @contextmanager
+    def _refusing(self, request: Request) -> Iterator[None]:
+        """What is raised within the context answers the request."""
+        try:
+            yield
         except RefusedError as refusal:
             self._answer(Refused(request.number, refusal.error))
         except OSError as error:
@@ -198,13 +205,12 @@ class Hub:
                 self._waiting.append((request, descriptors))
                 return
             bridge = self._bridges.pop() if self._bridges else self._make_bridge()
-            segment = Segment(bridge, dict(zip(request.slots, descriptors, strict=True)), request.allowed)
+            segment = Segment(bridge, dict(zip(request.slots, descriptors, strict=True)))
             try:
-                self._join(segment)
+                self._join(segment, request.allowed)
             except OSError:
+                self._forbid(segment)
                 self._bury(segment)
-                if segment.allowed:
-                    self._way_out().forbid(segment.bridge, segment.ports, segment.allowed)
                 raise
         except (OSError, RefusedError):
             _close_all(descriptors)
@@ -271,7 +277,7 @@ class Hub:
         self._links.do([netlink.new_bridge(bridge)])
         return bridge
 
-    def _join(self, segment: Segment) -> None:
+    def _join(self, segment: Segment, allowed: tuple[Allowed, ...]) -> None:
         """Raises OSError; then any part of it may be there."""
         # A port is raised before the end in the sandbox: that end can send as soon as it is up.
         self._links.do(
@@ -281,8 +287,9 @@ class Hub:
                 for message in self._of(slot, namespace, segment.bridge)
             ]
         )
-        if segment.allowed:
-            self._way_out().allow(segment.bridge, segment.ports, segment.allowed)
+        if allowed:
+            self._way_out().allow(segment.bridge, segment.ports, allowed)
+            segment.allowed = allowed
         for slot, namespace in segment.namespaces.items():
             with self._home.inside(namespace):
                 links = netlink.Socket()
@@ -326,12 +333,20 @@ class Hub:
             del self._places[slot]
         try:
             traffic = self._traffic(segment)
-            if segment.allowed:
-                self._way_out().forbid(segment.bridge, segment.ports, segment.allowed)
         finally:
+            self._forbid(segment)
             self._bury(segment)
             _close_all(segment.namespaces.values())
         self._answer(Done(request.number, traffic))
+
+    def _forbid(self, segment: Segment) -> None:
+        """What stays allowed would be the next job's: a hub that cannot take it away ends with all it allowed."""
+        if not segment.allowed:
+            return
+        try:
+            self._way_out().forbid(segment.bridge, segment.ports, segment.allowed)
+        except OSError as error:
+            raise SystemExit(f"The hub cannot take away what a job was allowed: {error}") from error
 
     def _give_up(self, segment: int) -> bool:
         """Whether it was still waiting to be opened: now it is not."""
@@ -372,18 +387,16 @@ class Hub:
             self._carry_out(request, descriptors)
 
     def _dial(self, request: Dial) -> None:
-        if request.slot not in self._places:
-            raise RefusedError(errno.ENOENT)
-        namespace = self._segments[self._places[request.slot]].namespaces[request.slot]
-        error = 0
-        for family, address in _own_addresses(request.slot):
-            with self._home.inside(namespace):
-                made = socket.socket(family, _DIALLED)
-            # So the kernel gives up by itself, after some seconds, where a server takes nobody more.
-            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _DIAL_AGAIN)
+        self._dial_next(request, list(_own_addresses(request.slot)), errno.ECONNREFUSED)
+
+    def _dial_next(self, request: Dial, left: list[tuple[int, str]], error: int) -> None:
+        """Go on with the addresses that are left, after that error."""
+        while left and error == errno.ECONNREFUSED:
+            family, address = left.pop(0)
+            made = self._socket_inside(request.slot, family)
             error = made.connect_ex((address, request.port))
             if error == errno.EINPROGRESS:
-                self._watch(made.fileno(), select.POLLOUT, partial(self._dialled, request, made))
+                self._watch(made.fileno(), select.POLLOUT, partial(self._dialled, request, left, made))
                 return
             with made:
                 if not error:
@@ -391,15 +404,25 @@ class Hub:
                     return
         raise RefusedError(error)
 
-    def _dialled(self, request: Dial, made: socket.socket) -> None:
-        """A server took its time: it does listen there, so no other address is tried."""
+    def _socket_inside(self, slot: int, family: int) -> socket.socket:
+        if slot not in self._places:
+            raise RefusedError(errno.ENOENT)
+        with self._home.inside(self._segments[self._places[slot]].namespaces[slot]):
+            made = socket.socket(family, _DIALLED)
+        # So the kernel gives up by itself, after some seconds, where a server takes nobody more.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _DIAL_AGAIN)
+        return made
+
+    def _dialled(self, request: Dial, left: list[tuple[int, str]], made: socket.socket) -> None:
+        """The connection is there, or cannot be."""
         self._unwatch(made.fileno())
         with made:
             error = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if error:
-                self._answer(Refused(request.number, error))
-            else:
+            if not error:
                 self._answer(Done(request.number), [made.fileno()])
+                return
+        with self._refusing(request):
+            self._dial_next(request, left, error)
 
 
 def _port(slot: int) -> int:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ import uvloop
 from jail.namespace import OuterNamespace
 from jail.network import addresses
 from jail.network.client import Hub
+from jail.network.hub import SPARE_BRIDGES
 
 T = TypeVar("T")
 
@@ -134,7 +136,26 @@ class Scene:
 
     def links(self) -> set[str]:
         """The names of the links in the hub."""
-        return {link["ifname"] for link in json.loads(self.inside("/usr/sbin/ip", "-j", "link"))}
+        return {link["ifname"] for link in json.loads(self.inside("ip", "-j", "link"))}
+
+    def spare(self) -> int:
+        """How many bridges there are that nobody uses."""
+        return sum(state == "DOWN" for state in self._bridges().values())
+
+    def _bridges(self) -> dict[str, str]:
+        """The state of every bridge: UP, or DOWN when it has no port."""
+        told = json.loads(self.inside("ip", "-j", "link"))
+        return {link["ifname"]: link["operstate"] for link in told if link["ifname"].startswith("b")}
+
+    def settle(self, *slots: int) -> int:
+        """Wait until the hub has the links of these slots and no other; how many descriptors it holds."""
+        end = time.monotonic() + DEADLINE_SECONDS
+        ports = {addresses.port(slot) for slot in slots}
+        while {
+            name for name in self.links() if name.startswith("p")
+        } != ports or self.spare() != SPARE_BRIDGES:
+            assert time.monotonic() < end, self.links()
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
 
 @pytest.fixture

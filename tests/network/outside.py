@@ -13,7 +13,6 @@ import socket
 import struct
 import subprocess
 import sys
-from pathlib import Path
 
 NEWNET, NEWNS = 0x40000000, 0x00020000
 BIND, REC, PRIVATE = 4096, 1 << 14, 1 << 18

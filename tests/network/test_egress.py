@@ -5,14 +5,10 @@ so what is not reached is not for want of somebody to reach.
 """
 
 import asyncio
-import json
 import os
-import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +17,6 @@ import msgspec
 import pytest
 import uvloop
 
-from jail.errors import SandboxError
 from jail.network import way
 from jail.network.client import Hub
 from jail.network.protocol import Allowed, Bounds

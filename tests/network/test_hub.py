@@ -1,0 +1,67 @@
+"""The program itself: how it starts, and how it ends."""
+
+import asyncio
+import errno
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from jail.errors import SandboxError
+from jail.network.client import Hub
+
+
+def test_a_hub_that_is_killed_is_lost_with_all_that_is_asked_of_it(scene, until):
+    made = [scene.member(1), scene.member(2)]
+    segment = scene.open(*made)
+    scene.expected_status = -signal.SIGKILL
+    scene.process.send_signal(signal.SIGSTOP)
+
+    async def ask_and_kill():
+        asked = [
+            asyncio.create_task(work)
+            for work in (scene.hub.open({3: made[0].namespace}), segment.close(), scene.hub.dial(1, 80))
+        ]
+        await until(lambda: len(scene.hub._asked) == 3)
+        scene.process.kill()
+        await scene.hub.lost.wait()
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    answers = scene.do(ask_and_kill())
+    assert [type(answer) for answer in answers] == [SandboxError] * 3
+    assert {answer.stage for answer in answers} == {"network"}
+    for work in (scene.hub.open({4: made[0].namespace}), segment.close(), scene.hub.ready()):
+        with pytest.raises(SandboxError):
+            scene.do(work)
+
+
+@pytest.mark.parametrize(
+    "packet", [b"{", b"[]", b'{"type":"stop"}', b'{"type":"close","number":1}', b" " * 9000]
+)
+def test_a_request_that_is_none_ends_the_hub(scene, packet):
+    scene.do(scene.hub.ready())
+    scene.expected_status = 1
+    scene.hub._socket.send(packet)
+    scene.do(scene.hub.lost.wait())
+
+
+def test_a_hub_that_cannot_start_says_why(scene):
+    """Who is nobody cannot make a network namespace."""
+    ended = []
+
+    def start(control):
+        command = [sys.executable, "-P", "-m", "jail.network", "4"]
+        ended.append(subprocess.Popen(command, stdin=control, stderr=subprocess.DEVNULL))
+
+    async def begin():
+        hub = Hub(start)
+        with pytest.raises(SandboxError) as error:
+            await hub.ready()
+        await hub.lost.wait()
+        return hub.words, error.value.error
+
+    words, error = scene.do(begin())
+    assert error == errno.EPERM
+    assert "not permitted" in words
+    assert ended[0].wait() == 1
