@@ -340,7 +340,7 @@ class Hub:
         self._answer(Done(request.number, traffic))
 
     def _forbid(self, segment: Segment) -> None:
-        """What stays allowed would be the next job's: a hub that cannot take it away ends with all it allowed."""
+        """What stays allowed would be the next job's: a hub that cannot take it away ends."""
         if not segment.allowed:
             return
         try:

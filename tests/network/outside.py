@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 
 NEWNET, NEWNS = 0x40000000, 0x00020000
 BIND, REC, PRIVATE = 4096, 1 << 14, 1 << 18
@@ -125,78 +126,80 @@ class Servers:
                 key.data(key.fileobj)
 
 
-def fork(prepare, parent: int) -> int:
-    """A child that serves once it has prepared; its process id, when it has."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid:
-        os.close(writing)
-        assert os.read(reading, 1)
-        os.close(reading)
-        return pid
-    libc.prctl(SET_PDEATHSIG, SIGKILL)
-    for descriptor in (0, 1):
-        os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
-    servers = Servers()
-    prepare(servers)
-    os.write(writing, b"x")
-    os.close(writing)
-    os.close(reading)
-    servers.run()
-
-
-def internet(_servers: Servers) -> None:
-    check(libc.unshare(NEWNET))
-    ip("link", "set", "lo", "up")
-
-
-def main(resolv: str, command: list[str]) -> None:
-    check(libc.unshare(NEWNET | NEWNS))
-    libc.mount(b"", b"/", b"", REC | PRIVATE, None)
-    libc.mount(resolv.encode(), b"/etc/resolv.conf", b"", BIND, None)
-    ip("link", "set", "lo", "up")
-    me = os.getpid()
-    ready_r, ready_w = os.pipe()
-
-    def prepare(servers: Servers) -> None:
-        internet(servers)
-        os.write(ready_w, b"x")
-        # Until the other end of its link is there.
-        os.read(go_r, 1)
-        for address in INTERNET:
-            length = "128" if ":" in address else "32"
-            nodad = ["nodad"] if ":" in address else []
-            ip("addr", "add", f"{address}/{length}", "dev", "eth0", *nodad)
-        ip("link", "set", "eth0", "up")
-        ip("addr", "add", "198.51.100.254/24", "dev", "eth0")
-        ip("addr", "add", "2001:db8::fe/64", "dev", "eth0", "nodad")
-        for address in INTERNET:
-            servers.listen(address)
-        servers.resolve("198.51.100.2")
-
-    go_r, go_w = os.pipe()
-    reading, writing = os.pipe()
+def child(serve: Callable[[], None]) -> int:
+    """Fork a process that dies with this one and serves; its process id."""
     pid = os.fork()
     if not pid:
         libc.prctl(SET_PDEATHSIG, SIGKILL)
         for descriptor in (0, 1):
             os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
-        servers = Servers()
-        prepare(servers)
-        os.write(writing, b"x")
-        servers.run()
-    os.read(ready_r, 1)
+        serve()
+    return pid
+
+
+class Signal:
+    """From one process to another, once."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe2(os.O_CLOEXEC)
+
+    def give(self) -> None:
+        os.write(self._writing, b"x")
+
+    def wait(self) -> None:
+        assert os.read(self._reading, 1)
+
+
+def internet(apart: Signal, linked: Signal, ready: Signal) -> None:
+    """In a child: be all hosts of it, once the link from the host's network is there."""
+    check(libc.unshare(NEWNET))
+    apart.give()
+    linked.wait()
+    for address in INTERNET:
+        add_address(address, "eth0", whole=True)
+    ip("link", "set", "eth0", "up")
+    add_address("198.51.100.254", "eth0")
+    add_address("2001:db8::fe", "eth0")
+    servers = Servers()
+    for address in INTERNET:
+        servers.listen(address)
+    servers.resolve("198.51.100.2")
+    ready.give()
+    servers.run()
+
+
+def host(ready: Signal) -> None:
+    servers = Servers()
+    for address in HOSTS:
+        servers.listen(address)
+    ready.give()
+    servers.run()
+
+
+def add_address(address: str, link: str, whole: bool = False) -> None:
+    version = 6 if ":" in address else 4
+    length = {4: 32, 6: 128}[version] if whole else {4: 24, 6: 64}[version]
+    ip("addr", "add", f"{address}/{length}", "dev", link, *(["nodad"] if version == 6 else []))
+
+
+def main(resolv: str, command: list[str]) -> None:
+    check(libc.unshare(NEWNET | NEWNS))
+    check(libc.mount(b"", b"/", b"", REC | PRIVATE, None))
+    check(libc.mount(resolv.encode(), b"/etc/resolv.conf", b"", BIND, None))
+    ip("link", "set", "lo", "up")
+    apart, linked, there, here = Signal(), Signal(), Signal(), Signal()
+    pid = child(lambda: internet(apart, linked, there))
+    apart.wait()
     ip("link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", str(pid))
-    ip("addr", "add", "198.51.100.1/24", "dev", "uplink")
-    ip("addr", "add", "2001:db8::1/64", "dev", "uplink", "nodad")
+    add_address("198.51.100.1", "uplink")
+    add_address("2001:db8::1", "uplink")
     ip("link", "set", "uplink", "up")
+    linked.give()
+    there.wait()
     ip("route", "add", "default", "via", "198.51.100.254")
     ip("-6", "route", "add", "default", "via", "2001:db8::fe")
-    os.write(go_w, b"x")
-    assert os.read(reading, 1)
-    for descriptor in (ready_r, ready_w, go_r, go_w, reading, writing):
-        os.close(descriptor)
-    fork(lambda servers: [servers.listen(address) for address in HOSTS], me)
+    child(lambda: host(here))
+    here.wait()
     os.execv(command[0], command)
 
 
