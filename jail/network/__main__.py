@@ -17,7 +17,7 @@ from types import ModuleType
 
 import msgspec
 
-from jail.network import namespaces, rules
+from jail.network import confinement, namespaces, rules
 from jail.network.protocol import Bounds, Refused
 
 _PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
@@ -45,6 +45,7 @@ def main(slots: int, bounds: Bounds | None) -> None:
     try:
         outside = _leave_behind(control, bounds.landlock) if bounds else None
         _prepare(slots, bounds)
+        confinement.give_up([outside.fileno()] if outside else [])
         _leave_out_init("pyroute2")
         from jail.network.hub import Hub
     except (OSError, subprocess.SubprocessError) as error:

@@ -144,7 +144,7 @@ class Egress:
             self._coming = None
 
     def allow(self, bridge: int, members: Mapping[int, int], allowed: Iterable[Allowed]) -> None:
-        """Let the members of a segment, ports by slot, go where it is allowed; none may if it raises OSError."""
+        """Let the members of a segment, ports by slot, go where it is allowed. Raises OSError."""
         self._load("add", bridge, members, allowed)
         try:
             self._connect(bridge, members)

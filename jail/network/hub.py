@@ -49,7 +49,7 @@ from jail.network.protocol import (
     Traffic,
 )
 
-SPARE_BRIDGES = 8
+SPARE_BRIDGES = 16
 """How many bridges are there before they are needed; more come and go with jobs."""
 
 # Above what the kernel gives out by itself, one after the other.
@@ -118,6 +118,8 @@ class Hub:
         self._waiting: list[tuple[Open, list[int]]] = []
         self._dying: set[int] = set()
         self._bridges: list[int] = []
+        # Of segments that are closed: free as soon as their ports are gone.
+        self._bridges_to_come = 0
         self._bridge_numbers = itertools.count(_FIRST_BRIDGE)
         self._messages: dict[int, Messages] = {}
         self._poll = select.poll()
@@ -151,7 +153,7 @@ class Hub:
         del self._events[descriptor]
 
     def _has_too_few_bridges(self) -> bool:
-        return len(self._bridges) < SPARE_BRIDGES
+        return len(self._bridges) + self._bridges_to_come < SPARE_BRIDGES
 
     def _patience_ms(self) -> int | None:
         if self._has_too_few_bridges():
@@ -368,23 +370,29 @@ class Hub:
     def _bury(self, segment: Segment) -> None:
         links = tuple(map(_port, segment.namespaces))
         self._dying.update(links)
+        self._bridges_to_come += 1
         self._undertaker.bury(Burial(links, segment.bridge))
 
     def _forget(self) -> None:
         """Some links are deleted: their slots are free, and the bridges that they were on."""
         for burial in self._undertaker.gone():
             self._dying.difference_update(burial.links)
-            # With its ports went all that it knew.
-            if burial.bridge and self._has_too_few_bridges():
-                self._bridges.append(burial.bridge)
-            elif burial.bridge:
-                self._undertaker.bury(Burial((burial.bridge,)))
+            if burial.bridge:
+                self._bridges_to_come -= 1
+                self._put_back(burial.bridge)
         self._try_again()
 
     def _try_again(self) -> None:
         waiting, self._waiting = self._waiting, []
         for request, descriptors in waiting:
             self._carry_out(request, descriptors)
+
+    def _put_back(self, bridge: int) -> None:
+        """Use a bridge again: with its ports went all that it knew."""
+        if self._has_too_few_bridges():
+            self._bridges.append(bridge)
+        else:
+            self._undertaker.bury(Burial((bridge,)))
 
     def _dial(self, request: Dial) -> None:
         self._dial_next(request, list(_own_addresses(request.slot)), errno.ECONNREFUSED)

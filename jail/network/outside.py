@@ -28,6 +28,7 @@ import msgspec
 from jail import shed
 from jail.delegation import give_up_capabilities
 from jail.network import way
+from jail.network.confinement import close_descriptors
 from jail.network.protocol import Asked, Told
 
 RESOLVE_SECONDS = 5
@@ -73,8 +74,7 @@ def _prepare(hub: int, control: socket.socket) -> None:
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
-    os.closerange(3, control.fileno())
-    os.closerange(control.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    close_descriptors([control.fileno()])
     _check(_libc().unshare(_CLONE_NEWNS), "unshare")
     _mount("", "/", "", _MS_REC | _MS_PRIVATE)
     _mount("tmpfs", _PLACE, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
@@ -215,8 +215,7 @@ def _ask(host: str, writing: int, landlock: bool) -> None:
     """In the child: answer, and end."""
     try:
         _die_with_us()
-        os.closerange(3, writing)
-        os.closerange(writing + 1, os.sysconf("SC_OPEN_MAX"))
+        close_descriptors([writing])
         give_up_capabilities()
         shed.shed_for_resolver(landlock)
         try:

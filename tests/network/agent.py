@@ -37,11 +37,11 @@ def raise_loopback() -> None:
 def main(namespace: int, command: list[str]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     check(libc.setns(namespace, CLONE_NEWUSER))
-    os.close(namespace)
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)
     if command:
         os.execv(command[0], command)
+    os.close(namespace)
     check(libc.unshare(CLONE_NEWUSER | CLONE_NEWNET))
     raise_loopback()
     tell("ready")

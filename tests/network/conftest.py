@@ -138,6 +138,9 @@ class Scene:
         """The names of the links in the hub."""
         return {link["ifname"] for link in json.loads(self.inside("ip", "-j", "link"))}
 
+    def threads(self) -> list[int]:
+        return [int(name) for name in os.listdir(f"/proc/{self.process.pid}/task")]
+
     def spare(self) -> int:
         """How many bridges there are that nobody uses."""
         return sum(state == "DOWN" for state in self._bridges().values())

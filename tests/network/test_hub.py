@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from jail.errors import SandboxError
+from jail.network import confinement
 from jail.network.client import Hub
 
 
@@ -65,3 +66,15 @@ def test_a_hub_that_cannot_start_says_why(scene):
     assert error == errno.EPERM
     assert "not permitted" in words
     assert ended[0].wait() == 1
+
+
+def test_a_hub_keeps_no_more_than_it_needs(scene, processes):
+    scene.do(scene.hub.ready())
+    for thread in scene.threads():
+        status = processes.status(thread)
+        assert status["NoNewPrivs"] == "1"
+        assert status["CapInh"] == status["CapAmb"] == "0" * 16
+        for name in ("CapPrm", "CapEff", "CapBnd"):
+            assert int(status[name], 16) == confinement.KEPT
+    # With one it was started.
+    assert not [one for one in processes.descriptors(scene.process.pid) if one.startswith("user:")]
