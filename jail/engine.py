@@ -9,9 +9,11 @@ from contextlib import ExitStack
 
 from jail import cgroup, filters, host, rlimits
 from jail.errors import HostError, SandboxError
+from jail.network.offered import offered
 from jail.pool import Size
+from jail.process import Means
 from jail.processors import Processors
-from jail.run import Means, Run
+from jail.run import Run
 from jail.sandbox import Sandboxes
 from jail.scheduler import Scheduler
 from jail.settings import Settings
@@ -42,6 +44,7 @@ class Engine:
         rlimits.check_host(self.settings.ceilings)
         rlimits.raise_open_files(self.settings.slots, self.settings.ready_max)
         degraded = accepted_weaknesses(self.settings)
+        self._networks = offered(self.settings.networks)
         with ExitStack() as undo:
             compiled = filters.compile_all(self.settings.policies, undo, self.settings.pin)
             await self.sandboxes.__aenter__()
@@ -100,17 +103,19 @@ class Engine:
     @property
     def rules(self) -> Rules:
         """What a caller may ask for here."""
-        bounded_by_share = self.settings.ceilings.memory_bytes == self.settings.memory_bytes
         return Rules(
             defaults=self.settings.defaults,
             ceilings=self.settings.ceilings,
             images=self.sandboxes.images,
             policies=self.means.filters,
-            workers=self.settings.workers if bounded_by_share else 1,
+            networks=self._networks,
+            processes=self.settings.processes,
+            memory_bytes=self.settings.memory_bytes,
+            workers=self.settings.workers,
         )
 
     def submit(self, spec: JobSpec) -> Run:
-        """Take a job in. Its `task` ends with its Result, or raises QueueFullError."""
+        """Take a job in. Its `task` ends with what Run's says, or raises QueueFullError."""
         run = Run(self.means, spec)
         self.runs.add(run)
         run.task.add_done_callback(lambda _: self.runs.discard(run))

@@ -10,6 +10,9 @@ import msgspec
 
 MIB = 1 << 20
 
+PROCESSES_MAX = 16
+"""How many processes a job can be made of, whatever the operator offers."""
+
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The limits of one sandbox, all set.

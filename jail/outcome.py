@@ -7,16 +7,19 @@ nothing here: a program can send it to itself.
 When several things are true at once, the first of this list counts:
 
 1. ours: set-up failed; or the program could not be started
-2. what jail ended the sandbox for, whichever came first: cancelled, output, CPU, wall, memory
+2. what jail ended the sandbox for, whichever came first: cancelled, the job's end, output, CPU, wall, memory
 3. memory: the cgroup's OOM killer struck at the job's own limit, whatever the program made of it
 4. output, CPU, wall: the program ended by itself, but beyond its limit
 5. ours: the main process was not seen to exit, or was killed for want of the host's memory
 6. the end of the main process: SIGSYS (the filter kills with it), another signal, its exit code
+
+Of a job of several processes, each with a verdict, decide_job() takes the one that counts.
 """
 
 import errno
 import os
 import signal
+from collections.abc import Sequence
 from enum import Enum
 from typing import Literal
 
@@ -38,13 +41,14 @@ Status = Literal[
 
 
 class Ended(Enum):
-    """What jail ended the sandbox for, before its main process exited."""
+    """What jail ended the sandbox for, before its main process exited. WITH_JOB: others had ended."""
 
     CPU = "cpu"
     WALL = "wall"
     MEMORY = "memory"
     OUTPUT = "output"
     CANCELLED = "cancelled"
+    WITH_JOB = "with_job"
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -89,6 +93,8 @@ class Verdict(msgspec.Struct, frozen=True):
     detail: str | None = None
 
 
+_WITH_JOB = Verdict("cancelled", detail="ended with the job")
+
 _HOST_MEMORY = "the host ran out of memory; the program is not to blame"
 
 _START_STAGES = ("program", "exec")
@@ -107,9 +113,21 @@ def decide(facts: Facts) -> Verdict:
     )
 
 
+def decide_job(verdicts: Sequence[Verdict]) -> int | None:
+    """Which of the verdicts on a job's processes, in the order of their ends, is that on the job. None: ok.
+
+    The first that is ours, sandbox_error; else the first that is not ok. What was ended with the job says
+    nothing of it.
+    """
+    wrong = [place for place, one in enumerate(verdicts) if one.status != "ok" and one != _WITH_JOB]
+    ours = [place for place in wrong if verdicts[place].status == "sandbox_error"]
+    return next(iter(ours or wrong), None)
+
+
 def _not_started(facts: Facts) -> Verdict | None:
     failure = facts.failure
-    if failure is None or facts.ended is Ended.CANCELLED:
+    # Whoever ended it may have met it anywhere in its set-up.
+    if failure is None or facts.ended in (Ended.CANCELLED, Ended.WITH_JOB):
         return None
     if failure.stage in _START_STAGES:
         return Verdict("start_failed", detail=_start_detail(failure.error))
@@ -121,6 +139,8 @@ def _ended_by_us(facts: Facts) -> Verdict | None:
         return None
     if facts.ended is Ended.CANCELLED:
         return Verdict("cancelled")
+    if facts.ended is Ended.WITH_JOB:
+        return _WITH_JOB
     if facts.ended is Ended.OUTPUT:
         return Verdict("output_limit", limit=facts.output)
     if facts.ended is Ended.MEMORY and not facts.limit_oom:

@@ -5,7 +5,7 @@ import fcntl
 import os
 
 from jail.errors import SandboxError
-from jail.spec import JobSpec
+from jail.spec import ProcessSpec
 from jail.supervisor import HOSTS_BYTES_MAX, pack_file
 
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -30,11 +30,11 @@ def sealed(name: str, content: bytes) -> int:
     return descriptor
 
 
-def pack(spec: JobSpec, hosts: bytes = b"") -> bytes:
-    """The plan of a job, laid out as struct start in native/message.h says.
+def pack(spec: ProcessSpec, hosts: bytes = b"") -> bytes:
+    """The plan of a process, laid out as struct start in native/message.h says.
 
-    hosts: what the job finds in /etc/hosts, in place of the image's own if there is any. Raises SandboxError
-    if that is more than HOSTS_BYTES_MAX.
+    hosts: what it finds in /etc/hosts, in place of the image's own if there is any. Raises SandboxError if
+    that is more than HOSTS_BYTES_MAX.
     """
     if len(hosts) > HOSTS_BYTES_MAX:
         raise SandboxError("hosts", errno.E2BIG)

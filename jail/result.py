@@ -50,10 +50,24 @@ class Pressure(msgspec.Struct, frozen=True, kw_only=True):
     io_full_ms: float
 
 
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What passed on the network of a process: frames, and their bytes with 14 each of Ethernet's header.
+
+    Those of all protocols: what finds out who has an address is among them. What was sent counts whether or
+    not it was let through.
+    """
+
+    sent_bytes: int
+    sent_packets: int
+    received_bytes: int
+    received_packets: int
+
+
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What the job used. See jail.cgroup.Counters. None: this host does not count it.
 
-    max_rss_bytes: of the largest process that was waited for; None when jail ended the job.
+    max_rss_bytes: of the largest process that was waited for; None when jail ended the job. network: None
+    without one.
     """
 
     cpu_ms: float
@@ -71,6 +85,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     io_read_bytes: int | None
     io_write_bytes: int | None
     pressure: Pressure | None
+    network: Traffic | None = None
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +127,40 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None
     timing: Timing
     sandbox: SandboxInfo
+
+
+_OF_THE_JOB = ("id", "timing")
+
+ProcessResult = msgspec.defstruct(
+    "ProcessResult",
+    [(field.name, field.type) for field in msgspec.structs.fields(Result) if field.name not in _OF_THE_JOB],
+    module=__name__,
+    frozen=True,
+    kw_only=True,
+)
+"""What is told of one process of several: a Result without what is the whole job's."""
+
+
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that was started has ended, so long after the first was."""
+
+    process: str
+    at_ms: float
+
+
+class GroupResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to POST /v1/run of a job of several processes, by their names.
+
+    status: as jail.outcome.decide_job says, of the process that it is `decided_by`; None where all is well.
+    ended: those that were started, in the order of their ends.
+    """
+
+    id: str
+    status: Status
+    decided_by: str | None
+    processes: Mapping[str, ProcessResult]
+    ended: tuple[End, ...]
+    timing: Timing
 
 
 def stream(captured: Captured) -> Stream:

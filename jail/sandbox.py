@@ -17,6 +17,7 @@ from jail.image import build_host
 from jail.instance import Instance
 from jail.keeper import Keeper, module_command
 from jail.namespace import OuterNamespace
+from jail.network.networks import Networks
 from jail.pool import Pool, Size
 from jail.supervisor import MOUNT_PLACE, SETUP_SECONDS, SLOTS_MAX, Report, Start, Supervisor
 
@@ -29,7 +30,7 @@ It does that one after the other, 0.1 to 0.2 MB each, and falls behind when jobs
 _BACKLOG_WAIT_SECONDS = 0.02
 
 HUB = "jail.network"
-"""The program that joins sandboxes to networks; fixed here, before a job is taken."""
+"""The program that joins sandboxes to networks."""
 
 Place = tuple[int, tuple[int, int]]
 """A slot of the supervisor, and the ids that the sandbox in it has."""
@@ -39,7 +40,7 @@ class Sandbox:
     """A sandbox that is ready, has never run anything, and will run one job.
 
     `memory_bytes`: what was charged to it when it was ready. `network`: a descriptor of its network
-    namespace, its own, until it is closed.
+    namespace, its own, until it is closed. `slot`: its number, which no other has until then.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Sandbox:
 
         `report`: that it is ready. Raises OSError.
         """
-        self._slot = slot
+        self.slot = slot
         self._group = group
         self._supervisor = supervisor
         self._ended = report.ended
@@ -74,7 +75,7 @@ class Sandbox:
 
     def start(self, start: Start) -> None:
         """Start its one job. Raises OSError."""
-        self._supervisor.start(self._slot, start)
+        self._supervisor.start(self.slot, start)
 
     async def ended(self) -> Report:
         """Wait until nothing of its job lives; not to be cancelled. Raises SandboxError: supervisor lost."""
@@ -83,7 +84,7 @@ class Sandbox:
     def kill(self) -> None:
         """End everything in it. Never too late: then nothing happens."""
         if not self._closed:
-            self._supervisor.kill(self._slot)
+            self._supervisor.kill(self.slot)
 
     def count(self) -> Counters:
         """What its cgroup counted, once nothing of its job lives. Raises OSError."""
@@ -91,7 +92,7 @@ class Sandbox:
 
     async def open(self, path: str) -> int:
         """A descriptor of a regular file beneath /box, once nothing of its job lives. Raises OSError."""
-        return await self._supervisor.open(self._slot, path)
+        return await self._supervisor.open(self.slot, path)
 
     def close(self) -> asyncio.Task[None]:
         """Leave nothing of it, whether it ran or not. Nobody has to wait for the task that does it."""
@@ -108,8 +109,8 @@ class Sandboxes:
     """Makes sandboxes on this host; an async context manager that raises HostError on entry.
 
     Attributes, once entered: `hierarchy`, of cgroups; `images` by name; `landlock_abi`, 0 for none;
-    `keeper`, of supervisors; `supervisor`, the running one; `pools`, of ready sandboxes, by image;
-    `dying`, the tasks in which sandboxes come to nothing.
+    `keeper`, of supervisors and hubs; `networks`, of sandboxes; `supervisor`, the running one; `pools`, of
+    ready sandboxes, by image; `dying`, the tasks in which sandboxes come to nothing.
     """
 
     def __init__(self, state: str, count: int, ready: Size, limits: cgroup.Limits) -> None:
@@ -151,8 +152,11 @@ class Sandboxes:
             self.images = {"host": build_host(directory, "host")}
             self.landlock_abi = host.landlock_abi()
             view = MOUNT_PLACE, *self.images["host"].host_directories
-            self.keeper = Keeper(self._namespace, directory, view, module_command(HUB))
+            # Fixed here, before a job is taken.
+            hub = [*module_command(HUB), str(self._count)]
+            self.keeper = Keeper(self._namespace, directory, view, hub)
             undo.callback(self.keeper.close)
+            self.networks = Networks(self.keeper.start_hub)
             self.supervisor = Supervisor(self.keeper)
             self._undo = undo.pop_all()
         self.pools = {name: Pool(partial(self._make, name), self._size) for name in self.images}
@@ -164,6 +168,7 @@ class Sandboxes:
             await pool.close()
         while self.dying:
             await asyncio.wait(self.dying)
+        await self.networks.close()
         await self.supervisor.close()
         self._undo.close()
 

@@ -1,7 +1,7 @@
-"""Who runs when: a slot and its memory are reserved before a job starts, in order of arrival.
+"""Who runs when: slots and their memory are reserved before a job starts, in order of arrival.
 
-The queue is bounded. The first in it waits for what it needs, and nobody overtakes it: a large job is
-not starved by small ones.
+The queue is bounded. The first in it waits for all that it needs, and nobody overtakes it: a large job is not
+starved by small ones. Nobody who waits holds anything: no two jobs wait for each other.
 """
 
 import asyncio
@@ -17,26 +17,38 @@ class QueueFullError(Exception):
 
 
 class Reservation:
-    """A slot and memory, held. `until`: what has to be done before the memory is given back, if anything."""
+    """Slots and memory, held for one job."""
 
-    until: asyncio.Future | None = None
+    def __init__(self, scheduler: "Scheduler", slots: int, memory_bytes: int) -> None:
+        """Take over what was handed out."""
+        self._scheduler = scheduler
+        self._slots = slots
+        self._memory_bytes = memory_bytes
 
-    def keep_memory_until(self, done: asyncio.Future) -> None:
-        """The slot is given back sooner."""
-        self.until = done
+    def give_back(self, memory_bytes: int, gone: asyncio.Future) -> None:
+        """Of what is held, give one slot back now, and so much of the memory once `gone` is done."""
+        self._slots -= 1
+        self._memory_bytes -= memory_bytes
+        self._scheduler.take_back(1, 0)
+        gone.add_done_callback(lambda _: self._scheduler.take_back(0, memory_bytes))
+
+    def close(self) -> None:
+        """The job has ended: give back what is left."""
+        self._scheduler.running -= 1
+        self._scheduler.take_back(self._slots, self._memory_bytes)
 
 
 class Scheduler:
     """Slots and bytes of memory, and those who wait for them.
 
-    Attributes: `running`, `queued`, how many; `memory_free_bytes`.
+    Attributes: `running`, `queued`, how many jobs; `slots_free`; `memory_free_bytes`.
     """
 
     def __init__(self, slots: int, memory_bytes: int, queue_length: int) -> None:
         """Offer `slots` at once, `memory_bytes` together, and let `queue_length` wait."""
-        self._slots_free = slots
         self._queue_length = queue_length
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[int, int, asyncio.Future[Reservation]]] = deque()
+        self.slots_free = slots
         self.memory_free_bytes = memory_bytes
         self.memory_bytes = memory_bytes
         self.running = 0
@@ -47,62 +59,53 @@ class Scheduler:
         return len(self._waiting)
 
     @asynccontextmanager
-    async def reserve(self, memory_bytes: int) -> AsyncIterator["Reservation"]:
-        """Hold a slot and that much memory. Raises QueueFullError at once when the queue is full.
+    async def reserve(self, memory_bytes: int, slots: int = 1) -> AsyncIterator[Reservation]:
+        """Hold so many slots and that much memory. Raises QueueFullError at once when the queue is full.
 
-        `memory_bytes` is at most the whole of `self.memory_bytes`, which settings see to.
+        There have to be so many, and so much, when all is free: job specifications see to that.
         """
-        await self._take(memory_bytes)
-        reservation = Reservation()
+        reservation = await self._take(slots, memory_bytes)
         try:
             yield reservation
         finally:
-            self._give_back_slot()
-            if reservation.until is None:
-                self._give_back_memory(memory_bytes)
-            else:
-                reservation.until.add_done_callback(lambda _: self._give_back_memory(memory_bytes))
+            reservation.close()
 
-    async def _take(self, memory_bytes: int) -> None:
-        if not self._waiting and self._fits(memory_bytes):
-            self._hand_out(memory_bytes)
-            return
-        if len(self._waiting) >= self._queue_length:
-            raise QueueFullError
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append((memory_bytes, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if not turn.cancelled():
-                self._give_back_slot()
-                self._give_back_memory(memory_bytes)
-            elif (memory_bytes, turn) in self._waiting:
-                self._waiting.remove((memory_bytes, turn))
-                self._call_next()
-            raise
-
-    def _fits(self, memory_bytes: int) -> bool:
-        return self._slots_free > 0 and memory_bytes <= self.memory_free_bytes
-
-    def _hand_out(self, memory_bytes: int) -> None:
-        self._slots_free -= 1
-        self.running += 1
-        self.memory_free_bytes -= memory_bytes
-
-    def _give_back_slot(self) -> None:
-        self._slots_free += 1
-        self.running -= 1
-        self._call_next()
-
-    def _give_back_memory(self, memory_bytes: int) -> None:
+    def take_back(self, slots: int, memory_bytes: int) -> None:
+        """Have so much more to hand out; it may be somebody's turn."""
+        self.slots_free += slots
         self.memory_free_bytes += memory_bytes
         self._call_next()
 
+    async def _take(self, slots: int, memory_bytes: int) -> Reservation:
+        if not self._waiting and self._fits(slots, memory_bytes):
+            return self._hand_out(slots, memory_bytes)
+        if len(self._waiting) >= self._queue_length:
+            raise QueueFullError
+        turn = asyncio.get_running_loop().create_future()
+        place = slots, memory_bytes, turn
+        self._waiting.append(place)
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                turn.result().close()
+            elif place in self._waiting:
+                self._waiting.remove(place)
+                self._call_next()
+            raise
+
+    def _fits(self, slots: int, memory_bytes: int) -> bool:
+        return slots <= self.slots_free and memory_bytes <= self.memory_free_bytes
+
+    def _hand_out(self, slots: int, memory_bytes: int) -> Reservation:
+        self.running += 1
+        self.slots_free -= slots
+        self.memory_free_bytes -= memory_bytes
+        return Reservation(self, slots, memory_bytes)
+
     def _call_next(self) -> None:
-        while self._waiting and self._fits(self._waiting[0][0]):
-            memory_bytes, turn = self._waiting.popleft()
+        while self._waiting and self._fits(*self._waiting[0][:2]):
+            slots, memory_bytes, turn = self._waiting.popleft()
             # One that was cancelled in this very turn of the loop has yet to wake up and leave the queue.
             if not turn.cancelled():
-                self._hand_out(memory_bytes)
-                turn.set_result(None)
+                turn.set_result(self._hand_out(slots, memory_bytes))

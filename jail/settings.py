@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from jail import host, limits
-from jail.limits import CEILINGS, MIB, Limits
+from jail.limits import CEILINGS, MIB, PROCESSES_MAX, Limits
 
 FILE_VARIABLE = "JAIL_CONFIG"
 
@@ -27,6 +27,10 @@ landlock: the kernel has no Landlock. swap: cgroup v1 cannot count swap, and the
 """
 
 
+NETWORKS = ("none", "isolated")
+"""What networks there are for jobs: see jail.spec.Network."""
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every setting, its unit in its name or here, and its default.
 
@@ -36,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     workers: processes that take requests, each with a supervisor. slots, memory_bytes, queue and what is
     ready are the whole service's and divided among them: a job can have no more memory than a worker's share.
     slots: jobs at once, one for each worker at least; 0 is one for each processor it may use, at least two.
+    processes: the most of one job, each of which takes a slot; no more than each worker has.
     memory_bytes: for all jobs together; 0 is three quarters of the host's memory, or of the container's.
     ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and
     however many; 0 makes each when its job is there. A ready_min that is not given follows a lower ready_max.
@@ -45,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     elsewhere is of no use to a job. No policy allows sched_setaffinity then. Workers divide the processors.
     queue: jobs that may wait. body_bytes: the largest request body.
     drain_ms: how long running jobs may finish after SIGTERM.
+    networks: what a job may ask for, of NETWORKS; empty is what this host can give.
     policies: a directory of policies; empty is the shipped ones.
     state: a directory of this user's for what lives as long as the service; empty is
     $XDG_STATE_HOME/jail, or ~/.local/state/jail. One and the same for all services of a user: there
@@ -57,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     keys_sha256: tuple[str, ...] = ()
     workers: int = 1
     slots: int = 0
+    processes: int = PROCESSES_MAX
     memory_bytes: int = 0
     ready_min: int = 4
     ready_max: int = 64
@@ -65,6 +72,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     queue: int = 256
     body_bytes: int = 64 * MIB
     drain_ms: int = 10_000
+    networks: tuple[str, ...] = ()
     policies: str = ""
     state: str = ""
     allow_degraded: tuple[str, ...] = ()
@@ -149,6 +157,7 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     memory_bytes = found.memory_bytes or host.memory_bytes() * 3 // 4
     # What a job may have must not depend on which worker takes it.
     memory_bytes -= memory_bytes % found.workers
+    processes = min(found.processes, PROCESSES_MAX, slots // found.workers)
     state = found.state or _state_directory(environment)
     # A job that can never run must be refused when it is sent, not wait for ever.
     most_bytes = memory_bytes // found.workers
@@ -162,10 +171,8 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     if found.ready_min > found.ready_max:
         above = f"ready_min = {found.ready_min} is above ready_max = {found.ready_max}"
         raise SettingsError(f"{above}: lower the one or raise the other")
-    unknown = [name for name in found.allow_degraded if name not in DEGRADABLE]
-    if unknown:
-        known = ", ".join(DEGRADABLE)
-        raise SettingsError(f"allow_degraded names {unknown[0]!r}; it may name {known}")
+    _check_names("networks", found.networks, NETWORKS)
+    _check_names("allow_degraded", found.allow_degraded, DEGRADABLE)
     if not all(_DIGEST.fullmatch(key) for key in found.keys_sha256):
         raise SettingsError("keys_sha256 holds what is not the 64 hexadecimal digits of a SHA-256")
     for table, checked in (("ceilings", ceilings), ("defaults", defaults)):
@@ -174,8 +181,20 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
         except limits.LimitError as error:
             raise SettingsError(f"{table}.{error.field}: {error}") from None
     return replace(
-        found, slots=slots, memory_bytes=memory_bytes, state=state, defaults=defaults, ceilings=ceilings
+        found,
+        slots=slots,
+        processes=processes,
+        memory_bytes=memory_bytes,
+        state=state,
+        defaults=defaults,
+        ceilings=ceilings,
     )
+
+
+def _check_names(setting: str, names: tuple[str, ...], known: tuple[str, ...]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SettingsError(f"{setting} names {unknown[0]!r}; it may name {', '.join(known)}")
 
 
 def _check_workers(found: Settings, slots: int) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from jail import limits
-from jail.limits import Limits, LimitsRequest
+from jail.limits import PROCESSES_MAX, Limits, LimitsRequest
 
 # execve(2) refuses a single string of 128 KiB (MAX_ARG_STRLEN) and, for a stack of 8 MiB, 2 MiB in all.
 STRING_BYTES_MAX = 131_071
@@ -29,6 +29,12 @@ PATH_BYTES_MAX = 4095
 PATH_DEPTH_MAX = 32
 FILES_MAX = 4096
 OUTPUTS_MAX = 256
+
+NAME = "[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
+"""What a process is called: a label of a host name (RFC 1123, 2.1) that begins with a letter."""
+
+# In every sandbox it is the sandbox itself.
+_OWN_NAME = "localhost"
 
 DEFAULT_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -51,13 +57,18 @@ class FileContent(Content, frozen=True, forbid_unknown_fields=True):
     executable: bool = False
 
 
-class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The body of POST /v1/run, as it comes: right in its types, not yet in its values."""
+class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a job reaches. none: each sandbox itself. isolated: those of its processes each other as well."""
+
+    mode: Literal["none", "isolated"]
+
+
+class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is to run in one sandbox, as it comes: right in its types, not yet in its values."""
 
     argv: Annotated[list[str], Meta(min_length=1, max_length=4096)]
     image: str = "host"
     policy: str = "default"
-    network: Literal["none"] = "none"
     files: dict[str, str | FileContent] = {}
     stdin: str | Content = ""
     env: dict[str, str] = {}
@@ -65,6 +76,26 @@ class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     limits: LimitsRequest = LimitsRequest()
     on_output_limit: Literal["kill", "truncate"] = "kill"
     explain: bool = False
+
+
+class Request(Program, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST /v1/run, as it comes, of a job that is one program."""
+
+    network: Literal["none"] | Network = "none"
+
+
+class ProcessRequest(Program, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One of the processes of a job. One in the background ends with the others, at the latest."""
+
+    name: Annotated[str, Meta(extra_json_schema={"pattern": f"^{NAME}$"})]
+    background: bool = False
+
+
+class GroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST /v1/run, as it comes, of a job of several processes, each in a sandbox of its own."""
+
+    processes: Annotated[list[ProcessRequest], Meta(min_length=1, max_length=PROCESSES_MAX)]
+    network: Literal["none"] | Network = "none"
 
 
 class InputFile(msgspec.Struct, frozen=True):
@@ -82,12 +113,15 @@ class Output(msgspec.Struct, frozen=True):
     optional: bool
 
 
-class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One valid job. `env` is whole: defaults and the caller's; `limits` are all set.
+class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One process of a valid job. `env` is whole: defaults and the caller's; `limits` are all set.
 
-    explain: the result lists the calls that the policy denied.
+    explain: the result lists the calls that the policy denied. name: "" of the only one of a job that was
+    asked for without names. background: it is ended when all have ended that are not.
     """
 
+    name: str = ""
+    background: bool = False
     argv: tuple[str, ...]
     image: str
     policy: str
@@ -100,16 +134,32 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     explain: bool = False
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator offers: limits, and the names of images and policies.
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One valid job: its processes, each to have a sandbox of its own, and what they reach."""
 
-    workers: among how many the service's memory is divided, if that is what bounds a job's.
+    processes: tuple[ProcessSpec, ...]
+    network: Network = Network("none")
+
+    @property
+    def memory_bytes(self) -> int:
+        """What all of them may use together."""
+        return sum(process.limits.memory_bytes for process in self.processes)
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator offers: limits, and the names of images, policies and modes of networks.
+
+    processes, memory_bytes: the most that one job can have, all its processes together. workers: among how
+    many the service's memory was divided.
     """
 
     defaults: Limits
     ceilings: Limits
     images: Collection[str]
     policies: Collection[str]
+    networks: Collection[str] = ("none",)
+    processes: int
+    memory_bytes: int
     workers: int = 1
 
 
@@ -123,7 +173,15 @@ class SpecError(ValueError):
         self.detail = detail
 
 
+class _Kind(msgspec.Struct):
+    """All that tells the two kinds of bodies apart."""
+
+    processes: msgspec.Raw | UnsetType = UNSET
+
+
+_KIND = msgspec.json.Decoder(_Kind)
 _REQUEST = msgspec.json.Decoder(Request)
+_GROUP = msgspec.json.Decoder(GroupRequest)
 
 # An object becomes a tuple of pairs, a number is left as it stands: some are too long for int().
 _PAIRS = json.JSONDecoder(object_pairs_hook=tuple, parse_int=str, parse_float=str)
@@ -140,13 +198,16 @@ def _type_error(error: msgspec.ValidationError) -> SpecError:
     named = _UNKNOWN.search(detail) or _MISSING.search(detail)
     if named:
         path = f"{path}.{named['name']}".removeprefix(".")
+    if path in Program.__struct_fields__ and _UNKNOWN.search(detail):
+        detail = "stands in each of `processes`, and not beside them"
     return SpecError(path, detail)
 
 
-def decode(body: bytes) -> Request:
-    """Read a JSON body into a Request; raises SpecError for bad JSON, fields, types and repeated names."""
+def decode(body: bytes) -> Request | GroupRequest:
+    """Read a JSON body; raises SpecError for bad JSON, fields, types and repeated names."""
     try:
-        request = _REQUEST.decode(body)
+        is_group = _KIND.decode(body).processes is not UNSET
+        request = (_GROUP if is_group else _REQUEST).decode(body)
         pairs = _PAIRS.decode(body.decode())
     except msgspec.ValidationError as error:
         raise _type_error(error) from None
@@ -165,6 +226,10 @@ def _check_unique(prefix: str, pairs: tuple[tuple[str, object], ...]) -> None:
         seen.add(name)
         if isinstance(value, tuple):
             _check_unique(f"{prefix}{name}.", value)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, tuple):
+                    _check_unique(f"{prefix}{name}[{index}].", item)
 
 
 def parse(body: bytes, rules: Rules) -> JobSpec:
@@ -172,12 +237,59 @@ def parse(body: bytes, rules: Rules) -> JobSpec:
     return validate(decode(body), rules)
 
 
-def validate(request: Request, rules: Rules) -> JobSpec:
+def validate(request: Request | GroupRequest, rules: Rules) -> JobSpec:
     """The job that a request asks for; raises SpecError naming the field."""
+    network = _network(request.network, rules)
+    if isinstance(request, Request):
+        return JobSpec(processes=(_process(request, rules),), network=network)
+    job = JobSpec(processes=_processes(request.processes, rules), network=network)
+    if job.memory_bytes > rules.memory_bytes:
+        together = f"limits.memory_bytes of all together are {job.memory_bytes}"
+        raise SpecError("processes", f"{together}; the maximum is {rules.memory_bytes}{_division(rules)}")
+    return job
+
+
+def _processes(requests: list[ProcessRequest], rules: Rules) -> tuple[ProcessSpec, ...]:
+    if len(requests) > rules.processes:
+        raise SpecError("processes", f"{len(requests)} of them; the maximum is {rules.processes}")
+    found: list[ProcessSpec] = []
+    for index, request in enumerate(requests):
+        try:
+            _check_name(request.name, found)
+            found.append(_process(request, rules, request.name, request.background))
+        except SpecError as error:
+            raise SpecError(f"processes[{index}].{error.field}", error.detail) from None
+    if all(process.background for process in found):
+        raise SpecError("processes", "all are in the background, and a job ends with those that are not")
+    return tuple(found)
+
+
+def _check_name(name: str, others: list[ProcessSpec]) -> None:
+    if not re.fullmatch(NAME, name):
+        raise SpecError("name", f"{name!r} is no label of a host name that begins with a letter: {NAME}")
+    if name == _OWN_NAME or name in [other.name for other in others]:
+        raise SpecError("name", f"{name!r} is taken")
+
+
+def _division(rules: Rules) -> str:
+    """Why there is no more memory, where it has to be said."""
+    return f"; this service's memory is divided among {rules.workers} workers" if rules.workers > 1 else ""
+
+
+def _network(request: str | Network, rules: Rules) -> Network:
+    if isinstance(request, str):
+        return Network(request)
+    _check_member("network.mode", request.mode, rules.networks)
+    return request
+
+
+def _process(request: Program, rules: Rules, name: str = "", background: bool = False) -> ProcessSpec:
     _check_member("image", request.image, rules.images)
     _check_member("policy", request.policy, rules.policies)
     resolved = _limits(request.limits, rules)
-    spec = JobSpec(
+    spec = ProcessSpec(
+        name=name,
+        background=background,
         argv=_argv(request.argv),
         image=request.image,
         policy=request.policy,
@@ -203,8 +315,8 @@ def _limits(request: LimitsRequest, rules: Rules) -> Limits:
     try:
         return limits.resolve(request, rules.defaults, rules.ceilings)
     except limits.LimitError as error:
-        divided = error.field == "memory_bytes" and rules.workers > 1
-        why = f"; this service's memory is divided among {rules.workers} workers" if divided else ""
+        is_share = error.field == "memory_bytes" and error.maximum == rules.memory_bytes
+        why = _division(rules) if is_share else ""
         raise SpecError(f"limits.{error.field}", f"{error}{why}") from None
 
 
@@ -237,7 +349,7 @@ def _env(env: Mapping[str, str]) -> dict[str, str]:
     return DEFAULT_ENV | dict(env)
 
 
-def _check_strings(spec: JobSpec) -> None:
+def _check_strings(spec: ProcessSpec) -> None:
     strings = (*spec.argv, *map("=".join, spec.env.items()), "")
     # Each ends with a NUL.
     total = len("\0".join(strings).encode())
@@ -305,7 +417,7 @@ def _files(files: Mapping[str, str | FileContent]) -> tuple[InputFile, ...]:
     return found
 
 
-def _check_room(spec: JobSpec) -> None:
+def _check_room(spec: ProcessSpec) -> None:
     """Input that cannot fit is the caller's mistake: say so before a sandbox is made."""
     page = 4096
     pages = sum(-(-len(file.content) // page) * page for file in spec.files)

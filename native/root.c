@@ -472,5 +472,5 @@ int mount_hosts(struct sandbox *sandbox, int *index)
 	if (error)
 		return error;
 	*index = 4;
-	return umount2(HOSTS_PLACE, UMOUNT_NOFOLLOW) ? errno : 0;
+	return umount2(HOSTS_PLACE, MNT_DETACH) ? errno : 0;
 }

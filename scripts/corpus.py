@@ -10,7 +10,7 @@ from jail._protocol import ffi, lib
 
 from jail import plan
 from jail.limits import Limits
-from jail.spec import InputFile, JobSpec
+from jail.spec import InputFile, ProcessSpec
 from jail.supervisor import pack_file
 
 HOSTS = b"127.0.0.1 server\n"
@@ -40,7 +40,7 @@ def seeds() -> dict[str, bytes]:
     maps = b"0 201 1\n1000 202 1\n"
     make = {"overlays": 2, "text_bytes": len(TEXT), "id_map": maps}
     files = (InputFile("a/b.txt", b"hello", 0o644), InputFile("empty", b"", 0o755))
-    job = JobSpec(
+    job = ProcessSpec(
         argv=("python3", "main.py"),
         image="host",
         policy="default",

@@ -290,7 +290,7 @@ def engine_with() -> Callable[..., AbstractContextManager[Jail]]:
 @pytest.fixture(scope="session")
 def jail() -> Iterator[Jail]:
     """One engine for the whole session, with room for a few jobs at once and a short queue."""
-    with entered(slots=4, queue=8, ready_min=READY, ready_max=READY) as found:
+    with entered(slots=4, processes=4, queue=8, ready_min=READY, ready_max=READY) as found:
         yield found
 
 

@@ -21,7 +21,7 @@ from jail.http import body, openapi, problems
 from jail.http.metrics import Metrics
 from jail.http.problems import ProblemError
 from jail.limits import MINIMA, Limits
-from jail.result import Result
+from jail.result import GroupResult, Result
 from jail.run import Run
 from jail.settings import Settings
 
@@ -108,7 +108,8 @@ class Service:
                 "version": __version__,
                 "images": sorted(self._rules.images),
                 "policies": sorted(self._rules.policies),
-                "networks": ["none"],
+                "networks": sorted(self._rules.networks),
+                "processes": self._rules.processes,
                 "cgroup": means.sandboxes.hierarchy.version,
                 "not_counted": means.sandboxes.hierarchy.missing,
                 "landlock_abi": means.sandboxes.landlock_abi,
@@ -173,14 +174,20 @@ class Service:
             detail = "The service is about to stop; another instance may take the job."
             raise ProblemError(503, detail, headers={"Retry-After": "1"})
 
-    def _record(self, result: Result) -> None:
+    def _record(self, result: Result | GroupResult) -> None:
         self._metrics.count(result)
+        if isinstance(result, GroupResult):
+            parts = list(result.processes.values())
+            decisive = result.processes.get(result.decided_by)
+        else:
+            parts, decisive = [result], result
+        cpu_ms = [part.usage.cpu_ms for part in parts if part.usage]
         self._log.info(
             "job",
             id=result.id,
             status=result.status,
-            limit=result.limit,
-            cpu_ms=result.usage.cpu_ms if result.usage else None,
+            limit=decisive.limit if decisive else None,
+            cpu_ms=round(sum(cpu_ms), 3) if cpu_ms else None,
             queued_ms=result.timing.queued_ms,
             run_ms=result.timing.run_ms,
         )

@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 
 from jail.engine import Engine
 from jail.outcome import Status
-from jail.result import Result
+from jail.result import GroupResult, Result
 
 REFRESH_SECONDS = 1
 
@@ -28,8 +28,9 @@ _STATUSES = get_args(Status)
 _START = "process_start_time_seconds"
 
 _GAUGES = {
-    "jail_running": ("Jobs that hold a slot.", lambda engine: engine.scheduler.running),
-    "jail_queued": ("Jobs that wait for one.", lambda engine: engine.scheduler.queued),
+    "jail_running": ("Jobs that hold slots.", lambda engine: engine.scheduler.running),
+    "jail_queued": ("Jobs that wait for some.", lambda engine: engine.scheduler.queued),
+    "jail_slots_free": ("That no job holds.", lambda engine: engine.scheduler.slots_free),
     "jail_memory_free_bytes": ("Not reserved.", lambda engine: engine.scheduler.memory_free_bytes),
     "jail_ready": ("Sandboxes that wait for a job.", lambda engine: engine.sandboxes.ready),
     "jail_making": ("Sandboxes on their way.", lambda engine: engine.sandboxes.making),
@@ -75,8 +76,8 @@ class Metrics:
         self._row = table.rows[number]
         self._process = ProcessCollector(registry=None)
 
-    def count(self, result: Result) -> None:
-        """Take in one finished job."""
+    def count(self, result: Result | GroupResult) -> None:
+        """Take in one finished job, of however many processes."""
         self._row[_PLACES[result.status]] += 1
         for phase in _PHASES:
             seconds = getattr(result.timing, f"{phase}_ms") / 1000

@@ -7,8 +7,8 @@ import msgspec
 from jail import __version__
 from jail.http.problems import MEDIA_TYPE, Problem
 from jail.limits import MINIMA, Limits
-from jail.result import Result
-from jail.spec import Request, Rules
+from jail.result import GroupResult, Result
+from jail.spec import GroupRequest, Request, Rules
 
 _REFERENCE = "#/components/schemas/{name}"
 
@@ -25,10 +25,14 @@ _PROBLEMS = {
 
 def describe(rules: Rules) -> bytes:
     """The document as JSON, with the ranges that this operator allows."""
-    _, schemas = msgspec.json.schema_components([Request, Result, Problem], ref_template=_REFERENCE)
+    kinds = [Request, GroupRequest, Result, GroupResult, Problem]
+    _, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     _add_ranges(schemas["LimitsRequest"]["properties"], rules)
-    for name, known in (("image", rules.images), ("policy", rules.policies)):
-        schemas["Request"]["properties"][name]["enum"] = sorted(known)
+    for kind in ("Request", "ProcessRequest"):
+        for name, known in (("image", rules.images), ("policy", rules.policies)):
+            schemas[kind]["properties"][name]["enum"] = sorted(known)
+    schemas["Network"]["properties"]["mode"]["enum"] = sorted(rules.networks)
+    schemas["GroupRequest"]["properties"]["processes"]["maxItems"] = rules.processes
     document = {
         "openapi": "3.1.0",
         "info": {"title": "jail", "version": __version__},
@@ -52,13 +56,14 @@ def _add_ranges(properties: dict[str, Any], rules: Rules) -> None:
         }
 
 
-def _content(name: str, media_type: str = "application/json") -> dict[str, Any]:
-    return {media_type: {"schema": {"$ref": _REFERENCE.format(name=name)}}}
+def _content(*names: str, media_type: str = "application/json") -> dict[str, Any]:
+    schemas = [{"$ref": _REFERENCE.format(name=name)} for name in names]
+    return {media_type: {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}}}
 
 
 def _problems(*statuses: str) -> dict[str, Any]:
     return {
-        status: {"description": _PROBLEMS[status], "content": _content("Problem", MEDIA_TYPE)}
+        status: {"description": _PROBLEMS[status], "content": _content("Problem", media_type=MEDIA_TYPE)}
         for status in statuses
     }
 
@@ -68,9 +73,9 @@ def _run() -> dict[str, Any]:
         "summary": "Run one job and wait for its end.",
         "operationId": "run",
         "security": [{}, {"key": []}],
-        "requestBody": {"required": True, "content": _content("Request")},
+        "requestBody": {"required": True, "content": _content("Request", "GroupRequest")},
         "responses": {
-            "200": {"description": "The job has ended.", "content": _content("Result")},
+            "200": {"description": "The job has ended.", "content": _content("Result", "GroupResult")},
             **_problems(*_PROBLEMS),
         },
     }

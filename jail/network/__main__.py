@@ -18,9 +18,9 @@ from types import ModuleType
 import msgspec
 
 from jail.network import confinement, namespaces, rules
+from jail.network.offered import PROGRAMS
 from jail.network.protocol import Bounds, Refused
 
-_PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 _LOAD_SECONDS = 60
 _WORDS_MAX = 500
 
@@ -84,7 +84,7 @@ def _prepare(slots: int, bounds: Bounds | None) -> None:
         path = Path("/proc/sys/net", name)
         if path.exists():
             path.write_text(value)
-    command = shutil.which("nft", path=_PROGRAMS)
+    command = shutil.which("nft", path=PROGRAMS)
     if command is None:
         raise FileNotFoundError("nft is not installed")
     subprocess.run(

@@ -5,6 +5,7 @@ Nothing outside the hub ever sees them: 10.106.0.0/16 of RFC 1918, a /64 of RFC 
 administered MAC addresses.
 """
 
+from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 IPV4 = IPv4Network("10.106.0.0/16")
@@ -46,6 +47,11 @@ def mac(slot: int) -> str:
 def mac_number(slot: int) -> int:
     """The same as a number of 48 bits."""
     return _MAC + number(slot)
+
+
+def hosts(named: Mapping[str, int]) -> str:
+    """Where each of these names is, by slot: lines of /etc/hosts."""
+    return "".join(f"{ipv4(slot)} {name}\n{ipv6(slot)} {name}\n" for name, slot in named.items())
 
 
 def port(slot: int) -> str:

@@ -41,7 +41,7 @@ _WORDS = {
     "heard": "Python hears of it",
     "answered": "counters, output, verdict",
 }
-"""What happens until each mark of jail.run.Run.marks."""
+"""What happens until each mark of jail.run.Run.marks, and of its process' moments."""
 
 PARSED = "parsed"
 
@@ -91,7 +91,8 @@ class _Jobs:
 
 
 def _marks(run: Run) -> dict[str, int]:
-    return {name: at for name, at in run.marks.items() if name != "submitted"}
+    marks = run.marks | run.processes[0].moments
+    return {name: at for name, at in marks.items() if name != "submitted"}
 
 
 def measure(session: Session) -> Figures:

@@ -7,6 +7,8 @@ import urllib.parse
 import pytest
 
 TRUE = {"argv": ["true"]}
+A = {"name": "a", "argv": ["true"]}
+UNSET = object()
 HUGE = 10**30
 LIMITS = (
     "cpu_ms", "wall_ms", "memory_bytes", "pids", "cpus", "disk_bytes", "files", "open_files", "stack_bytes",
@@ -83,12 +85,24 @@ def check(response, status, field=None):
         ({"limits": {"memory_byte": 1}}, "limits.memory_byte"),
         ({"limits": []}, "limits"),
         ({"limits": None}, "limits"),
+        ({"network": {"mode": "isolated"}}, "network.mode"),
+        ({"network": {"mode": "host"}}, "network.mode"),
+        ({"processes": [A]}, "argv"),
+        ({"argv": UNSET, "processes": []}, "processes"),
+        ({"argv": UNSET, "processes": None}, "processes"),
+        ({"argv": UNSET, "processes": [A, A]}, "processes[1].name"),
+        ({"argv": UNSET, "processes": [A | {"name": "localhost"}]}, "processes[0].name"),
+        ({"argv": UNSET, "processes": [A | {"background": True}]}, "processes"),
+        ({"argv": UNSET, "processes": [A, {"name": "b"}]}, "processes[1].argv"),
+        ({"argv": UNSET, "processes": [A | {"limits": {"cpu_ms": 0}}]}, "processes[0].limits.cpu_ms"),
+        ({"argv": UNSET, "processes": [A], "limits": {}}, "limits"),
+        ({"argv": UNSET}, "argv"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "",
 )
 def test_a_field_that_is_wrong_is_named(client, change, field):
     # Not by httpx: half of a surrogate pair is valid in JSON, as an escape.
-    content = json.dumps(TRUE | change)
+    content = json.dumps({name: value for name, value in (TRUE | change).items() if value is not UNSET})
     check(client.post("/v1/run", content=content, headers=JSON), 422, field)
 
 

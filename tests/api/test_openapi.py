@@ -55,8 +55,10 @@ def test_every_operation_answers_as_described(schema, service):
 def _shorten(case):
     """A job that by chance can sleep must not hold the test for the length of the default limit."""
     body = case.body
-    if isinstance(body, dict) and isinstance(body.get("limits", {}), dict):
-        body["limits"] = {**body.get("limits", {}), "wall_ms": 500, "cpu_ms": 500}
+    parts = body.get("processes", [body]) if isinstance(body, dict) else ()
+    for part in parts if isinstance(parts, list) else ():
+        if isinstance(part, dict) and isinstance(part.get("limits", {}), dict):
+            part["limits"] = {**part.get("limits", {}), "wall_ms": 500, "cpu_ms": 500}
 
 
 JSON = st.recursive(
@@ -69,7 +71,7 @@ FIELDS = {
     "argv": st.lists(st.text(), max_size=3) | JSON,
     "image": st.just("host") | JSON,
     "policy": st.just("default") | JSON,
-    "network": st.just("none") | JSON,
+    "network": st.sampled_from(["none", {"mode": "none"}, {"mode": "isolated"}]) | JSON,
     "files": st.dictionaries(
         st.text() | st.sampled_from(["a", "a/b", "../a", "/a"]), st.text() | JSON, max_size=3
     )
@@ -86,9 +88,19 @@ FIELDS = {
     | JSON,
     "on_output_limit": st.sampled_from(["kill", "truncate"]) | JSON,
 }
-BODY = st.fixed_dictionaries(
+PLAIN = st.fixed_dictionaries(
     {"argv": FIELDS["argv"]}, optional={k: v for k, v in FIELDS.items() if k != "argv"}
 )
+PROCESS = st.fixed_dictionaries(
+    {"argv": FIELDS["argv"], "name": st.sampled_from(["a", "b"]) | JSON},
+    optional={k: v for k, v in FIELDS.items() if k not in ("argv", "network")}
+    | {"background": st.booleans() | JSON},
+)
+GROUP = st.fixed_dictionaries(
+    {"processes": st.lists(PROCESS, max_size=3) | JSON},
+    optional={"network": FIELDS["network"], "argv": FIELDS["argv"]},
+)
+BODY = PLAIN | GROUP
 
 
 def ask(client, content):
@@ -106,7 +118,7 @@ def test_no_body_finds_a_defect(client, body):
     ask(client, json.dumps(body))
 
 
-VALID = st.fixed_dictionaries(
+PROGRAM = st.fixed_dictionaries(
     {"argv": st.just(["sh", "-c", "cat; ls -A; env"])},
     optional={
         "stdin": st.text(max_size=50),
@@ -133,6 +145,15 @@ VALID = st.fixed_dictionaries(
         "on_output_limit": st.sampled_from(["kill", "truncate"]),
     },
 )
+PAIR = st.builds(
+    lambda one, other, background: {
+        "processes": [{**one, "name": "a"}, {**other, "name": "b", "background": background}]
+    },
+    PROGRAM,
+    PROGRAM,
+    st.booleans(),
+)
+VALID = PROGRAM | PAIR
 
 
 @hypothesis.settings(max_examples=150)

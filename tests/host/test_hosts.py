@@ -32,7 +32,7 @@ def told(jail):
     def run(argv, hosts=NAMES, **body):
         async def scene():
             found = jail.submit({"argv": argv, **body})
-            found.hosts = hosts
+            found.processes[0].hosts = hosts
             return found, await jail.answer(found)
 
         return jail.do(scene())
@@ -157,7 +157,7 @@ def cgroup_of(jail, pid):
 def test_the_job_pays_for_it(jail, executing):
     async def scene(hosts):
         run = jail.submit({"argv": ["sleep", "1000"]})
-        run.hosts = hosts
+        run.processes[0].hosts = hosts
         (sleeper,) = await executing(jail.supervisor, "sleep")
         used = shared_memory(jail, sleeper)
         run.cancel()
@@ -212,7 +212,7 @@ def test_an_image_in_which_it_is_no_file_fails_by_name(engine_with, state, chang
 
         async def scene(hosts):
             run = own.submit({"argv": ["true"]})
-            run.hosts = hosts
+            run.processes[0].hosts = hosts
             return run, (await run.task).status
 
         run, status = own.do(scene(NAMES))

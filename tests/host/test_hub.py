@@ -14,6 +14,7 @@ import pytest
 from jail._protocol import lib
 
 import jail
+from jail import sandbox
 from jail.errors import HostError, SandboxError
 from jail.keeper import Keeper, module_command
 from jail.namespace import OuterNamespace
@@ -279,3 +280,35 @@ def test_a_module_is_imported_from_where_this_process_does(with_keeper, state):
     name, place, *path = with_keeper(scene, command=command)
     assert (name, place) == ("__main__", jail.__file__)
     assert path == [place for place in sys.path if place] + [str(state)]
+
+
+ENTER = """
+import ctypes
+_, (network,), _, _ = socket.recv_fds(control, 1, 1)
+libc = ctypes.CDLL(None, use_errno=True)
+entered = libc.setns(network, 0x40000000) or ctypes.get_errno()
+control.send(json.dumps([entered, os.readlink("/proc/self/ns/net"), socket.if_nameindex()]).encode())
+"""
+
+
+def test_it_can_enter_the_network_of_a_sandbox_that_it_is_given(engine_with, state, monkeypatch):
+    monkeypatch.setattr(sandbox, "module_command", lambda _module: COMMAND)
+    with engine_with(slots=1, ready_min=1, ready_max=1, state=str(state)) as own:
+
+        async def scene():
+            sandboxes = own.engine.sandboxes
+            taken = await sandboxes.take("host")
+            hub = Hub(sandboxes.keeper)
+            with closing(hub.socket):
+                await hub.about()
+                hub.socket.send(ENTER.encode())
+                socket.send_fds(hub.socket, [b"n"], [taken.network])
+                told = json.loads(await hub.hear())
+            name = os.readlink(f"/proc/self/fd/{taken.network}")
+            await hub.ended()
+            await taken.close()
+            return told, name
+
+        (entered, network, interfaces), name = own.do(scene())
+    assert (entered, network) == (0, name)
+    assert interfaces == [[1, "lo"]]

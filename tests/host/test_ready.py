@@ -380,7 +380,7 @@ def test_what_does_not_fit_the_state_of_a_slot_ends_the_supervisor(pooled, execu
         await executing(pooled.supervisor, "sleep")
         slots = {
             "ready": ready_ones(pooled)[0]._slot,
-            "running": run._sandbox._slot,
+            "running": run.processes[0]._sandbox._slot,
             "free": sandboxes._places[0][0],
         }
         sandboxes.supervisor._socket.send(request(kind, slots[state]))

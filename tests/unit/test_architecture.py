@@ -42,6 +42,7 @@ LAYERS = (
     ("jail.network", "jail.supervisor"),
     ("jail.plan", "jail.sandbox"),
     ("jail.filters",),
+    ("jail.process",),
     ("jail.run",),
     ("jail.engine",),
     ("jail.doctor", "jail.http"),

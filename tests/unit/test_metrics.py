@@ -9,7 +9,7 @@ from jail.http import Metrics, Table
 
 
 def engine(running=0):
-    scheduler = SimpleNamespace(running=running, queued=0, memory_free_bytes=100)
+    scheduler = SimpleNamespace(running=running, queued=0, slots_free=1, memory_free_bytes=100)
     return SimpleNamespace(scheduler=scheduler, sandboxes=SimpleNamespace(ready=1, making=0, dying=set()))
 
 

@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from jail.outcome import Ended, Facts, Failure, Status, Verdict, decide
+from jail.outcome import Ended, Facts, Failure, Status, Verdict, decide, decide_job
 
 MS = 10**6
 CPU_LIMIT_NS = 1000 * MS
@@ -36,6 +36,7 @@ MEMORY = Verdict("memory_limit", limit="memory_bytes")
 CPU = Verdict("cpu_limit", limit="cpu_ms")
 WALL = Verdict("wall_limit", limit="wall_ms")
 CANCELLED = Verdict("cancelled")
+WITH_JOB = Verdict("cancelled", detail="ended with the job")
 EXCESS = Verdict("output_limit", limit="stdout_bytes")
 LOST = Verdict("sandbox_error", detail="the sandbox was lost; the program is not to blame")
 HOST_MEMORY = Verdict("sandbox_error", detail="the host ran out of memory; the program is not to blame")
@@ -92,6 +93,9 @@ CASES = {
         ended(Ended.CANCELLED, **OVER_CPU, **OVER_WALL),
         CANCELLED,
     ),
+    "ended with the job": (ended(Ended.WITH_JOB), WITH_JOB),
+    "ended with the job, and the kill shows": (ended(Ended.WITH_JOB, **KILLED), WITH_JOB),
+    "ended with the job, and out of memory": (ended(Ended.WITH_JOB, **OUT_OF_MEMORY), WITH_JOB),
     # Beyond a limit, and nobody ended it.
     "out of memory, and killed": ({**OUT_OF_MEMORY, **KILLED}, MEMORY),
     "out of memory, and it coped": ({**OUT_OF_MEMORY, **EXITED}, MEMORY),
@@ -145,6 +149,7 @@ CASES = {
         Verdict("sandbox_error", detail="stage supervisor, 9999, index 0"),
     ),
     "set-up failed because it was cancelled": ({**UNSET_UP, "ended": Ended.CANCELLED}, CANCELLED),
+    "set-up failed because it was ended with the job": ({**UNSET_UP, "ended": Ended.WITH_JOB}, WITH_JOB),
     "no program": (
         UNSTARTED,
         NO_PROGRAM,
@@ -190,3 +195,26 @@ def test_there_is_a_case_for_everything_that_jail_ends_a_sandbox_for():
 
 def test_an_exit_code_and_a_signal_are_never_both_told():
     assert all(v.exit_code is None or v.signal is None for _, v in CASES.values())
+
+
+FAILURE = Verdict("nonzero_exit", exit_code=1)
+
+JOBS = {
+    "all well": ([OK, OK], None),
+    "one ended with the others": ([OK, WITH_JOB], None),
+    "the first that went wrong": ([OK, CPU, FAILURE], 1),
+    "ours, before one that went wrong": ([LOST, CPU], 0),
+    "ours, after one that went wrong": ([CPU, LOST, FAILURE], 1),
+    "the first of ours": ([HOST_MEMORY, LOST], 0),
+    "what was ended with the others does not count": ([WITH_JOB, FAILURE], 1),
+    "what was ended because of ours": ([WITH_JOB, LOST, WITH_JOB], 1),
+    "cancelled": ([CANCELLED, CANCELLED], 0),
+    "cancelled after one went wrong": ([FAILURE, CANCELLED], 0),
+    "cancelled after one went well": ([OK, CANCELLED], 1),
+    "a single one": ([MEMORY], 0),
+}
+
+
+@pytest.mark.parametrize(("verdicts", "place"), JOBS.values(), ids=JOBS.keys())
+def test_the_verdict_on_a_job_is_that_on(verdicts, place):
+    assert decide_job(verdicts) == place

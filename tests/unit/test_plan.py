@@ -16,13 +16,20 @@ from jail.supervisor import HOSTS_BYTES_MAX
 
 pytestmark = pytest.mark.usefixtures("leaks_nothing")
 
-RULES = Rules(defaults=Limits(), ceilings=CEILINGS, images=("host",), policies=("default",))
+RULES = Rules(
+    defaults=Limits(),
+    ceilings=CEILINGS,
+    images=("host",),
+    policies=("default",),
+    processes=1,
+    memory_bytes=CEILINGS.memory_bytes,
+)
 # struct file in native/message.h: uint64_t bytes, uint32_t mode, uint32_t path_bytes.
 FILE = struct.Struct("=QII")
 
 
 def job(**fields):
-    return spec.validate(Request(**{"argv": ["true"], **fields}), RULES)
+    return spec.validate(Request(**{"argv": ["true"], **fields}), RULES).processes[0]
 
 
 def take_apart(packed, arguments, variables, files):

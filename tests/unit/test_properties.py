@@ -122,10 +122,19 @@ def rules(draw):
         ceilings=ceilings,
         images=("host",),
         policies=("default",),
+        processes=2,
+        memory_bytes=ceilings.memory_bytes,
     )
 
 
-AS_SHIPPED = spec.Rules(defaults=Limits(), ceilings=CEILINGS, images=("host",), policies=("default",))
+AS_SHIPPED = spec.Rules(
+    defaults=Limits(),
+    ceilings=CEILINGS,
+    images=("host",),
+    policies=("default",),
+    processes=3,
+    memory_bytes=CEILINGS.memory_bytes,
+)
 
 
 def assert_within(limits, ceilings):
@@ -138,6 +147,11 @@ def assert_within(limits, ceilings):
 
 def assert_sound(job, ceilings):
     """What the rest of jail takes for granted of a job."""
+    for process in job.processes:
+        assert_process_sound(process, ceilings)
+
+
+def assert_process_sound(job, ceilings):
     assert_within(job.limits, ceilings)
     assert job.argv
     assert job.argv[0]
@@ -185,6 +199,26 @@ def test_a_body_with_one_change_is_a_sound_job_or_refused_by_what_was_changed(ca
         assert any(found.field.startswith(name) for name in blamed), (found.field, blamed)
 
 
+@settings(ALWAYS_THE_SAME, max_examples=500)
+@given(mutated(), st.integers(0, 2))
+def test_a_process_with_one_change_is_part_of_a_sound_job_or_refused_by_its_place(case, place):
+    changed, _ = case
+    programs = [VALID, VALID, VALID]
+    programs[place] = changed
+    processes = [{**program, "name": f"p{number}"} for number, program in enumerate(programs)]
+    for process in processes:
+        process.pop("network", None)
+    found = job_or_error({"processes": processes}, AS_SHIPPED)
+    if isinstance(found, JobSpec):
+        assert_sound(found, CEILINGS)
+        assert [process.name for process in found.processes] == ["p0", "p1", "p2"]
+        assert found.memory_bytes <= AS_SHIPPED.memory_bytes
+    elif found.field == "processes":
+        assert "memory_bytes" in found.detail
+    else:
+        assert found.field.startswith(f"processes[{place}].") or "JSON" in found.detail, found
+
+
 @settings(ALWAYS_THE_SAME, max_examples=300)
 @given(rules(), mutated())
 def test_whatever_the_operator_offers_a_job_is_within_it(offered, case):
@@ -207,9 +241,10 @@ def test_whatever_the_operator_offers_a_job_is_within_it(offered, case):
 def test_limits_are_what_was_asked_or_the_defaults_or_refused_by_name(offered, asked):
     found = job_or_error({"argv": ["a"], "limits": asked}, offered)
     if isinstance(found, JobSpec):
-        assert_within(found.limits, offered.ceilings)
+        (process,) = found.processes
+        assert_within(process.limits, offered.ceilings)
         for field in FIELDS:
-            assert getattr(found.limits, field) == asked.get(field, getattr(offered.defaults, field))
+            assert getattr(process.limits, field) == asked.get(field, getattr(offered.defaults, field))
     elif found.field.startswith("limits."):
         assert found.field.removeprefix("limits.") in asked
     elif found.field == "":

@@ -5,7 +5,7 @@ import typing
 import pytest
 from jail._protocol import ffi, lib
 
-from jail import limits, outcome, rlimits, run, spec, supervisor
+from jail import limits, outcome, process, rlimits, spec, supervisor
 from jail.outcome import Failure
 from jail.supervisor import Report, Start, pack_file
 
@@ -84,7 +84,7 @@ def test_the_stages_that_blame_the_program_are_stages():
 
 
 def test_every_cause_becomes_a_verdict():
-    assert {*run._CAUSES, "none", "service"} == set(supervisor.CAUSES.values())
+    assert {*process._CAUSES, "none", "service"} == set(supervisor.CAUSES.values())
 
 
 def test_a_file_of_a_plan_is_its_struct_its_path_and_its_bytes():
@@ -131,9 +131,11 @@ def test_a_start_has_room_for_the_options_of_the_largest_scratch():
             ceilings=limits.Limits(disk_bytes=1 << 62, files=1 << 62),
             images=("host",),
             policies=("default",),
+            processes=1,
+            memory_bytes=limits.Limits().memory_bytes,
         ),
     )
-    run._fill(start.message, job, 16, 1)
+    process._fill(start.message, job.processes[0], 16)
     assert ffi.string(start.message.scratch_options) == b"size=%d,nr_inodes=%d" % (1 << 62, 1 << 62)
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from jail.capture import Captured
-from jail.result import Stream, milliseconds, stream
+from jail.result import ProcessResult, Result, Stream, milliseconds, stream
 
 
 def whole(content):
@@ -67,3 +67,9 @@ def test_an_answer_holds_text_or_base64_and_never_both(captured, shape):
 )
 def test_times_are_told_to_the_microsecond(nanoseconds, expected):
     assert milliseconds(nanoseconds) == expected
+
+
+def test_a_process_is_told_all_of_a_result_but_what_is_the_whole_jobs():
+    fields = [field for field in Result.__struct_fields__ if field not in ("id", "timing")]
+    assert list(ProcessResult.__struct_fields__) == fields
+    assert msgspec.structs.fields(ProcessResult)[0].required

@@ -13,10 +13,14 @@ SECONDS = 2
 
 
 class Job:
-    """A task that holds its reservation until it is told to end."""
+    """A task that holds its reservation until it is told to end.
 
-    def __init__(self, scheduler, memory_bytes=1, keeps=None):
+    `keeps`: of that, one slot is given back with the whole memory then, which is kept until that is done.
+    """
+
+    def __init__(self, scheduler, memory_bytes=1, keeps=None, slots=1):
         self.memory_bytes = memory_bytes
+        self.slots = slots
         self._keeps = keeps
         self.running = False
         self._end = asyncio.Event()
@@ -25,14 +29,14 @@ class Job:
         self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def _run(self, scheduler):
-        async with scheduler.reserve(self.memory_bytes) as reservation:
+        async with scheduler.reserve(self.memory_bytes, self.slots) as reservation:
             self.running = True
-            if self._keeps is not None:
-                reservation.keep_memory_until(self._keeps)
             try:
                 await self._end.wait()
             finally:
                 self.running = False
+                if self._keeps is not None:
+                    reservation.give_back(self.memory_bytes, self._keeps)
 
     def end(self):
         self._end.set()
@@ -59,8 +63,9 @@ async def end_all(jobs):
     await asyncio.gather(*(job.task for job in jobs), return_exceptions=True)
 
 
-def nothing_is_held(scheduler, memory_bytes):
-    return (scheduler.running, scheduler.queued, scheduler.memory_free_bytes) == (0, 0, memory_bytes)
+def nothing_is_held(scheduler, slots, memory_bytes):
+    held = scheduler.running, scheduler.queued, scheduler.slots_free, scheduler.memory_free_bytes
+    return held == (0, 0, slots, memory_bytes)
 
 
 def scenario(slots=1, memory_bytes=10, queue=10):
@@ -71,7 +76,7 @@ def scenario(slots=1, memory_bytes=10, queue=10):
             scheduler = Scheduler(slots, memory_bytes, queue)
             await test(scheduler)
             await let_others_run()
-            assert nothing_is_held(scheduler, memory_bytes)
+            assert nothing_is_held(scheduler, slots, memory_bytes)
 
         def plain():
             asyncio.run(limited(run()))
@@ -291,17 +296,110 @@ async def test_all_can_be_cancelled_at_once(scheduler):
     assert [type(end) for end in ends] == [asyncio.CancelledError] * 4
 
 
+@scenario(slots=4)
+async def test_a_job_of_several_slots_waits_for_all_of_them(scheduler):
+    (small,) = await started(scheduler, 1)
+    large = Job(scheduler, slots=4)
+    await let_others_run()
+    # It holds none of the three that are free.
+    assert (large.running, scheduler.slots_free, scheduler.memory_free_bytes) == (False, 3, 9)
+    small.end()
+    await let_others_run()
+    assert (large.running, scheduler.slots_free) == (True, 0)
+    await end_all([small, large])
+
+
+@scenario(slots=4, memory_bytes=10)
+async def test_two_jobs_that_each_want_more_than_half_do_not_wait_for_each_other(scheduler):
+    jobs = [Job(scheduler, 6, slots=3), Job(scheduler, 6, slots=3)]
+    await let_others_run()
+    assert states(jobs) == [True, False]
+    jobs[0].end()
+    await let_others_run()
+    assert states(jobs) == [False, True]
+    await end_all(jobs)
+
+
+@scenario(slots=4)
+async def test_small_jobs_do_not_overtake_one_of_several_slots(scheduler):
+    small = await started(scheduler, 1)
+    large = Job(scheduler, slots=4)
+    await let_others_run()
+    later = await started(scheduler, 1, 1)
+    assert states([large, *later]) == [False, False, False]
+    small[0].end()
+    await let_others_run()
+    assert states([large, *later]) == [True, False, False]
+    large.end()
+    await let_others_run()
+    assert states([large, *later]) == [False, True, True]
+    await end_all([*small, large, *later])
+
+
+@scenario(slots=4)
+async def test_a_job_of_several_slots_counts_once(scheduler):
+    large = Job(scheduler, slots=3)
+    waiting = Job(scheduler, slots=3)
+    await let_others_run()
+    assert (scheduler.running, scheduler.queued) == (1, 1)
+    await end_all([large, waiting])
+
+
+@scenario(slots=3)
+async def test_what_one_process_held_can_be_given_back_before_its_job_has_ended(scheduler):
+    gone = asyncio.get_running_loop().create_future()
+    async with scheduler.reserve(9, 3) as reservation:
+        (other,) = await started(scheduler, 5)
+        reservation.give_back(4, gone)
+        await let_others_run()
+        # A slot is free, and not yet its memory.
+        assert (other.running, scheduler.slots_free, scheduler.memory_free_bytes) == (False, 1, 1)
+        gone.set_result(None)
+        await let_others_run()
+        assert (other.running, scheduler.slots_free, scheduler.memory_free_bytes) == (True, 0, 0)
+        assert scheduler.running == 2
+    await end_all([other])
+
+
+@scenario(slots=2)
+async def test_a_job_of_several_slots_that_is_cancelled_while_it_waits_lets_others_run(scheduler):
+    (small,) = await started(scheduler, 1)
+    large = Job(scheduler, slots=2)
+    await let_others_run()
+    (later,) = await started(scheduler, 1)
+    large.task.cancel()
+    await let_others_run()
+    assert states([small, later]) == [True, True]
+    await end_all([small, large, later])
+
+
+@scenario(slots=2)
+async def test_a_job_of_several_slots_cancelled_after_it_was_called_gives_all_back(scheduler):
+    (small,) = await started(scheduler, 1)
+    large = Job(scheduler, 3, slots=2)
+    await let_others_run()
+    small.end()
+    # Its turn is given now, and it wakes up only after this.
+    await small.task
+    assert (scheduler.slots_free, scheduler.memory_free_bytes) == (0, 7)
+    large.task.cancel()
+    await let_others_run()
+    assert large.task.cancelled()
+
+
 # More starts than ends, so that there is somebody to wait.
 ACTIONS = ["start", "start", "end", "cancel", "wait", "gone"]
-STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 3), st.integers(1, 10)), max_size=15)
+STEPS = st.lists(
+    st.tuples(st.sampled_from(ACTIONS), st.integers(0, 3), st.integers(1, 10), st.integers(1, 3)), max_size=15
+)
 
 
 async def play(steps):
-    scheduler, jobs, kept = Scheduler(1, 10, 4), [], []
-    for action, which, size in steps:
+    scheduler, jobs, kept = Scheduler(3, 10, 4), [], []
+    for action, which, size, slots in steps:
         if action == "start":
             kept.append(asyncio.get_running_loop().create_future())
-            jobs.append(Job(scheduler, size, keeps=kept[-1] if which else None))
+            jobs.append(Job(scheduler, size, keeps=kept[-1] if which else None, slots=slots))
             await asyncio.sleep(0)
         elif action == "wait":
             await asyncio.sleep(0)
@@ -310,10 +408,12 @@ async def play(steps):
         elif jobs:
             job = jobs[which % len(jobs)]
             job.end() if action == "end" else job.task.cancel()
-        assert scheduler.running <= 1
+        assert scheduler.running <= 3
         assert scheduler.queued <= 4
+        assert scheduler.slots_free >= 0
         assert scheduler.memory_free_bytes >= 0
         assert sum(job.memory_bytes for job in jobs if job.running) <= 10
+        assert sum(job.slots for job in jobs if job.running) <= 3
     for future in kept:
         future.set_result(None)
     for job in jobs:
@@ -321,7 +421,7 @@ async def play(steps):
     ends = await asyncio.gather(*(job.task for job in jobs), return_exceptions=True)
     await let_others_run()
     assert {type(end) for end in ends} <= {type(None), asyncio.CancelledError, QueueFullError}
-    assert nothing_is_held(scheduler, 10)
+    assert nothing_is_held(scheduler, 3, 10)
 
 
 # Not made smaller when they fail: a turn that is never called costs its full time, each time.

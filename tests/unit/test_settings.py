@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from jail import host, settings
-from jail.limits import CEILINGS, MIB, Limits
+from jail.limits import CEILINGS, MIB, PROCESSES_MAX, Limits
 from jail.settings import Settings, SettingsError
 
 GIB = 1 << 30
@@ -40,7 +40,29 @@ def refusal(environment, config=None):
 
 def test_without_a_file_or_variables_everything_is_its_default():
     found = settings.load({})
-    assert found == Settings(slots=6, memory_bytes=12 * GIB, state="/home/someone/.local/state/jail")
+    state = "/home/someone/.local/state/jail"
+    assert found == Settings(slots=6, processes=6, memory_bytes=12 * GIB, state=state)
+
+
+@pytest.mark.parametrize(
+    ("asked", "most"),
+    [
+        ({}, 6),
+        ({"slots": "64"}, PROCESSES_MAX),
+        ({"slots": "64", "processes": "100"}, PROCESSES_MAX),
+        ({"slots": "4", "processes": "3"}, 3),
+        ({"slots": "4", "processes": "9"}, 4),
+        ({"slots": "4", "processes": "0"}, 0),
+        # The smaller of the two workers has two.
+        ({"slots": "5", "workers": "2"}, 2),
+    ],
+)
+def test_a_job_has_no_more_processes_than_any_worker_has_slots(asked, most):
+    found = settings.load({f"JAIL_{name}".upper(): value for name, value in asked.items()})
+    assert found.processes == most
+    shares = [settings.share(found, number) for number in range(found.workers)]
+    assert {share.processes for share in shares} == {most}
+    assert min(share.slots for share in shares) >= most
 
 
 @pytest.mark.parametrize(("processors", "slots"), [(1, 2), (2, 2), (64, 64)])

@@ -12,10 +12,27 @@ from hypothesis import strategies as st
 
 from jail import spec
 from jail.limits import CEILINGS, MIB, MINIMA, Limits, LimitsRequest
-from jail.spec import Content, FileContent, InputFile, JobSpec, Output, Request, SpecError
+from jail.spec import (
+    Content,
+    FileContent,
+    InputFile,
+    JobSpec,
+    Network,
+    Output,
+    ProcessRequest,
+    ProcessSpec,
+    Program,
+    Request,
+    SpecError,
+)
 
 RULES = spec.Rules(
-    defaults=Limits(), ceilings=CEILINGS, images=("host", "slim"), policies=("default", "strict")
+    defaults=Limits(),
+    ceilings=CEILINGS,
+    images=("host", "slim"),
+    policies=("default", "strict"),
+    processes=3,
+    memory_bytes=CEILINGS.memory_bytes,
 )
 PAGE = 4096
 FIELDS = Limits.__struct_fields__
@@ -34,7 +51,9 @@ def body(**fields):
 
 
 def parse(**fields):
-    return spec.parse(body(**fields), RULES)
+    """The one process of a job."""
+    (process,) = spec.parse(body(**fields), RULES).processes
+    return process
 
 
 def refused(content):
@@ -103,6 +122,9 @@ def test_an_unknown_field_is_refused_by_its_name(fields, field):
         ({"policy": None}, "policy"),
         ({"network": "full"}, "network"),
         ({"network": None}, "network"),
+        ({"network": {}}, "network.mode"),
+        ({"network": {"mode": "full"}}, "network.mode"),
+        ({"network": {"mode": "none", "allow": []}}, "network.allow"),
         ({"files": []}, "files"),
         ({"stdin": None}, "stdin"),
         ({"stdin": 1}, "stdin"),
@@ -142,6 +164,7 @@ def test_a_value_of_the_wrong_kind_in_a_mapping_is_refused_by_the_mapping(fields
         ('"files": {"a": {"text": "", "text": ""}}', "files.a.text"),
         ('"stdin": {"base64": "", "base64": ""}', "stdin.base64"),
         ('"limits": {"cpu_ms": 1, "cpu_ms": null}', "limits.cpu_ms"),
+        ('"network": {"mode": "none", "mode": "none"}', "network.mode"),
     ],
 )
 def test_a_name_that_stands_twice_is_refused_with_its_place(fields, field):
@@ -394,7 +417,7 @@ def test_arguments_and_environment_have_to_fit_into_a_quarter_of_the_stack():
     stack_bytes = MINIMA.stack_bytes
     room = stack_bytes // 4 - sum(len(f"{n}={v}") + 1 for n, v in spec.DEFAULT_ENV.items())
     limits = LimitsRequest(stack_bytes=stack_bytes)
-    assert spec.validate(Request(argv=["x" * (room - 1)], limits=limits), RULES).argv
+    assert spec.validate(Request(argv=["x" * (room - 1)], limits=limits), RULES)
     assert refused_request(argv=["x" * room], limits=limits) == "argv"
 
 
@@ -403,7 +426,7 @@ def test_the_longest_argument_is_taken():
 
 
 def test_what_is_not_said_is_the_default():
-    assert parse() == JobSpec(
+    assert parse() == ProcessSpec(
         argv=("true",),
         image="host",
         policy="default",
@@ -433,7 +456,7 @@ def test_a_whole_body_becomes_the_job_it_says():
         limits={"cpu_ms": 5, "cpus": 2},
         on_output_limit="truncate",
     )
-    assert found == JobSpec(
+    assert found == ProcessSpec(
         argv=("sh", "-c", ""),
         image="slim",
         policy="strict",
@@ -448,6 +471,146 @@ def test_a_whole_body_becomes_the_job_it_says():
         limits=Limits(cpu_ms=5, cpus=2.0),
         truncate=True,
     )
+
+
+def test_a_network_that_is_not_offered_is_refused_and_one_that_is_offered_is_taken():
+    isolated = {"mode": "isolated"}
+    assert refused(body(network=isolated)) == "network.mode"
+    offering = msgspec.structs.replace(RULES, networks=("none", "isolated"))
+    assert spec.parse(body(network=isolated), offering).network == Network("isolated")
+    for none in ("none", {"mode": "none"}):
+        assert spec.parse(body(network=none), RULES).network == Network("none")
+    assert spec.parse(body(), RULES).network == Network("none")
+
+
+A = {"name": "a", "argv": ["true"]}
+B = {"name": "b", "argv": ["cat"]}
+
+
+def group(*processes, **fields):
+    return json.dumps({"processes": processes, **fields}).encode()
+
+
+def test_a_job_of_several_processes_is_each_of_them_with_its_name():
+    limits = {"cpu_ms": 7}
+    found = spec.parse(group(A, {**B, "background": True, "stdin": "x", "limits": limits}), RULES)
+    one, other = parse(argv=["true"]), parse(argv=["cat"], stdin="x", limits=limits)
+    assert found.processes == (
+        msgspec.structs.replace(one, name="a"),
+        msgspec.structs.replace(other, name="b", background=True),
+    )
+    assert found.memory_bytes == 2 * RULES.defaults.memory_bytes
+
+
+def test_a_job_may_be_one_process_with_a_name():
+    (process,) = spec.parse(group(A), RULES).processes
+    assert (process.name, process.background) == ("a", False)
+
+
+@pytest.mark.parametrize(
+    ("processes", "field"),
+    [
+        ([], "processes"),
+        ([{**A, "name": f"a{n}"} for n in range(4)], "processes"),
+        ([{**A, "name": f"a{n}"} for n in range(17)], "processes"),
+        ([A, B["argv"]], "processes[1]"),
+        ([{"argv": ["true"]}], "processes[0].name"),
+        ([{"name": "a"}], "processes[0].argv"),
+        ([A, {**B, "nme": 1}], "processes[1].nme"),
+        ([A, {**B, "network": "none"}], "processes[1].network"),
+        ([A, {**B, "processes": []}], "processes[1].processes"),
+        ([A, {**B, "background": 1}], "processes[1].background"),
+        ([{**A, "background": True}], "processes"),
+        ([{**A, "background": True}, {**B, "background": True}], "processes"),
+        ([A, A], "processes[1].name"),
+        ([A, B, {**B, "argv": ["x"]}], "processes[2].name"),
+        ([A, {**B, "image": "debian"}], "processes[1].image"),
+        ([A, {**B, "policy": "none"}], "processes[1].policy"),
+        ([A, {**B, "argv": [""]}], "processes[1].argv[0]"),
+        ([A, {**B, "limits": {"cpu_ms": 0}}], "processes[1].limits.cpu_ms"),
+        ([A, {**B, "limits": {"cpu_s": 1}}], "processes[1].limits.cpu_s"),
+        ([A, {**B, "files": {"/a": ""}}], "processes[1].files./a"),
+        ([A, {**B, "env": {"": ""}}], "processes[1].env."),
+        ([A, {**B, "outputs": ["a", "a"]}], "processes[1].outputs[1]"),
+    ],
+    ids=range(22),
+)
+def test_what_is_wrong_with_a_process_is_told_by_its_place(processes, field):
+    assert refused(group(*processes)) == field
+
+
+@pytest.mark.parametrize("name", ["a", "a1", "a-b", "web-server-2", "a" * 63, "xn--a"])
+def test_a_name_that_a_host_could_have_is_taken(name):
+    assert spec.parse(group({**A, "name": name}), RULES).processes[0].name == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "A", "1a", "-a", "a-", "a_b", "a.b", "a b", "a\n", "a\0", "é", "localhost", "a" * 64],
+    ids=ascii,
+)
+def test_a_name_that_is_no_label_of_a_host_or_taken_by_each_sandbox_is_refused(name):
+    assert refused(group(B, {**A, "name": name})) == "processes[1].name"
+
+
+@pytest.mark.parametrize("field", [*ProcessRequest.__struct_fields__, "agrv"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_beside_processes_nothing_of_a_job_stands_but_its_network(field, is_first):
+    fields = {field: None, "processes": [A]} if is_first else {"processes": [A], field: None}
+    with pytest.raises(SpecError) as caught:
+        spec.parse(json.dumps(fields).encode(), RULES)
+    assert caught.value.field == field
+    assert ("each of `processes`" in caught.value.detail) == (field in Program.__struct_fields__)
+
+
+@pytest.mark.parametrize("value", [None, 1, "a", {}, {"a": A}])
+def test_processes_that_are_no_list_are_refused(value):
+    assert refused(json.dumps({"processes": value}).encode()) == "processes"
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        (b'{"processes": [], "processes": []}', "processes"),
+        (b'{"processes": [{"name": "a", "argv": ["a"]}], "\\u0070rocesses": []}', "processes"),
+        (b'{"processes": [{"name": "a", "argv": ["a"], "argv": ["b"]}]}', "processes[0].argv"),
+        (
+            b'{"processes": [%b, {"name": "b", "argv": ["a"], "env": {"A": "", "A": ""}}]}',
+            "processes[1].env.A",
+        ),
+    ],
+    ids=range(4),
+)
+def test_a_name_that_stands_twice_among_processes_is_refused_with_its_place(content, field):
+    assert refused(content.replace(b"%b", json.dumps(A).encode())) == field
+
+
+def test_a_name_may_stand_in_each_of_the_processes():
+    assert len(spec.parse(group({**A, "env": {"X": "1"}}, {**B, "env": {"X": "2"}}), RULES).processes) == 2
+
+
+def test_processes_spelt_with_an_escape_are_processes():
+    assert spec.parse(group(A).replace(b"processes", b"\\u0070rocesses"), RULES).processes[0].name == "a"
+
+
+def test_the_memory_of_all_processes_together_is_bounded():
+    half = {"memory_bytes": RULES.memory_bytes // 2}
+    assert len(spec.parse(group({**A, "limits": half}, {**B, "limits": half}), RULES).processes) == 2
+    more = {"memory_bytes": RULES.memory_bytes // 2 + 1}
+    for workers in (1, 2):
+        rules = msgspec.structs.replace(RULES, workers=workers)
+        with pytest.raises(SpecError) as caught:
+            spec.parse(group({**A, "limits": half}, {**B, "limits": more}), rules)
+        assert caught.value.field == "processes"
+        assert str(RULES.memory_bytes + 1) in caught.value.detail
+        assert f"the maximum is {RULES.memory_bytes}" in caught.value.detail
+        assert ("divided among 2 workers" in caught.value.detail) == (workers == 2)
+
+
+def test_more_processes_than_there_are_slots_are_refused_with_the_maximum():
+    with pytest.raises(SpecError) as caught:
+        spec.parse(group(*({**A, "name": f"a{n}"} for n in range(4))), RULES)
+    assert caught.value.detail == "4 of them; the maximum is 3"
 
 
 def test_a_jobs_environment_is_not_the_default_itself():
@@ -486,6 +649,21 @@ NEARLY = st.fixed_dictionaries(
         "unknown": VALUES,
     },
 )
+NEARLY_PROCESS = st.builds(
+    lambda program, more: program | more,
+    NEARLY,
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "name": st.sampled_from(["a", "b", "localhost"]) | VALUES,
+            "background": st.booleans() | VALUES,
+        },
+    ),
+)
+NEARLY_GROUP = st.fixed_dictionaries(
+    {"processes": st.lists(NEARLY_PROCESS, max_size=5)},
+    optional={"network": st.just("none") | VALUES, "argv": VALUES},
+)
 
 
 def is_job_or_refusal(content):
@@ -508,7 +686,7 @@ def test_any_json_value_is_a_job_or_refused(value):
 
 
 @FEW
-@given(NEARLY)
+@given(NEARLY | NEARLY_GROUP)
 def test_any_value_in_any_field_is_a_job_or_refused(value):
     assert is_job_or_refusal(json.dumps(value).encode())
 
@@ -564,5 +742,5 @@ def test_content_in_hand_is_checked_as_content_that_was_sent():
     request = Request(
         argv=["a"], stdin=Content(text="é"), files={"f": FileContent(base64="AA==", executable=True)}
     )
-    found = spec.validate(request, RULES)
+    (found,) = spec.validate(request, RULES).processes
     assert (found.stdin, found.files) == ("é".encode(), (InputFile("f", b"\0", 0o755),))

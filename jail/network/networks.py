@@ -1,0 +1,32 @@
+"""The segments of a service, whichever hub they are made by."""
+
+import socket
+from collections.abc import Callable, Mapping
+
+from jail.keeper import Kept
+from jail.network.client import Hub, Segment
+
+
+class Networks:
+    """Starts a hub when one is first needed, and another, with a clean namespace, when that was lost."""
+
+    def __init__(self, start: Callable[[socket.socket], Kept]) -> None:
+        """Take what starts a hub's program with a socket: nothing happens yet."""
+        self._start = start
+        self._hub: Hub | None = None
+        self._kept: Kept | None = None
+
+    async def open(self, namespaces: Mapping[int, int]) -> Segment:
+        """A segment, as Hub.open() says. Raises SandboxError."""
+        if self._hub is None or self._hub.lost.is_set():
+            self._hub = Hub(self._start_hub)
+        return await self._hub.open(namespaces)
+
+    def _start_hub(self, control: socket.socket) -> None:
+        self._kept = self._start(control)
+
+    async def close(self) -> None:
+        """End the hub, and wait until it has ended."""
+        if self._hub is not None:
+            self._hub.close()
+            await self._kept.ended
