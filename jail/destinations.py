@@ -18,7 +18,7 @@ from typing import Literal
 
 import msgspec
 
-Network = IPv4Network | IPv6Network
+AddressRange = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
 Protocol = Literal["tcp", "udp"]
 
@@ -66,7 +66,7 @@ _UNLESS_LISTED = {
 }
 
 
-def _table(rows: dict[str, str]) -> tuple[tuple[Network, str], ...]:
+def _table(rows: dict[str, str]) -> tuple[tuple[AddressRange, str], ...]:
     return tuple((ipaddress.ip_network(text), why) for text, why in rows.items())
 
 
@@ -92,7 +92,7 @@ class Destination(msgspec.Struct, frozen=True):
     """A host by its name, or a network; the other is None."""
 
     host: str | None
-    network: Network | None
+    network: AddressRange | None
     port: int
     protocol: Protocol
 
@@ -109,7 +109,7 @@ class Offer(msgspec.Struct, frozen=True):
     """
 
     host: str | None
-    network: Network | None
+    network: AddressRange | None
     ports: tuple[int, int]
     protocol: Protocol
 
@@ -148,7 +148,7 @@ def parse_host(text: str) -> str:
     return name
 
 
-def parse_network(text: str) -> Network:
+def parse_network(text: str) -> AddressRange:
     """A network in CIDR notation, or one address. Raises ValueError."""
     # Zones have a meaning on one host alone; a prefix length is no mask.
     if not re.fullmatch(r"[0-9a-fA-F:.]+(/\d{1,3})?", text, re.ASCII):
@@ -184,6 +184,14 @@ def parse_offer(text: str) -> Offer:
     return made(parse_host(place), None)
 
 
+def parse_exception(text: str) -> AddressRange:
+    """A range that an operator lets jobs reach, whatever it is. Raises ValueError."""
+    network = parse_network(text)
+    if why := never(network):
+        raise ValueError(f"{network} cannot be listed: {why}")
+    return network
+
+
 def _ports(text: str, first: str, last: str | None) -> tuple[int, int]:
     if first == "*" and last is None:
         return 1, PORT_MAX
@@ -193,7 +201,7 @@ def _ports(text: str, first: str, last: str | None) -> tuple[int, int]:
     return found
 
 
-def refusal(wanted: Network, excepted: Iterable[Network] = ()) -> str | None:
+def refusal(wanted: AddressRange, excepted: Iterable[AddressRange] = ()) -> str | None:
     """Why no job may reach a network, or a part of it; None if it may.
 
     `excepted`: ranges that the operator lets jobs reach all the same, NEVER's aside.
@@ -212,7 +220,7 @@ def refusal(wanted: Network, excepted: Iterable[Network] = ()) -> str | None:
     return None
 
 
-def never(network: Network) -> str | None:
+def never(network: AddressRange) -> str | None:
     """Why an operator cannot except a range; None if that is possible."""
     for refused, why in NEVER:
         # What is wider than one of these may be listed: they are refused first.
@@ -221,15 +229,15 @@ def never(network: Network) -> str | None:
     return None
 
 
-def _overlap(one: Network, other: Network) -> bool:
+def _overlap(one: AddressRange, other: AddressRange) -> bool:
     return one.version == other.version and one.overlaps(other)
 
 
-def _is_within(inner: Network, outer: Network) -> bool:
+def _is_within(inner: AddressRange, outer: AddressRange) -> bool:
     return inner.version == outer.version and inner.subnet_of(outer)
 
 
-def _embedded(wanted: Network) -> Iterable[IPv4Network]:
+def _embedded(wanted: AddressRange) -> Iterable[IPv4Network]:
     """The addresses of IPv4 that those of an IPv6 network stand for."""
     for network, before, mask in _EMBEDDED:
         if _overlap(wanted, network):

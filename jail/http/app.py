@@ -88,7 +88,7 @@ class Service:
         self._admit(request)
         content = await body.read(request, self._engine.settings.body_bytes)
         self._check_open()
-        run = self._engine.submit(spec.parse(content, self._rules))
+        run = self._engine.submit(await self._engine.pin(spec.parse(content, self._rules)))
         watch = asyncio.create_task(_cancel_without_client(run, request))
         try:
             result = await asyncio.shield(run.task)

@@ -30,6 +30,7 @@ import msgspec
 
 from jail.network import addresses, netlink, way
 from jail.network.netlink import MTU
+from jail.network.offered import PROGRAMS
 from jail.network.protocol import Allowed, Asked, Bounds, Told
 
 _SYSCTLS = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
@@ -59,7 +60,7 @@ class Egress:
         self._netlink = links
         self.outside = outside
         self._bounds = bounds
-        self._nft = shutil.which("nft", path=way.PLACES)
+        self._nft = shutil.which("nft", path=PROGRAMS)
         self.is_open = False
         self._coming: netlink.Socket | None = None
         self._deadline: float | None = None

@@ -1,10 +1,11 @@
 """The segments of a service, whichever hub they are made by."""
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from jail.keeper import Kept
 from jail.network.client import Hub, Segment
+from jail.network.protocol import Allowed
 
 
 class Networks:
@@ -16,11 +17,18 @@ class Networks:
         self._hub: Hub | None = None
         self._kept: Kept | None = None
 
-    async def open(self, namespaces: Mapping[int, int]) -> Segment:
+    async def open(self, namespaces: Mapping[int, int], allowed: Collection[Allowed] = ()) -> Segment:
         """A segment, as Hub.open() says. Raises SandboxError."""
+        return await self._running().open(namespaces, allowed)
+
+    async def resolve(self, host: str) -> tuple[tuple[str, ...], str]:
+        """The addresses of a host, as Hub.resolve() says. Raises SandboxError."""
+        return await self._running().resolve(host)
+
+    def _running(self) -> Hub:
         if self._hub is None or self._hub.lost.is_set():
             self._hub = Hub(self._start_hub)
-        return await self._hub.open(namespaces)
+        return self._hub
 
     def _start_hub(self, control: socket.socket) -> None:
         self._kept = self._start(control)

@@ -8,7 +8,6 @@ resolvers are shut, nothing is forwarded inwards, and their own sandboxes and fi
 What they let through is not left to them: the hub's rules are before them. See jail.network.egress.
 """
 
-import shutil
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 
 DEVICE = "way"
@@ -22,30 +21,12 @@ GATEWAYS = (ip_address("10.106.254.2"), ip_address("fd00::2"))
 
 MTU = 1500
 
-PROGRAMS = ("slirp4netns", "pasta")
-"""In the order in which they are looked for.
-
-pasta is the younger: that of Debian 12 tells nobody that a connection was refused.
-"""
-
-PACKAGES = {"slirp4netns": "slirp4netns", "pasta": "passt"}
-"""What distributions call the packages that they come in."""
-
 TUN = "/dev/net/tun"
 """What they make the device with."""
 
 
-PLACES = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"
-
-
-def find(name: str = "") -> str | None:
-    """The path of the program of that name, or of the first of PROGRAMS that is installed."""
-    paths = (shutil.which(program, path=PLACES) for program in ([name] if name else PROGRAMS))
-    return next(filter(None, paths), None)
-
-
 def command(program: str, namespace: str) -> list[str]:
-    """The command line: `program` is a path from find(), `namespace` that of the hub's network namespace."""
+    """The command line. `program`: a path that ends with its name; `namespace`: that of the hub's."""
     make = _slirp4netns if program.endswith("slirp4netns") else _pasta
     return [program, *make(namespace)]
 

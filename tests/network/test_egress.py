@@ -23,10 +23,12 @@ import msgspec
 import pytest
 import uvloop
 
-from jail.errors import SandboxError
-from jail.network import addresses, way
+from jail.errors import HostError, SandboxError
+from jail.network import addresses
 from jail.network.client import Hub
+from jail.network.offered import find_way
 from jail.network.protocol import Allowed, Bounds
+from jail.settings import EGRESS_PROGRAMS
 
 OUTSIDE = str(Path(__file__).parent / "outside.py")
 SLOTS = 64
@@ -182,14 +184,12 @@ def ancestors(pid: int) -> list[int]:
     return found
 
 
-@pytest.fixture(scope="module", params=way.PROGRAMS)
+@pytest.fixture(scope="module", params=EGRESS_PROGRAMS)
 def program(request: pytest.FixtureRequest) -> str:
-    found = way.find(request.param)
-    if found is None:
-        pytest.skip(f"{request.param} is not installed")
-    if not os.access(way.TUN, os.R_OK | os.W_OK):
-        pytest.skip(f"{way.TUN} is not open to this user: as root, chmod 666 {way.TUN}")
-    return found
+    try:
+        return find_way(request.param)
+    except HostError as lack:
+        pytest.skip(str(lack))
 
 
 @pytest.fixture(scope="module")

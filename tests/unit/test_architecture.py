@@ -40,7 +40,7 @@ LAYERS = (
     ),
     ("jail.delegation", "jail.instance", "jail.keeper", "jail.outputs", "jail.shed"),
     ("jail.network", "jail.supervisor"),
-    ("jail.plan", "jail.sandbox"),
+    ("jail.egress", "jail.plan", "jail.sandbox"),
     ("jail.filters",),
     ("jail.process",),
     ("jail.run",),
