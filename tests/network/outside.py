@@ -182,7 +182,8 @@ def add_address(address: str, link: str, whole: bool = False) -> None:
     ip("addr", "add", f"{address}/{length}", "dev", link, *(["nodad"] if version == 6 else []))
 
 
-def main(resolv: str, command: list[str]) -> None:
+def begin(resolv: str) -> None:
+    """Move into such a network. `resolv` takes the place of /etc/resolv.conf there."""
     check(libc.unshare(NEWNET | NEWNS))
     check(libc.mount(b"", b"/", b"", REC | PRIVATE, None))
     check(libc.mount(resolv.encode(), b"/etc/resolv.conf", b"", BIND, None))
@@ -200,7 +201,8 @@ def main(resolv: str, command: list[str]) -> None:
     ip("-6", "route", "add", "default", "via", "2001:db8::fe")
     child(lambda: host(here))
     here.wait()
-    os.execv(command[0], command)
 
 
-main(sys.argv[1], sys.argv[2:])
+if __name__ == "__main__":
+    begin(sys.argv[1])
+    os.execv(sys.argv[2], sys.argv[2:])
