@@ -140,7 +140,8 @@ class Process:
     def fail(self, error: SandboxError) -> None:
         """It lost what it was promised: whatever it does or did, that is ours. It is ended, if it runs."""
         if self._is_started and self.verdict is None:
-            self._loss = self._loss or _failure(error)
+            if self._ended is None:
+                self._loss = self._loss or _failure(error)
             self.sandbox.kill()
         else:
             self._fail(error)
@@ -155,7 +156,8 @@ class Process:
         """End it, at whatever stage it is, unless it has ended already."""
         if self.verdict is not None:
             return
-        self._ended = self._ended or why
+        if self._loss is None:
+            self._ended = self._ended or why
         if self._is_started:
             self.sandbox.kill()
         else:

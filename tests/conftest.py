@@ -294,6 +294,11 @@ def jail() -> Iterator[Jail]:
         yield found
 
 
+def is_hub(pid: int) -> bool:
+    """Whether that process of a keeper's runs Python, as only the hub of networks does."""
+    return b"jail.network" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 class Service:
     """A `jail serve` of the test's own. `url`, where it listens; `log`, its lines as they come."""
 
@@ -342,9 +347,14 @@ class Service:
 
     @property
     def supervisor(self) -> int:
-        """The process id of its supervisor."""
-        (pid,) = Processes.children(self.keeper)
+        """The process id of its supervisor: a fork of its keeper, which a hub is not."""
+        (pid,) = (pid for pid in Processes.children(self.keeper) if not is_hub(pid))
         return pid
+
+    @property
+    def hub(self) -> int | None:
+        """The process id of its network hub, if there is one."""
+        return next(filter(is_hub, Processes.children(self.keeper)), None)
 
     @property
     def lives(self) -> bool:

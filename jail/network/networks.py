@@ -17,6 +17,11 @@ class Networks:
         self._hub: Hub | None = None
         self._kept: Kept | None = None
 
+    @property
+    def pid(self) -> int | None:
+        """Of the hub, once there has been one."""
+        return self._kept and self._kept.started.result()
+
     async def open(self, namespaces: Mapping[int, int], allowed: Collection[Allowed] = ()) -> Segment:
         """A segment, as Hub.open() says. Raises SandboxError."""
         return await self._running().open(namespaces, allowed)
@@ -37,4 +42,5 @@ class Networks:
         """End the hub, and wait until it has ended."""
         if self._hub is not None:
             self._hub.close()
-            await self._kept.ended
+            if self._kept is not None:
+                await self._kept.ended

@@ -152,7 +152,14 @@ class Target:
             "mounts": [len(_mounts(pid) - _mounts("self")) for pid in pids],
             "sandboxes": len(self._processes.descendants(pids[1])),
             "cgroups": len(self._cgroups_of(pids[0])),
+            "links": self._links(),
         }
+
+    def _links(self) -> list[str]:
+        """Those in the hub's network that are of sandboxes; its spare bridges come and go."""
+        lines = Path(f"/proc/{self.service.hub}/net/dev").read_text().splitlines()[2:]
+        names = (line.split(":")[0].strip() for line in lines)
+        return [name for name in names if name.startswith("p")]
 
     def _open_files(self) -> str:
         """How many files the service has open, as it says: nobody can look into it."""
@@ -203,6 +210,7 @@ def target(processes: Any, service_class: Any, cgroups_of: Any, secret: str) -> 
         # Lazily made things, such as connections and interned strings, are made now.
         for _ in range(20):
             found.canary_ms()
+        found.run({"argv": ["true"], "network": {"mode": "isolated"}})
         yield found
 
 

@@ -22,7 +22,8 @@ def settled(jail: Any) -> Any:
         # libuv keeps a spare descriptor from its first stream on.
         (await asyncio.start_server(print, "127.0.0.1", 0)).close()
 
-    assert jail.run({"argv": ["true"]})["status"] == "ok"
+    for network in ("none", {"mode": "isolated"}):
+        assert jail.run({"argv": ["true"], "network": network})["status"] == "ok"
     jail.do(listen())
     return jail
 
