@@ -145,14 +145,14 @@ def received(source: socket.socket, size: int, descriptors: int = 0) -> Iterator
             return
 
 
-def module_command(module: str) -> list[str]:
+def module_command(module: str, *arguments: str) -> list[str]:
     """The command that runs a module as a program, with this Python, importing from where this process does.
 
     -I: no variable has a say in that, no working directory, and no packages of whoever is root there.
     """
     path = [place for place in sys.path if place]
     script = f"import runpy, sys; sys.path[:] = {path!r}; runpy.run_module({module!r}, run_name='__main__')"
-    return [sys.executable, "-I", "-c", script]
+    return [sys.executable, "-I", "-c", script, *arguments]
 
 
 def _packed(command: Sequence[str]) -> bytes:

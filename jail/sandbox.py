@@ -33,7 +33,7 @@ It does that one after the other, 0.1 to 0.2 MB each, and falls behind when jobs
 _BACKLOG_WAIT_SECONDS = 0.02
 
 HUB = "jail.network"
-"""The program that joins sandboxes to networks."""
+"""The program that joins sandboxes to networks. Its argument: how many slots there are."""
 
 Place = tuple[int, tuple[int, int]]
 """A slot of the supervisor, and the ids that the sandbox in it has."""
@@ -158,7 +158,7 @@ class Sandboxes:
             self.landlock_abi = host.landlock_abi()
             view = MOUNT_PLACE, *self.images["host"].host_directories
             # Fixed here, before a job is taken.
-            hub = [*module_command(HUB), str(self._count), *self._bounds()]
+            hub = module_command(HUB, str(self._count), *self._bounds())
             self.keeper = Keeper(self._namespace, directory, view, hub)
             undo.callback(self.keeper.close)
             self.networks = Networks(self.keeper.start_hub)

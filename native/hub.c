@@ -52,9 +52,8 @@ static int unblock_signals(void)
 
 int become_hub(pid_t keeper, int socket, int namespace, const struct command *command)
 {
-	/* Nothing of the service's: where an operator's own PATH ends, programs of the administrator's begin. */
-	static char path[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-	char *const environment[] = { path, NULL };
+	/* Not the service's, and none of ours: the program says itself where it finds what it runs. */
+	char *const environment[] = { NULL };
 	int error = enter_outer_namespace(namespace);
 
 	if (!error)

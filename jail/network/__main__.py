@@ -18,7 +18,6 @@ from types import ModuleType
 import msgspec
 
 from jail.network import confinement, namespaces, rules
-from jail.network.offered import PROGRAMS
 from jail.network.protocol import Bounds, Refused
 
 _LOAD_SECONDS = 60
@@ -84,7 +83,7 @@ def _prepare(slots: int, bounds: Bounds | None) -> None:
         path = Path("/proc/sys/net", name)
         if path.exists():
             path.write_text(value)
-    command = shutil.which("nft", path=PROGRAMS)
+    command = shutil.which("nft", path=rules.PROGRAMS)
     if command is None:
         raise FileNotFoundError("nft is not installed")
     subprocess.run(

@@ -30,8 +30,8 @@ import msgspec
 
 from jail.network import addresses, netlink, way
 from jail.network.netlink import MTU
-from jail.network.offered import PROGRAMS
 from jail.network.protocol import Allowed, Asked, Bounds, Told
+from jail.network.rules import PROGRAMS
 
 _SYSCTLS = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
 

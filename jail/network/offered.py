@@ -6,11 +6,9 @@ import shutil
 from jail import host
 from jail.errors import HostError
 from jail.network.protocol import Bounds
+from jail.network.rules import PROGRAMS
 from jail.network.way import TUN
 from jail.settings import EGRESS_PROGRAMS, NETWORKS, Settings
-
-PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
-"""Where the hub looks for programs of the host; it has no environment."""
 
 _PACKAGES = {"slirp4netns": "slirp4netns", "pasta": "passt"}
 

@@ -6,14 +6,17 @@ the one MAC address that they have, and learn none. And in these tables a frame 
 addresses of the slot whose port it came in by: no one can speak, answer or advertise for another.
 
 All slots are in the sets from the start, so nothing is loaded when a job waits. nft's own words are
-explained in nft(8); offsets of RFC 4861: a target is 8 bytes into a neighbour message, the one option
-that Linux puts there 24 bytes, and its address 26.
+explained in nft(8); offsets of RFC 4861: a target is 8 bytes into a neighbour message, and of the one
+option that fits into what is let through, the address is 26.
 """
 
 from collections.abc import Callable
 
 from jail.network import addresses, way
 from jail.network.protocol import Bounds
+
+PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
+"""Where nft is looked for: the hub has no environment."""
 
 _TABLES = """\
 table bridge jail {{
@@ -47,12 +50,12 @@ parameter-problem }} accept
     chain icmpv6_alone {{
         icmpv6 type {{ echo-request, echo-reply, destination-unreachable, packet-too-big, time-exceeded, \
 parameter-problem }} accept
-        icmpv6 type nd-neighbor-solicit ip6 length 32 @th,192,16 0x0101 iifname . @th,208,48 @nd_links accept
+        icmpv6 type nd-neighbor-solicit ip6 length 32 iifname . @th,208,48 @nd_links accept
         icmpv6 type nd-neighbor-advert iifname . @th,64,128 @nd_targets goto advertised
     }}
     chain advertised {{
         ip6 length 24 accept
-        ip6 length 32 @th,192,16 0x0201 iifname . @th,208,48 @nd_links accept
+        ip6 length 32 iifname . @th,208,48 @nd_links accept
     }}
     chain prerouting {{
         type filter hook prerouting priority -300; policy drop;

@@ -39,7 +39,7 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
     ),
     "install": ("tests/vm/test_install.py",),
     # Those make containers of their own, for which the unit leaves its processes too little.
-    "host": ("tests/host", "--ignore=tests/host/test_doctor_in_containers.py"),
+    "host": ("tests/host", "tests/network", "--ignore=tests/host/test_doctor_in_containers.py"),
     "attacks": ("tests/attacks",),
     "deploy": ("tests/vm", "--ignore=tests/vm/containers"),
     "containers": ("tests/vm/containers",),

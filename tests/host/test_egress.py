@@ -3,33 +3,11 @@
 The engine runs in a container that has it for a network: see tests/network/outside.py.
 """
 
-import contextlib
-import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-from jail.errors import HostError
-from jail.network.offered import find_way
-
-HERE = Path(__file__).parent
-CONTAINER, ENGINE = HERE / "programs" / "container.py", HERE / "programs" / "engine.py"
-OUTSIDE = HERE.parent / "network" / "outside.py"
-
-SETTINGS = {
-    "JAIL_EGRESS": "*.example:443/tcp,*.example:443/udp,*:443/tcp,*:443/udp",
-    # Addresses of documentation, which the stand-ins have.
-    "JAIL_EGRESS_PRIVATE": "198.51.100.0/24,2001:db8::/32",
-    "JAIL_SLOTS": "2",
-    "JAIL_READY_MIN": "0",
-    "JAIL_READY_MAX": "2",
-}
 
 REACH = """
 import errno, socket, sys
@@ -51,81 +29,13 @@ def reach(host, port, kind="tcp", seconds=10):
 """
 
 
-class Stranger:
-    """The engine in its container."""
-
-    def __init__(self, environment: dict[str, str], state: Path, resolv: Path, processes: Any) -> None:
-        self._processes = processes
-        command = [
-            sys.executable,
-            "-P",
-            CONTAINER,
-            f"outside:{OUTSIDE}:{resolv}",
-            sys.executable,
-            "-P",
-            ENGINE,
-        ]
-        self.process = subprocess.Popen(
-            command,
-            env={**environment, **SETTINGS, "JAIL_STATE": str(state), "HOME": str(state)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd="/",
-        )
-        assert self._hear() == "ready"
-
-    def _hear(self) -> Any:
-        return json.loads(self.process.stdout.readline())
-
-    def begin(self, body: dict[str, Any]) -> None:
-        self.process.stdin.write(json.dumps(body) + "\n")
-        self.process.stdin.flush()
-
-    def end(self) -> dict[str, Any]:
-        return self._hear()
-
-    def ask(self, body: dict[str, Any]) -> dict[str, Any]:
-        self.begin(body)
-        return self.end()
-
-    def python(self, script: str, *allow: dict[str, Any]) -> dict[str, Any]:
-        return self.ask(python(script, *allow))
-
-    def named(self, *names: str) -> list[int]:
-        """The processes in the container that execute one of these."""
-        pids = self._processes.descendants(self.process.pid)
-        return [pid for pid in pids if self._processes.name(pid).startswith(names)]
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        try:
-            assert self.process.wait(60) == 0
-        finally:
-            self.process.kill()
-            self.process.stdout.close()
-
-
 def python(script: str, *allow: dict[str, Any]) -> dict[str, Any]:
     network = {"mode": "egress", "allow": [{"port": 443, **one} for one in allow]}
     return {"argv": ["python3", "-ISc", REACH + script], "network": network if allow else "none"}
 
 
-@pytest.fixture(scope="module")
-def stranger(
-    environment: Any, processes: Any, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stranger]:
-    try:
-        find_way()
-    except HostError as lack:
-        pytest.skip(str(lack))
-    resolv = tmp_path_factory.mktemp("outside") / "resolv.conf"
-    resolv.write_text("nameserver 198.51.100.2\n")
-    state = tmp_path_factory.mktemp("state")
-    state.chmod(0o711)
-    made = Stranger(environment, state, resolv, processes)
-    yield made
-    made.close()
+def asked_of(stranger: Any, script: str, *allow: dict[str, Any]) -> dict[str, Any]:
+    return stranger.ask(python(script, *allow))
 
 
 def printed(result: dict[str, Any]) -> list[str]:
@@ -143,7 +53,7 @@ def test_what_is_allowed_is_reached_by_name_and_by_address(stranger, kind):
 for place in ("both.example", "198.51.100.2", "2001:db8::2", "198.51.100.3"):
     print(reach(place, 443, {kind!r}))
 """
-    first, *others = printed(stranger.python(script, *allow))
+    first, *others = printed(asked_of(stranger, script, *allow))
     assert first in ("198.51.100.2", "2001:db8::2")
     assert others == ["198.51.100.2", "2001:db8::2", "198.51.100.3"]
 
@@ -166,7 +76,7 @@ for question in ("metadata.example", "private.example", "example.org"):
     print(reach(question, 443))
 print(reach("198.51.100.2", 53, "udp", 0.3), reach("10.107.0.3", 53, "udp", 0.3))
 """
-    first, *others, last = printed(stranger.python(script, *BOTH[:1]))
+    first, *others, last = printed(asked_of(stranger, script, *BOTH[:1]))
     assert first in ("198.51.100.2", "2001:db8::2")
     assert others == ["nothing"] * len(places) + ["no such name"] * 3
     assert last == "nothing nothing"
@@ -188,15 +98,15 @@ print(reach("198.51.100.2", 53, "udp", 0.3), reach("10.107.0.3", 53, "udp", 0.3)
     ],
 )
 def test_what_no_job_may_reach_is_refused_before_it_runs(stranger, asked, why):
-    told = stranger.python("", {"host": "both.example"}, asked)
+    told = asked_of(stranger, "", {"host": "both.example"}, asked)
     assert told["refused"].startswith("network.allow[1]"), told
     assert why in told["detail"]
 
 
 def test_the_next_job_has_none_of_it(stranger):
-    assert printed(stranger.python("print(reach('198.51.100.2', 443))", *BOTH)) == ["198.51.100.2"]
+    assert printed(asked_of(stranger, "print(reach('198.51.100.2', 443))", *BOTH)) == ["198.51.100.2"]
     script = "print(reach('198.51.100.2', 443, seconds=0.3), reach('both.example', 443))"
-    assert printed(stranger.python(script, {"cidr": "198.51.100.3"})) == ["nothing no such name"]
+    assert printed(asked_of(stranger, script, {"cidr": "198.51.100.3"})) == ["nothing no such name"]
     for mode in ("none", {"mode": "isolated"}):
         told = printed(stranger.ask({**python(script), "network": mode}))
         assert told in (["ENETUNREACH no such name"], ["nothing no such name"])
@@ -236,41 +146,17 @@ with socket.create_connection(("198.51.100.2", 443)) as made:
     while made.recv(1000):
         pass
 """
-    network = stranger.python(script, *BOTH)["usage"]["network"]
+    network = asked_of(stranger, script, *BOTH)["usage"]["network"]
     assert 100_000 < network["sent_bytes"] < 115_000
     assert 0 < network["received_bytes"] < 20_000
 
 
-def test_a_job_that_loses_its_way_out_is_not_to_blame(stranger, executing_in):
-    for name in ("slirp4netns", "python"):
-        stranger.begin(python("print('here', flush=True); import time; time.sleep(100)", *BOTH))
-        way = executing_in(stranger)
-        os.kill(way if name == "slirp4netns" else parent(parent(way)), signal.SIGKILL)
+def test_a_job_that_loses_its_way_out_is_not_to_blame(stranger):
+    for lost in ("the way out", "the hub"):
+        stranger.begin(python("import time; time.sleep(100)", *BOTH))
+        stranger.wait_for("time.sleep(100)")
+        os.kill(stranger.way if lost == "the way out" else stranger.hub, signal.SIGKILL)
         told = stranger.end()
         assert told["status"] == "sandbox_error", told
         assert "network" in told["detail"]
-        assert printed(stranger.python("print(reach('198.51.100.2', 443))", *BOTH)) == ["198.51.100.2"]
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-@pytest.fixture
-def executing_in(processes: Any) -> Any:
-    """The way out of an engine whose job sleeps."""
-
-    def found(stranger: Stranger) -> int:
-        while True:
-            with contextlib.suppress(OSError, ValueError):
-                sleepers = [
-                    pid
-                    for pid in processes.descendants(stranger.process.pid)
-                    if b"time.sleep(100)" in Path(f"/proc/{pid}/cmdline").read_bytes()
-                    and processes.name(pid) == "python3"
-                ]
-                (way,) = stranger.named("slirp4netns", "pasta", "passt")
-                if sleepers:
-                    return way
-
-    return found
+        assert printed(asked_of(stranger, "print(reach('198.51.100.2', 443))", *BOTH)) == ["198.51.100.2"]

@@ -23,12 +23,12 @@ from jail.network.hub import SPARE_BRIDGES
 T = TypeVar("T")
 
 AGENT = str(Path(__file__).parent / "agent.py")
-DEADLINE_SECONDS = 30
+DEADLINE_SECONDS = 120
 SLOTS = 64
 
 PRELUDE = """
 import ctypes, errno, os, select, socket, struct, time
-SECONDS, SILENCE_SECONDS = 10, 0.3
+SECONDS = 60
 """
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 
 import pytest
@@ -364,3 +365,28 @@ def test_a_server_that_takes_nobody_more_holds_up_nobody_else(scene):
             return error.value.error
 
         assert scene.do(dial_while_opening()) == errno.ETIMEDOUT
+
+
+def test_ports_are_locked_to_their_one_address(scene):
+    """The bridge's own wall, beneath the rules."""
+    one, other = scene.members(1, 2)
+    told = json.loads(scene.inside("bridge", "-j", "-d", "link"))
+    ports = {port["ifname"]: port for port in told if port["ifname"].startswith("p")}
+    assert set(ports) == {"p1", "p2"}
+    for port in ports.values():
+        assert (port["locked"], port["learning"], port["flood"]) == (True, False, False)
+    known = json.loads(scene.inside("bridge", "-j", "fdb"))
+    static = {(entry["mac"], entry["ifname"]) for entry in known if entry.get("state") == "static"}
+    assert static == {(one.mac, "p1"), (other.mac, "p2")}
+
+
+def test_every_chain_in_the_hub_drops_by_default(scene):
+    scene.do(scene.hub.ready())
+    told = json.loads(scene.inside("nft", "-j", "list", "chains"))["nftables"]
+    chains = [entry["chain"] for entry in told if "hook" in entry.get("chain", {})]
+    assert {chain["policy"] for chain in chains} == {"drop"}
+    hooks = {(chain["family"], chain["hook"]) for chain in chains}
+    assert hooks == {
+        *(("bridge", hook) for hook in ("prerouting", "input", "forward", "output")),
+        *(("inet", hook) for hook in ("input", "forward", "output")),
+    }

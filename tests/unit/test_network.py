@@ -1,0 +1,110 @@
+"""The pure parts of networks: addresses, rules, messages."""
+
+import re
+import struct
+
+import msgspec
+import pytest
+
+from jail.network import addresses, netlink, protocol, rules
+from jail.network.protocol import MEMBERS_MAX, PACKET_BYTES, Done, Open, Traffic
+
+LAST = addresses.SLOTS_MAX - 1
+
+
+def test_every_slot_has_addresses_that_no_other_has():
+    for address in (addresses.ipv4, addresses.ipv6, addresses.mac, addresses.port):
+        assert len({address(slot) for slot in range(addresses.SLOTS_MAX)}) == addresses.SLOTS_MAX
+
+
+@pytest.mark.parametrize("slot", [0, 1, 253, 254, LAST])
+def test_addresses_are_those_of_hosts_in_the_networks(slot):
+    assert addresses.ipv4(slot) in addresses.IPV4
+    assert addresses.ipv6(slot) in addresses.IPV6
+    reserved = (addresses.IPV4.network_address, addresses.IPV4[1], addresses.IPV4.broadcast_address)
+    assert addresses.ipv4(slot) not in reserved
+    assert addresses.ipv6(slot) not in (addresses.IPV6[0], addresses.IPV6[1])
+
+
+def test_addresses_are_private_and_macs_locally_administered():
+    assert addresses.IPV4.is_private
+    assert addresses.IPV6.is_private
+    assert addresses.mac(0) == "02:6a:61:69:00:02"
+    assert addresses.mac(254) == "02:6a:61:69:01:00"
+    assert len(addresses.port(LAST)) < 16
+
+
+def test_every_base_chain_drops_what_no_rule_lets_through():
+    text = rules.ruleset(1)
+    hooks = re.findall(r"type filter hook (\w+) priority \S+; policy (\w+);", text)
+    assert sorted(hooks) == sorted(
+        [
+            (hook, "drop")
+            for hook in ("prerouting", "input", "forward", "output", "input", "forward", "output")
+        ]
+    )
+
+
+@pytest.mark.parametrize("slots", [1, 3, 300])
+def test_each_set_has_one_element_a_slot(slots):
+    sets = re.findall(r"set (\w+) \{\s*typeof ([^;]*); elements = \{ (.*?) \};", rules.ruleset(slots))
+    assert len(sets) == 5
+    for _, types, elements in sets:
+        found = elements.split(", ")
+        assert len(set(found)) == slots
+        assert {len(element.split(" . ")) for element in found} == {len(types.split(" . "))}
+        assert found[0].startswith("p0 . ")
+
+
+def test_every_set_and_every_chain_is_used():
+    text = rules.ruleset(1)
+    for name in re.findall(r"set (\w+) \{", text):
+        assert f"@{name}" in text
+    for name in re.findall(r"chain (\w+) \{\n(?!\s+type)", text):
+        assert f"goto {name}" in text
+
+
+def test_the_last_of_a_message_is_what_with_last_says():
+    whole = netlink.new_pair(70, 3)
+    changed = netlink.with_last(whole, 0xABCD)
+    assert changed[:-4] == whole[:-4]
+    assert struct.unpack("=I", changed[-4:]) == (0xABCD,)
+    # struct nlattr of IFLA_NET_NS_FD, and of IFLA_MASTER.
+    assert struct.unpack("=HH", whole[-8:-4]) == (8, 28)
+    assert struct.unpack("=HH", netlink.raise_port(70)[-8:-4]) == (8, 10)
+
+
+@pytest.mark.parametrize("state", [0, 2, 6])
+def test_a_link_is_up_when_its_state_says_so(state):
+    answer = bytes(16) + struct.pack("=HHB3x", 5, 16, state)
+    assert netlink.is_up(answer) == (state == 6)
+
+
+def test_an_answer_without_what_was_asked_for_is_an_error():
+    with pytest.raises(OSError, match="No data"):
+        netlink.counters(bytes(12))
+
+
+def test_the_longest_packets_fit():
+    most = 2**64 - 1
+    traffic = (Traffic(most, most, most, most),) * MEMBERS_MAX
+    request = Open(2**62, 2**62, (LAST,) * MEMBERS_MAX)
+    for packet in (request, Done(2**62, traffic)):
+        assert len(msgspec.json.encode(packet)) < PACKET_BYTES / 2
+
+
+def test_requests_and_answers_are_read_as_they_were_written():
+    for kind, packets in (
+        (protocol.Request, (Open(1, 2, (3, 4)), protocol.Close(1, 2), protocol.Dial(1, 2, 3))),
+        (
+            protocol.Answer,
+            (protocol.Ready(), Done(1, (Traffic(1, 2, 3, 4),)), protocol.Refused(1, 2, "three")),
+        ),
+    ):
+        for packet in packets:
+            assert msgspec.json.decode(msgspec.json.encode(packet), type=kind) == packet
+
+
+def test_a_field_too_many_is_refused():
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.json.decode(b'{"type":"close","number":1,"segment":2,"force":true}', type=protocol.Request)
