@@ -550,8 +550,8 @@ class Stranger:
 
     def beside(self, program: str) -> str:
         """What a Python program prints in the stand-in for the host's network."""
-        stayed = Processes.parent(self.way)
-        enter = [f"--{kind}=/proc/{stayed}/ns/{kind}" for kind in ("user", "net")]
+        (engine,) = Processes.children(self.process.pid)
+        enter = [f"--{kind}=/proc/{engine}/ns/{kind}" for kind in ("user", "net")]
         command = ["nsenter", *enter, sys.executable, "-Ic", program]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 

@@ -26,6 +26,11 @@ class Networks:
         """A segment, as Hub.open() says. Raises SandboxError."""
         return await self._running().open(namespaces, allowed)
 
+    @property
+    def words(self) -> str:
+        """What the hub said last of what it cannot do, for the operator; else empty."""
+        return self._hub.words if self._hub else ""
+
     async def resolve(self, host: str) -> tuple[tuple[str, ...], str]:
         """The addresses of a host, as Hub.resolve() says. Raises SandboxError."""
         return await self._running().resolve(host)
