@@ -14,6 +14,7 @@ from jail.network.offered import bounds, offered
 from jail.pool import Size
 from jail.process import Means
 from jail.processors import Processors
+from jail.published import Published
 from jail.run import Run
 from jail.sandbox import Sandboxes
 from jail.scheduler import Scheduler
@@ -25,8 +26,8 @@ from jail.supervisor import PROCESSORS_MAX
 class Engine:
     """Runs jobs. An async context manager; raises HostError and PolicyError on entry.
 
-    Attributes: `scheduler`; `sandboxes`; `runs`, those under way; `draining`, whether its service takes no
-    more; once entered, `means`, what runs share.
+    Attributes: `scheduler`; `sandboxes`; `published`, ports of jobs; `runs`, those under way; `draining`,
+    whether its service takes no more; once entered, `means`, what runs share.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -38,6 +39,7 @@ class Engine:
         usual = cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus)
         self._egress_private = tuple(map(parse_exception, settings.egress_private))
         self.sandboxes = Sandboxes(settings.state, settings.slots, ready, usual)
+        self.published = Published()
         self.runs: set[Run] = set()
         self.draining = False
 
@@ -55,6 +57,7 @@ class Engine:
         self.means = Means(
             scheduler=self.scheduler,
             sandboxes=self.sandboxes,
+            published=self.published,
             processors=Processors(self._pinned()),
             processor_count=os.cpu_count() or 1,
             filters=compiled,
@@ -117,6 +120,8 @@ class Engine:
             processes=self.settings.processes,
             memory_bytes=self.settings.memory_bytes,
             workers=self.settings.workers,
+            # The job is known to one of them, and its callers' requests come to any.
+            publishes=self.settings.workers == 1,
         )
 
     async def pin(self, spec: JobSpec) -> JobSpec:

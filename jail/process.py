@@ -22,6 +22,7 @@ from jail.outcome import Ended, Facts, Failure, Verdict, decide
 from jail.outputs import Collected
 from jail.outputs import collect as collect_outputs
 from jail.processors import Processors
+from jail.published import Published
 from jail.result import (
     Denial,
     Pressure,
@@ -49,6 +50,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
 
     scheduler: Scheduler
     sandboxes: Sandboxes
+    published: Published
     processors: Processors
     processor_count: int
     filters: Mapping[str, Filter]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jail.errors import HostError
 from jail.limits import Limits
+from jail.published import CONNECTIONS
 
 COUNT = 16
 """RLIM_NLIMITS of every architecture but the dead ones."""
@@ -17,7 +18,8 @@ _SIGNALS_PENDING = 256
 _FILES_PER_SLOT = 19
 # In the supervisor, of which one is on its way here.
 _FILES_PER_READY = 10
-_FILES_BASE = 128
+# For each connection to a published port both ends.
+_FILES_BASE = 128 + 2 * CONNECTIONS
 
 _NAMED = ("AS", "CORE", "CPU", "DATA", "FSIZE", "MEMLOCK", "NOFILE", "STACK")
 _NUMBERS = {name: getattr(resource, f"RLIMIT_{name}") for name in _NAMED}

@@ -5,9 +5,14 @@ is the case of one.
 """
 
 import asyncio
+import errno
+import os
 import secrets
+import socket
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from itertools import pairwise
 
 from msgspec import structs
@@ -27,15 +32,18 @@ from jail.spec import JobSpec
 class Run:
     """One job. `id` names it; `task` ends with its Result or GroupResult, or raises QueueFullError.
 
-    `processes`: in the order of the specification. `marks`: when the job came how far, in ns of
-    CLOCK_MONOTONIC; what is between the last two is in the moments of each process.
+    `processes`: in the order of the specification. `published`: done once its ports can be reached; None if
+    it publishes none. `marks`: when the job came how far, in ns of CLOCK_MONOTONIC; what is between the last
+    two is in the moments of each process.
     """
 
     def __init__(self, means: Means, spec: JobSpec) -> None:
         """Start it on its way."""
         self.id = secrets.token_hex(16)
         self.processes = [Process(means, process) for process in spec.processes]
+        self.published = asyncio.get_running_loop().create_future() if spec.network.publish else None
         self._scheduler = means.scheduler
+        self._ports = means.published
         self._networks = means.sandboxes.networks
         self._segment: Segment | None = None
         self._spec = spec
@@ -90,9 +98,31 @@ class Run:
             raise
         finally:
             try:
-                await _together([self._see_through(process) for process in self.processes])
+                async with self._reachable():
+                    await _together([self._see_through(process) for process in self.processes])
             finally:
                 await self._part()
+
+    @asynccontextmanager
+    async def _reachable(self) -> AsyncIterator[None]:
+        """While it runs, callers reach what it publishes, and nobody does when its network is taken apart."""
+        if not (self.published and self._is_well):
+            yield
+            return
+        slots = {process.spec.name: process.sandbox.slot for process in self.processes}
+        published = self._spec.network.publish
+        dials = {told.port: partial(self._dial, slots[told.process], told.port) for told in published}
+        async with self._ports.publish(self.id, dials):
+            self.published.set_result(None)
+            yield
+
+    async def _dial(self, slot: int, port: int) -> socket.socket:
+        """As jail.published has it."""
+        try:
+            return await self._segment.dial(slot, port)
+        except SandboxError as error:
+            number = error.error or errno.EHOSTDOWN
+            raise OSError(number, os.strerror(number)) from None
 
     async def _see_through(self, process: Process) -> None:
         """Run it; what is left of it goes at once, unless that is part of a network."""

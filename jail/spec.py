@@ -39,6 +39,7 @@ PATH_DEPTH_MAX = 32
 FILES_MAX = 4096
 OUTPUTS_MAX = 256
 DESTINATIONS_MAX = 32
+PUBLISHED_MAX = 16
 
 NAME = "[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 """What a process is called: a label of a host name (RFC 1123, 2.1) that begins with a letter."""
@@ -76,14 +77,23 @@ class DestinationRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     protocol: Literal["tcp", "udp"] = "tcp"
 
 
+class PublishedPort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A TCP port that callers can reach, and the process that listens there; "" for the only one."""
+
+    port: Annotated[int, Meta(ge=1, le=65_535)]
+    process: str = ""
+
+
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a job reaches. none: each sandbox itself. isolated: those of its processes each other as well.
 
-    egress: besides these, what stands in `allow`, as far as the operator offers it.
+    egress: besides these, what stands in `allow`, as far as the operator offers it. publish: where callers
+    reach it, through the service, while it lives.
     """
 
     mode: Literal["none", "isolated", "egress"]
     allow: Annotated[list[DestinationRequest], Meta(max_length=DESTINATIONS_MAX)] = []
+    publish: Annotated[tuple[PublishedPort, ...], Meta(max_length=PUBLISHED_MAX)] = ()
 
 
 class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -178,8 +188,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator offers: limits, and the names of images, policies and modes of networks.
 
     egress: the destinations that jobs may ask for. egress_private: the ranges that they may reach though they
-    are not of the internet at large. processes, memory_bytes: the most that one job can have, all its
-    processes together. workers: among how many the service's memory was divided.
+    are not of the internet at large. publishes: whether ports can be published. processes, memory_bytes: the
+    most that one job can have, all its processes together. workers: among how many the service's memory was
+    divided.
     """
 
     defaults: Limits
@@ -189,6 +200,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     networks: Collection[str] = ("none",)
     egress: tuple[Offer, ...] = ()
     egress_private: tuple[AddressRange, ...] = ()
+    publishes: bool = True
     processes: int
     memory_bytes: int
     workers: int = 1
@@ -273,9 +285,11 @@ def validate(request: Request | GroupRequest, rules: Rules) -> JobSpec:
     network = _network(request.network, rules)
     wanted = _destinations(network, rules)
     if isinstance(request, Request):
+        _check_published(network, [], rules)
         return JobSpec(processes=(_process(request, rules),), network=network, destinations=wanted)
     job = JobSpec(processes=_processes(request.processes, rules), network=network, destinations=wanted)
     _check_hosts(job)
+    _check_published(network, [process.name for process in job.processes], rules)
     if job.memory_bytes > rules.memory_bytes:
         together = f"limits.memory_bytes of all together are {job.memory_bytes}"
         raise SpecError("processes", f"{together}; the maximum is {rules.memory_bytes}{_division(rules)}")
@@ -351,6 +365,23 @@ def _check_hosts(job: JobSpec) -> None:
     for index, wanted in enumerate(job.destinations):
         if wanted.host in names:
             raise SpecError(f"network.allow[{index}]", f"{wanted.host!r} is one of the processes")
+
+
+def _check_published(network: Network, names: Collection[str], rules: Rules) -> None:
+    """names: of the job's processes; none, of one that was asked for without."""
+    if network.publish and not rules.publishes:
+        raise SpecError("network.publish", "is not offered here: a request may come to another worker")
+    if network.publish and network.mode == "none":
+        raise SpecError("network.publish", 'takes a network that can be reached: "isolated"')
+    ports = [told.port for told in network.publish]
+    for index, told in enumerate(network.publish):
+        field = f"network.publish[{index}]"
+        if names:
+            _check_member(f"{field}.process", told.process, names)
+        elif told.process:
+            raise SpecError(f"{field}.process", "is of a job that has `processes`")
+        if told.port in ports[:index]:
+            raise SpecError(f"{field}.port", f"{told.port} is published twice")
 
 
 def _process(request: Program, rules: Rules, name: str = "", background: bool = False) -> ProcessSpec:

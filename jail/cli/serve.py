@@ -21,11 +21,15 @@ from jail import delegation, host, settings, shed
 from jail.cli import log, systemd
 from jail.cli.failures import explained
 from jail.cli.systemd import Notices
+from jail.cli.websocket import MESSAGE_BYTES, WebSocket
 from jail.cli.workers import Voice, Workers
 from jail.engine import Engine, accepted_weaknesses
 from jail.errors import HostError
 from jail.http import Metrics, Table, build
 from jail.settings import Settings, SettingsError
+
+# What uvicorn says of an answer that it cuts.
+_WITHOUT_END = "ASGI callable returned without completing response."
 
 # After the last job was cancelled: time for its answer to reach its client.
 _LAST_ANSWERS_SECONDS = 5
@@ -252,23 +256,38 @@ async def _serve(
     asyncio.get_running_loop().set_default_executor(threads)
     async with Engine(settings.share(found, number)) as engine:
         metrics = Metrics(engine, table, number)
-        config = uvicorn.Config(
+        config = configure(
             build(engine, found, metrics),
-            http="httptools",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            # Nothing here asks where a caller is, and who calls could claim it.
-            proxy_headers=False,
             timeout_graceful_shutdown=found.drain_ms // 1000 + _LAST_ANSWERS_SECONDS,
         )
-        # What it imports and makes late, so that it comes before.
-        config.load()
         _shed(engine, threads)
         refreshing = asyncio.create_task(metrics.refresh())
         await _Server(config, engine, say_ready, voice).serve_with_keeper(listener)
         refreshing.cancel()
+
+
+def configure(application: Callable, **options: object) -> uvicorn.Config:
+    """How the application is served, loaded. options: of uvicorn's."""
+    # A program in a sandbox may leave its answer without an end, as often as it likes.
+    logging.getLogger("uvicorn.error").addFilter(lambda record: record.msg != _WITHOUT_END)
+    config = uvicorn.Config(
+        application,
+        http="httptools",
+        ws=WebSocket,
+        ws_max_size=MESSAGE_BYTES,
+        # A caller could send a little that becomes much.
+        ws_per_message_deflate=False,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # Nothing here asks where a caller is, and who calls could claim it.
+        proxy_headers=False,
+        **options,
+    )
+    # What it imports and makes late, so that it comes before.
+    config.load()
+    return config
 
 
 def _shed(engine: Engine, threads: ThreadPoolExecutor) -> None:

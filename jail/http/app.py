@@ -3,13 +3,13 @@
 import asyncio
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import structlog
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +18,7 @@ from jail import __version__, spec
 from jail.engine import Engine
 from jail.errors import SandboxError
 from jail.http import body, openapi, problems
+from jail.http.forward import Forward, address
 from jail.http.metrics import Metrics
 from jail.http.problems import ProblemError
 from jail.limits import MINIMA, Limits
@@ -38,6 +39,7 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
             Route("/healthz", service.healthz),
             Route("/readyz", service.readyz),
             Route("/openapi.json", service.openapi),
+            Forward(engine.published, service.admit),
         ],
         exception_handlers=problems.HANDLERS,
         middleware=[Middleware(_LastAnswers, engine)],
@@ -83,25 +85,17 @@ class Service:
         # Bound: else it would be put together again for every line.
         self._log = structlog.get_logger().bind()
 
-    async def run(self, request: Request) -> Response:
-        """POST /v1/run: one job, answered when it has ended; a client that goes away ends it."""
-        self._admit(request)
+    async def run(self, request: Request) -> "_Answer":
+        """POST /v1/run: one job."""
+        self.admit(request)
         content = await body.read(request, self._engine.settings.body_bytes)
         self._check_open()
-        run = self._engine.submit(await self._engine.pin(spec.parse(content, self._rules)))
-        watch = asyncio.create_task(_cancel_without_client(run, request))
-        try:
-            result = await asyncio.shield(run.task)
-        finally:
-            watch.cancel()
-            if not run.task.done():
-                run.cancel()
-        self._record(result)
-        return _json(result)
+        job = await self._engine.pin(spec.parse(content, self._rules))
+        return _Answer(self._engine.submit(job), self._record)
 
     async def capabilities(self, request: Request) -> Response:
         """GET /v1/capabilities: what a job can be sure of here."""
-        self._admit(request)
+        self.admit(request)
         means = self._engine.means
         return _json(
             {
@@ -109,6 +103,7 @@ class Service:
                 "images": sorted(self._rules.images),
                 "policies": sorted(self._rules.policies),
                 "networks": sorted(self._rules.networks),
+                "publishes": self._rules.publishes,
                 "processes": self._rules.processes,
                 "cgroup": means.sandboxes.hierarchy.version,
                 "not_counted": means.sandboxes.hierarchy.missing,
@@ -123,7 +118,7 @@ class Service:
 
     async def limits(self, request: Request) -> Response:
         """GET /v1/limits: default, minimum and maximum of each."""
-        self._admit(request)
+        self.admit(request)
         rules = self._rules
         return _json(
             {
@@ -138,7 +133,7 @@ class Service:
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics."""
-        self._admit(request)
+        self.admit(request)
         return Response(self._metrics.render(), media_type="text/plain; version=0.0.4")
 
     async def healthz(self, _request: Request) -> Response:
@@ -159,8 +154,8 @@ class Service:
         """GET /openapi.json."""
         return Response(self._openapi, media_type="application/json")
 
-    def _admit(self, request: Request) -> None:
-        """Raise ProblemError 401 unless the caller shows one of the keys, if there are any."""
+    def admit(self, request: HTTPConnection) -> None:
+        """Raises ProblemError 401 unless the caller shows one of the keys, if there are any."""
         keys = self._engine.settings.keys_sha256
         if not keys:
             return
@@ -193,8 +188,45 @@ class Service:
         )
 
 
-async def _cancel_without_client(run: Run, request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+class _Answer:
+    """What POST /v1/run answers when the job has ended. A client that goes away ends it.
+
+    Of a job that publishes ports, status line and headers come first, once they can be reached.
+    """
+
+    def __init__(self, run: Run, record: Callable[[Result], None]) -> None:
+        self._run = run
+        self._record = record
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        run = self._run
+        watch = asyncio.create_task(_cancel_without_client(run, receive))
+        begun = False
+        try:
+            if run.published:
+                await asyncio.wait((run.published, run.task), return_when=asyncio.FIRST_COMPLETED)
+                if begun := run.published.done():
+                    await send(self._start())
+            result = await asyncio.shield(run.task)
+        finally:
+            watch.cancel()
+            if not run.task.done():
+                run.cancel()
+        self._record(result)
+        if begun:
+            await send({"type": "http.response.body", "body": msgspec.json.encode(result)})
+        else:
+            await _json(result)(scope, receive, send)
+
+    def _start(self) -> Message:
+        headers = {"location": address(self._run.id), "jail-job": self._run.id}
+        start = Response(headers=headers, media_type="application/json")
+        del start.headers["content-length"]
+        return {"type": "http.response.start", "status": 200, "headers": start.raw_headers}
+
+
+async def _cancel_without_client(run: Run, receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
     run.cancel()
 

@@ -35,12 +35,21 @@ _GAUGES = {
     "jail_ready": ("Sandboxes that wait for a job.", lambda engine: engine.sandboxes.ready),
     "jail_making": ("Sandboxes on their way.", lambda engine: engine.sandboxes.making),
     "jail_dying": ("Sandboxes whose job has ended.", lambda engine: len(engine.sandboxes.dying)),
+    "jail_forwarded_connections": (
+        "To published ports of jobs that live.",
+        lambda engine: engine.published.connections,
+    ),
+}
+_FORWARDED = {
+    "to_job": lambda engine: engine.published.traffic.to_jobs_bytes,
+    "from_job": lambda engine: engine.published.traffic.from_jobs_bytes,
 }
 
 _COLUMNS = (
     *_STATUSES,
     *((phase, bound) for phase in _PHASES for bound in (*_BOUNDS, "sum")),
     *_GAUGES,
+    *_FORWARDED,
     # Of ProcessCollector.
     "process_virtual_memory_bytes",
     "process_resident_memory_bytes",
@@ -107,11 +116,14 @@ class Metrics:
         yield _phases(totals)
         for name, (text, _) in _GAUGES.items():
             yield GaugeMetricFamily(name, text, value=totals[name])
+        yield _forwarded(totals)
 
     def _write(self) -> list[Metric]:
         """Write what is read off this worker; returns what tells of its process."""
         for name, (_, read) in _GAUGES.items():
             self._row[_PLACES[name]] = read(self._engine)
+        for direction, read in _FORWARDED.items():
+            self._row[_PLACES[direction]] = read(self._engine)
         process = list(self._process.collect())
         for sample in (sample for metric in process for sample in metric.samples):
             self._row[_PLACES[sample.name]] = sample.value
@@ -123,6 +135,14 @@ def _jobs(totals: dict[object, float]) -> Metric:
     for status in _STATUSES:
         jobs.add_metric([status], totals[status])
     return jobs
+
+
+def _forwarded(totals: dict[object, float]) -> Metric:
+    text = "What passed through published ports of jobs, headers and bodies."
+    forwarded = CounterMetricFamily("jail_forwarded_bytes", text, labels=["direction"])
+    for direction in _FORWARDED:
+        forwarded.add_metric([direction], totals[direction])
+    return forwarded
 
 
 def _phases(totals: dict[object, float]) -> Metric:

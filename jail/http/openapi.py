@@ -15,12 +15,19 @@ _REFERENCE = "#/components/schemas/{name}"
 _PROBLEMS = {
     "400": "The client went away in the middle of its body.",
     "401": "No key, or one that is not known.",
+    "404": "No live job of that id publishes that port.",
     "413": "The body is too large.",
     "415": "The body is not application/json.",
     "422": "A field is wrong; `field` names it.",
+    "429": "Too many connections to this job.",
     "500": "A defect of jail.",
+    "502": "Nobody listens on that port, or what it said is no HTTP.",
     "503": "The host is full, or the service is draining.",
+    "504": "The program took no connection, or gave no answer.",
 }
+
+FORWARDED = "/v1/jobs/{id}/ports/{port}/{path}"
+"""What callers reach of a job that publishes: see jail.http.forward."""
 
 
 def describe(rules: Rules) -> bytes:
@@ -40,7 +47,7 @@ def describe(rules: Rules) -> bytes:
             "schemas": schemas,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "paths": {"/v1/run": {"post": _run()}} | _reads(),
+        "paths": {"/v1/run": {"post": _run()}, FORWARDED: {"get": _forward()}} | _reads(),
     }
     return msgspec.json.encode(document)
 
@@ -75,8 +82,41 @@ def _run() -> dict[str, Any]:
         "security": [{}, {"key": []}],
         "requestBody": {"required": True, "content": _content("Request", "GroupRequest")},
         "responses": {
-            "200": {"description": "The job has ended.", "content": _content("Result", "GroupResult")},
-            **_problems(*_PROBLEMS),
+            "200": {
+                "description": "The job has ended. If it publishes ports, this and the headers come when it "
+                "has started, and the body then.",
+                "headers": _of_job(),
+                "content": _content("Result", "GroupResult"),
+            },
+            **_problems("400", "401", "413", "415", "422", "500", "503"),
+        },
+    }
+
+
+def _of_job() -> dict[str, Any]:
+    texts = {"Location": "Of a job that publishes ports, its path.", "Jail-Job": "Of the same, its id."}
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in texts.items()}
+
+
+def _forward() -> dict[str, Any]:
+    """Of any method; one stands for all."""
+    schemas = {
+        "id": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+        "port": {"type": "integer", "minimum": 1, "maximum": 65_535},
+        "path": {"type": "string"},
+    }
+    return {
+        "summary": "Have a program in a sandbox answer, by whatever method. As a WebSocket: the bytes of a "
+        "TCP connection to it, in binary messages.",
+        "operationId": "forward",
+        "security": [{}, {"key": []}],
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": schema}
+            for name, schema in schemas.items()
+        ],
+        "responses": {
+            "default": {"description": "What the program answered, with the headers that may pass."},
+            **_problems("400", "401", "404", "429", "500", "502", "503", "504"),
         },
     }
 

@@ -47,11 +47,13 @@ def main(slots: int, bounds: Bounds | None) -> None:
         confinement.give_up([outside.fileno()] if outside else [])
         _leave_out_init("pyroute2")
         from jail.network.hub import Hub
+
+        hub = Hub(control, slots, (outside, bounds) if outside and bounds else None)
     except (OSError, subprocess.SubprocessError) as error:
         refused = Refused(0, getattr(error, "errno", None) or 0, _words(error))
         control.send(msgspec.json.encode(refused))
         raise
-    Hub(control, slots, (outside, bounds) if outside and bounds else None).serve()
+    hub.serve()
 
 
 def _leave_behind(control: socket.socket, landlock: bool) -> socket.socket:
@@ -86,15 +88,16 @@ def _prepare(slots: int, bounds: Bounds | None) -> None:
     command = shutil.which("nft", path=rules.PROGRAMS)
     if command is None:
         raise FileNotFoundError("nft is not installed")
-    subprocess.run(
-        [command, "-f", "-"],
-        input=rules.ruleset(slots, bounds),
-        text=True,
-        capture_output=True,
-        check=True,
-        env={},
-        timeout=_LOAD_SECONDS,
-    )
+    for text in rules.transactions(slots, bounds):
+        subprocess.run(
+            [command, "-f", "-"],
+            input=text,
+            text=True,
+            capture_output=True,
+            check=True,
+            env={},
+            timeout=_LOAD_SECONDS,
+        )
 
 
 def _leave_out_init(package: str) -> None:

@@ -63,6 +63,10 @@ class Segment:
         self._number = number
         self._closed: asyncio.Task[dict[int, Traffic]] | None = None
 
+    async def dial(self, slot: int, port: int) -> socket.socket:
+        """A connection to a TCP port in the sandbox of a member, as Hub.dial() says. Raises SandboxError."""
+        return await self._hub.dial(slot, port)
+
     async def close(self) -> dict[int, Traffic]:
         """Take it apart, and tell by slot what has passed. Again: the same answer, and nothing else.
 

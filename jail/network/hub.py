@@ -20,7 +20,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import msgspec
@@ -89,12 +89,16 @@ class Segment(msgspec.Struct):
 
 
 class Messages(msgspec.Struct, frozen=True):
-    """What is sent for a slot, encoded: the pair, without its namespace; the port, without its bridge."""
+    """What is sent for a slot, encoded. `pair` lacks its namespace, `port` its bridge; see with_last().
+
+    `inside` and `route` are for the sandbox.
+    """
 
     pair: bytes
     port: bytes
     rest: tuple[bytes, ...]
     inside: tuple[bytes, ...]
+    route: bytes
 
 
 class Hub:
@@ -103,9 +107,9 @@ class Hub:
     def __init__(
         self, control: socket.socket, slots: int, egress: tuple[socket.socket, Bounds] | None = None
     ) -> None:
-        """Serve `control`, for slots 0 to `slots` - 1.
+        """Be ready to serve `control`, for slots 0 to `slots` - 1.
 
-        egress: the socket of jail.network.outside, and bounds, where segments may have a way out.
+        egress: the socket of jail.network.outside, and bounds, where there may be a way out. Raises OSError.
         """
         self._control = control
         self._slots = slots
@@ -125,6 +129,8 @@ class Hub:
         self._poll = select.poll()
         self._events: dict[int, Callable[[], None]] = {}
         self._ended = False
+        while self._has_too_few_bridges():
+            self._bridges.append(self._make_bridge())
 
     def serve(self) -> None:
         """Carry out what is asked until the service closes its end. What it raises is a defect."""
@@ -132,8 +138,6 @@ class Hub:
         self._watch(self._undertaker.done, select.POLLIN, self._forget)
         if self._egress:
             self._watch(self._egress.outside.fileno(), select.POLLIN, self._hear_outside)
-        while self._has_too_few_bridges():
-            self._bridges.append(self._make_bridge())
         self._answer(Ready())
         while not self._ended:
             ready = self._poll.poll(self._patience_ms())
@@ -292,13 +296,16 @@ class Hub:
         if allowed:
             self._way_out().allow(segment.bridge, segment.ports, allowed)
             segment.allowed = allowed
-        for slot, namespace in segment.namespaces.items():
-            with self._home.inside(namespace):
-                links = netlink.Socket()
-                leading = self._way_out().lead_out(segment.bridge) if segment.allowed else []
-            with links:
-                links.do([*self._messages[slot].inside, *leading])
-        self._wait_until_up([_port(slot) for slot in segment.namespaces])
+        with ExitStack() as opened:
+            inside = {}
+            for slot, namespace in segment.namespaces.items():
+                with self._home.inside(namespace):
+                    inside[slot] = opened.enter_context(netlink.Socket())
+                    leading = self._way_out().lead_out(segment.bridge) if allowed else []
+                inside[slot].do([*self._messages[slot].inside, *leading])
+            for slot, links in inside.items():
+                _wait(links, [self._messages[slot].route], netlink.is_local)
+        _wait(self._links, [netlink.get_link(_port(slot)) for slot in segment.namespaces], netlink.is_up)
 
     def _of(self, slot: int, namespace: int, bridge: int) -> tuple[bytes, ...]:
         port = _port(slot)
@@ -308,21 +315,10 @@ class Hub:
                 netlink.raise_port(port),
                 (netlink.lock_port(port), netlink.know_address(port, slot)),
                 tuple(netlink.raise_inside(slot)),
+                netlink.get_route_to_itself(slot),
             )
         known = self._messages[slot]
         return netlink.with_last(known.pair, namespace), netlink.with_last(known.port, bridge), *known.rest
-
-    def _wait_until_up(self, ports: Iterable[int]) -> None:
-        """The kernel lets a port have frames a little after it was raised: until then they are lost.
-
-        Since Linux 6.8 asking makes it so; before, there is nothing to wait for but time.
-        """
-        messages = [netlink.get_link(port) for port in ports]
-        deadline = time.monotonic() + _UP_SECONDS
-        while not all(map(netlink.is_up, self._links.ask(messages))):
-            if time.monotonic() > deadline:
-                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-            time.sleep(_LOOK_AGAIN_SECONDS)
 
     def _close(self, request: Close) -> None:
         if self._give_up(request.segment):
@@ -436,6 +432,18 @@ class Hub:
 def _port(slot: int) -> int:
     """The index of a slot's link in the hub."""
     return _FIRST_PORT + slot
+
+
+def _wait(links: netlink.Socket, questions: Sequence[bytes], is_so: Callable[[bytes], bool]) -> None:
+    """Ask until the kernel has done what it has put off; frames are lost until then. Raises OSError.
+
+    It does it at the next occasion, or, since Linux 6.8, when it is asked for a link.
+    """
+    deadline = time.monotonic() + _UP_SECONDS
+    while not all(map(is_so, links.ask(questions))):
+        if time.monotonic() > deadline:
+            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        time.sleep(_LOOK_AGAIN_SECONDS)
 
 
 def _own_addresses(slot: int) -> Iterator[tuple[int, str]]:

@@ -28,6 +28,7 @@ from pyroute2.netlink.rtnl import (
     RTM_DELNEIGH,
     RTM_DELROUTE,
     RTM_GETLINK,
+    RTM_GETROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
@@ -82,6 +83,8 @@ _NETLINK_NETFILTER = 12
 _CT_DELETE = 1 << 8 | 2
 _CTA_MARK, _CTA_MARK_MASK = 8, 21
 _NFGEN = struct.Struct("!BBH")
+# struct rtmsg of <linux/rtnetlink.h>.
+_TYPE_AT, _RTN_LOCAL = 7, 2
 
 _INSIDE_INDEX = 2
 _MAKE = NLM_F_CREATE | NLM_F_EXCL
@@ -187,15 +190,24 @@ def new_bridge(index: int) -> bytes:
 
 def new_pair(index: int, slot: int) -> bytes:
     """Make a slot's link, both ends down: its last is the descriptor of the namespace of eth0."""
+    # Else as many as the host has processors, and the kernel describes each in /sys.
+    queues = {"IFLA_NUM_TX_QUEUES": 1, "IFLA_NUM_RX_QUEUES": 1}
     peer = _attributes(
         IFLA_IFNAME=INSIDE,
         IFLA_ADDRESS=addresses.mac(slot),
         IFLA_MTU=MTU,
+        **queues,
         IFLA_NET_NS_FD=0,
     )
     about = {"VETH_INFO_PEER": {"index": _INSIDE_INDEX, **peer}}
-    name = addresses.port(slot)
-    return _link(index, _MAKE, IFLA_IFNAME=name, IFLA_MTU=MTU, IFLA_LINKINFO=_kind("veth", about))
+    return _link(
+        index,
+        _MAKE,
+        IFLA_IFNAME=addresses.port(slot),
+        IFLA_MTU=MTU,
+        **queues,
+        IFLA_LINKINFO=_kind("veth", about),
+    )
 
 
 def raise_port(index: int) -> bytes:
@@ -248,6 +260,20 @@ def raise_inside(slot: int) -> list[bytes]:
             IFA_FLAGS=_IFA_F_NODAD,
         ),
     ]
+
+
+def get_route_to_itself(slot: int) -> bytes:
+    """In a sandbox: ask for the way to its own address of IPv6: see is_local()."""
+    address = addresses.ipv6(slot)
+    destination = _attributes(RTA_DST=str(address))
+    return _encoded(
+        rtmsg(), RTM_GETROUTE, 0, destination, family=socket.AF_INET6, dst_len=address.max_prefixlen
+    )
+
+
+def is_local(answer: bytes) -> bool:
+    """Whether what comes to that address is taken in: as with is_up(), the kernel sees to it later."""
+    return answer[_TYPE_AT] == _RTN_LOCAL
 
 
 def move_to_group(index: int, group: int) -> bytes:

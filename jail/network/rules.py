@@ -10,7 +10,7 @@ explained in nft(8); offsets of RFC 4861: a target is 8 bytes into a neighbour m
 option that fits into what is let through, the address is 26.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from jail.network import addresses, way
 from jail.network.protocol import Bounds
@@ -18,61 +18,62 @@ from jail.network.protocol import Bounds
 PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 """Where nft is looked for: the hub has no environment."""
 
-_TABLES = """\
-table bridge jail {{
-    set ipv4_sources {{ typeof iifname . ether saddr . ip saddr; elements = {{ {ipv4_sources} }}; }}
-    set ipv6_sources {{ typeof iifname . ether saddr . ip6 saddr; elements = {{ {ipv6_sources} }}; }}
-    set arp_senders {{
-        typeof iifname . ether saddr . arp saddr ether . arp saddr ip; elements = {{ {arp_senders} }};
-    }}
-    set nd_targets {{ typeof iifname . @th,64,128; elements = {{ {nd_targets} }}; }}
-    set nd_links {{ typeof iifname . @th,208,48; elements = {{ {nd_links} }}; }}
+# What nft sends at once has to fit into its socket's buffer, of some 200 KB by default: 230 bytes a slot.
+_SLOTS_AT_ONCE = 512
 
-    chain from_arp {{
-        arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp operation {{ request, reply }} \
+_TABLES = """\
+table bridge jail {
+    set ipv4_sources { typeof iifname . ether saddr . ip saddr; }
+    set ipv6_sources { typeof iifname . ether saddr . ip6 saddr; }
+    set arp_senders { typeof iifname . ether saddr . arp saddr ether . arp saddr ip; }
+    set nd_targets { typeof iifname . @th,64,128; }
+    set nd_links { typeof iifname . @th,208,48; }
+
+    chain from_arp {
+        arp htype 1 arp ptype ip arp hlen 6 arp plen 4 arp operation { request, reply } \
 iifname . ether saddr . arp saddr ether . arp saddr ip @arp_senders accept
-    }}
-    chain from_ipv4 {{
+    }
+    chain from_ipv4 {
         iifname . ether saddr . ip saddr != @ipv4_sources drop
-        udp sport {{ 67, 68 }} drop
-        udp dport {{ 67, 68 }} drop
-        ip protocol {{ tcp, udp }} accept
-        icmp type {{ echo-request, echo-reply, destination-unreachable, time-exceeded, \
-parameter-problem }} accept
-    }}
-    chain from_ipv6 {{
+        udp sport { 67, 68 } drop
+        udp dport { 67, 68 } drop
+        ip protocol { tcp, udp } accept
+        icmp type { echo-request, echo-reply, destination-unreachable, time-exceeded, \
+parameter-problem } accept
+    }
+    chain from_ipv6 {
         iifname . ether saddr . ip6 saddr != @ipv6_sources drop
-        udp sport {{ 546, 547 }} drop
-        udp dport {{ 546, 547 }} drop
-        meta l4proto {{ tcp, udp }} accept
+        udp sport { 546, 547 } drop
+        udp dport { 546, 547 } drop
+        meta l4proto { tcp, udp } accept
         ip6 nexthdr icmpv6 goto icmpv6_alone
-    }}
-    chain icmpv6_alone {{
-        icmpv6 type {{ echo-request, echo-reply, destination-unreachable, packet-too-big, time-exceeded, \
-parameter-problem }} accept
+    }
+    chain icmpv6_alone {
+        icmpv6 type { echo-request, echo-reply, destination-unreachable, packet-too-big, time-exceeded, \
+parameter-problem } accept
         icmpv6 type nd-neighbor-solicit ip6 length 32 iifname . @th,208,48 @nd_links accept
         icmpv6 type nd-neighbor-advert iifname . @th,64,128 @nd_targets goto advertised
-    }}
-    chain advertised {{
+    }
+    chain advertised {
         ip6 length 24 accept
         ip6 length 32 iifname . @th,208,48 @nd_links accept
-    }}
-    chain prerouting {{
+    }
+    chain prerouting {
         type filter hook prerouting priority -300; policy drop;
-        ether type vmap {{ arp : goto from_arp, ip : goto from_ipv4, ip6 : goto from_ipv6 }}
-    }}
-    chain forward {{
+        ether type vmap { arp : goto from_arp, ip : goto from_ipv4, ip6 : goto from_ipv6 }
+    }
+    chain forward {
         type filter hook forward priority 0; policy drop;
         iifname "p*" oifname "p*" accept
-    }}
-    chain input {{ type filter hook input priority 0; policy drop; }}
-    chain output {{ type filter hook output priority 0; policy drop; }}
-}}
-table inet jail {{
-    chain input {{ type filter hook input priority 0; policy drop; }}
-    chain forward {{ type filter hook forward priority 0; policy drop; }}
-    chain output {{ type filter hook output priority 0; policy drop; }}
-}}
+    }
+    chain input { type filter hook input priority 0; policy drop; }
+    chain output { type filter hook output priority 0; policy drop; }
+}
+table inet jail {
+    chain input { type filter hook input priority 0; policy drop; }
+    chain forward { type filter hook forward priority 0; policy drop; }
+    chain output { type filter hook output priority 0; policy drop; }
+}
 """
 
 _EGRESS = """\
@@ -82,8 +83,8 @@ table bridge jail {{
     chain output {{ oifname @outward ether type {{ ip, ip6 }} accept; }}
 }}
 table inet jail {{
-    map ipv4_marks {{ type ipv4_addr : mark; elements = {{ {ipv4_marks} }}; }}
-    map ipv6_marks {{ type ipv6_addr : mark; elements = {{ {ipv6_marks} }}; }}
+    map ipv4_marks {{ type ipv4_addr : mark; }}
+    map ipv6_marks {{ type ipv6_addr : mark; }}
     set ipv4_allowed {{ type ifname . ipv4_addr . inet_proto . inet_service; flags interval; }}
     set ipv6_allowed {{ type ifname . ipv6_addr . inet_proto . inet_service; flags interval; }}
     set connections {{ type mark; size {slots}; flags dynamic; }}
@@ -114,27 +115,38 @@ An answer is known by its connection; what goes out is looked up, packet for pac
 """
 
 
-def ruleset(slots: int, bounds: Bounds | None = None) -> str:
-    """The tables of a hub for slots 0 to `slots` - 1, of at least one; with bounds, those of egress."""
+# Bits of a payload have no type: they are compared with plain numbers.
+_SETS: dict[str, tuple[Callable[[int], object], ...]] = {
+    "ipv4_sources": (addresses.port, addresses.mac, addresses.ipv4),
+    "ipv6_sources": (addresses.port, addresses.mac, addresses.ipv6),
+    "arp_senders": (addresses.port, addresses.mac, addresses.mac, addresses.ipv4),
+    "nd_targets": (addresses.port, lambda slot: hex(int(addresses.ipv6(slot)))),
+    "nd_links": (addresses.port, lambda slot: hex(addresses.mac_number(slot))),
+}
 
-    def elements(*parts: Callable[[int], object]) -> str:
-        return ", ".join(" . ".join(str(part(slot)) for part in parts) for slot in range(slots))
 
-    port, mac = addresses.port, addresses.mac
-    tables = _TABLES.format(
-        ipv4_sources=elements(port, mac, addresses.ipv4),
-        ipv6_sources=elements(port, mac, addresses.ipv6),
-        arp_senders=elements(port, mac, mac, addresses.ipv4),
-        # Bits of a payload have no type: they are compared with plain numbers.
-        nd_targets=elements(port, lambda slot: hex(int(addresses.ipv6(slot)))),
-        nd_links=elements(port, lambda slot: hex(addresses.mac_number(slot))),
-    )
-    if bounds is None:
-        return tables
-    return tables + _EGRESS.format(
-        way=way.DEVICE,
-        connections=bounds.connections,
-        slots=slots,
-        ipv4_marks=", ".join(f"{addresses.ipv4(slot)} : {addresses.mark(slot)}" for slot in range(slots)),
-        ipv6_marks=", ".join(f"{addresses.ipv6(slot)} : {addresses.mark(slot)}" for slot in range(slots)),
-    )
+def transactions(slots: int, bounds: Bounds | None = None) -> Iterator[str]:
+    """The tables of a hub for slots 0 to `slots` - 1: each text is for nft once, in order.
+
+    With bounds, those of egress as well.
+    """
+    yield _TABLES
+    if bounds is not None:
+        yield _EGRESS.format(way=way.DEVICE, connections=bounds.connections, slots=slots)
+    for first in range(0, slots, _SLOTS_AT_ONCE):
+        some = range(first, min(first + _SLOTS_AT_ONCE, slots))
+        yield "".join(_elements(some))
+        if bounds is not None:
+            yield "".join(_marks(some))
+
+
+def _elements(slots: Iterable[int]) -> Iterator[str]:
+    for name, parts in _SETS.items():
+        listed = ", ".join(" . ".join(str(part(slot)) for part in parts) for slot in slots)
+        yield f"add element bridge jail {name} {{ {listed} }}\n"
+
+
+def _marks(slots: Iterable[int]) -> Iterator[str]:
+    for name, address in (("ipv4_marks", addresses.ipv4), ("ipv6_marks", addresses.ipv6)):
+        listed = ", ".join(f"{address(slot)} : {addresses.mark(slot)}" for slot in slots)
+        yield f"add element inet jail {name} {{ {listed} }}\n"

@@ -82,8 +82,11 @@ def count_held(
 def held(
     service: Any, client: httpx.Client, count_held: Callable[[], tuple[float, int]]
 ) -> tuple[float, int]:
-    """The same, of a service that has run a job and has one client."""
-    assert client.post("/v1/run", json={"argv": ["true"]}).json()["status"] == "ok"
+    """The same, of a service that has run a job, one with a network too if it can, and has one client."""
+    offered = client.get("/v1/capabilities").json()["networks"]
+    for mode in {"none", "isolated"}.intersection(offered):
+        body = {"argv": ["true"], "network": {"mode": mode}}
+        assert client.post("/v1/run", json=body).json()["status"] == "ok"
     service.settle()
     return count_held()
 

@@ -1,4 +1,4 @@
-"""Jobs of several processes over HTTP, and every example of docs/processes.md."""
+"""Jobs of several processes over HTTP, and every example of docs/processes.md and docs/networks.md."""
 
 import asyncio
 import json
@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "processes.md").read_text()
-BLOCKS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = (DOCS / "processes.md").read_text() + (DOCS / "networks.md").read_text()
+BLOCKS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGES, re.DOTALL)]
 EXAMPLES = list(zip(BLOCKS[::2], BLOCKS[1::2], strict=True))
 SLEEPER = ["sleep", "1000"]
 
@@ -36,7 +37,7 @@ def test_an_example_has_the_answer_of_the_page(client, body, shown):
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 3
+    assert len(EXAMPLES) == 5
     assert not is_part({"a": [{"b": 1}]}, {"a": [{"b": 2}]})
 
 

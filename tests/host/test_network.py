@@ -45,11 +45,13 @@ while part := connection.recv(1 << 16): count += len(part)
 print(count)
 """
 
+# Seldom: what asks for a connection counts.
 SOURCE = f"""
-import socket
+import socket, time
 while True:
     connection = socket.socket(socket.AF_INET6)
     if not connection.connect_ex(("sink", {PORT})): break
+    time.sleep(0.05)
 connection.sendall(bytes(%d))
 """
 

@@ -46,7 +46,7 @@ def waiting(pooled, processes):
     for init in processes.children(pooled.supervisor):
         (place,) = {name for name in cgroups_of(init) if name.isdecimal()}
         found[int(place)] = [init, *processes.children(init)]
-    return [found[sandbox._slot] for sandbox in ready_ones(pooled)]
+    return [found[sandbox.slot] for sandbox in ready_ones(pooled)]
 
 
 def cgroups_of(pid):
@@ -275,7 +275,8 @@ def test_a_job_may_have_more_memory_than_the_default(pooled):
 
 def test_a_job_may_have_more_processes_than_the_default_and_fewer(pooled):
     script = "for n in $(seq 100); do sleep 0.5 & done; wait; echo all"
-    assert pooled.sh(script, limits={"pids": 200, "cpus": 4})["stdout"]["text"] == "all\n"
+    enough = {"pids": 200, "cpus": 4, "cpu_ms": 60_000, "wall_ms": 60_000}
+    assert pooled.sh(script, limits=enough)["stdout"]["text"] == "all\n"
     assert pooled.sh(script)["usage"]["pids_limit_hits"] > 0
     few = pooled.sh("true & wait; echo some", limits={"pids": 3})
     assert (few["stdout"]["text"], few["usage"]["pids_limit_hits"]) == ("some\n", 0)
@@ -379,8 +380,8 @@ def test_what_does_not_fit_the_state_of_a_slot_ends_the_supervisor(pooled, execu
         run = pooled.submit(SLEEPER)
         await executing(pooled.supervisor, "sleep")
         slots = {
-            "ready": ready_ones(pooled)[0]._slot,
-            "running": run.processes[0]._sandbox._slot,
+            "ready": ready_ones(pooled)[0].slot,
+            "running": run.processes[0].sandbox.slot,
             "free": sandboxes._places[0][0],
         }
         sandboxes.supervisor._socket.send(request(kind, slots[state]))

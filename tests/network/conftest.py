@@ -92,8 +92,10 @@ class Scene:
     Attribute `expected_status`: what the program is to end with.
     """
 
-    def __init__(self, outer: OuterNamespace, runner: asyncio.Runner, undo: ExitStack) -> None:
-        self._outer, self._runner, self._undo = outer, runner, undo
+    def __init__(
+        self, outer: OuterNamespace, runner: asyncio.Runner, undo: ExitStack, slots: int = SLOTS
+    ) -> None:
+        self._outer, self._runner, self._undo, self._slots = outer, runner, undo, slots
         self.expected_status = 0
         self.hub = self.do(self._start())
 
@@ -101,7 +103,7 @@ class Scene:
         return Hub(self._begin)
 
     def _begin(self, control: socket.socket) -> None:
-        command = [sys.executable, "-P", "-m", "jail.network", str(SLOTS)]
+        command = [sys.executable, "-P", "-m", "jail.network", str(self._slots)]
         self.process = begun(self._outer, command, stdin=control)
 
     def do(self, work: Awaitable[T]) -> T:
@@ -162,13 +164,13 @@ class Scene:
 
 
 @pytest.fixture
-def scene(outer: OuterNamespace) -> Iterator[Scene]:
-    """A hub that ends well, and whose client leaves no descriptor."""
+def scene(outer: OuterNamespace, request: pytest.FixtureRequest) -> Iterator[Scene]:
+    """A hub, by default for SLOTS, that ends well and whose client leaves no descriptor."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.get_loop()
         before = len(os.listdir("/proc/self/fd"))
         with ExitStack() as undo:
-            made = Scene(outer, runner, undo)
+            made = Scene(outer, runner, undo, getattr(request, "param", SLOTS))
             yield made
             made.hub.close()
             status = made.process.wait(DEADLINE_SECONDS)

@@ -11,6 +11,7 @@ import pytest
 from jail.errors import SandboxError
 from jail.network import confinement
 from jail.network.client import Hub
+from jail.supervisor import SLOTS_MAX
 
 
 def test_a_hub_that_is_killed_is_lost_with_all_that_is_asked_of_it(scene, until):
@@ -66,6 +67,15 @@ def test_a_hub_that_cannot_start_says_why(scene):
     assert error == errno.EPERM
     assert "not permitted" in words
     assert ended[0].wait() == 1
+
+
+@pytest.mark.parametrize("scene", [SLOTS_MAX], indirect=True)
+def test_a_hub_has_rules_for_as_many_slots_as_a_supervisor(scene):
+    """More than fit into one message of nft's."""
+    one, last = scene.members(0, SLOTS_MAX - 1)
+    last.run("server = socket.create_server(('', 80))")
+    reached = one.value(f"socket.create_connection(({last.ipv4!r}, 80), SECONDS).getpeername()[0]")
+    assert reached == last.ipv4
 
 
 def test_a_hub_keeps_no_more_than_it_needs(scene, processes):

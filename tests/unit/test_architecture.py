@@ -24,6 +24,7 @@ LAYERS = (
         "jail.locks",
         "jail.outcome",
         "jail.processors",
+        "jail.published",
         "jail.scheduler",
     ),
     (
@@ -57,6 +58,7 @@ A package stands for all that is in it.
 DOORS = {
     "cffi": (),
     "click": ("jail.cli",),
+    "h11": ("jail.http.exchange",),
     "httptools": (),
     "jail._protocol": ("jail.keeper", "jail.supervisor"),
     "msgspec": ("jail",),
@@ -69,6 +71,7 @@ DOORS = {
     "structlog": ("jail.cli", "jail.http"),
     "uvicorn": ("jail.cli",),
     "uvloop": ("jail.cli", "jail.doctor.trial"),
+    "websockets": ("jail.cli.websocket",),
 }
 """Who may import a third party: these modules, and those in these packages."""
 

@@ -12,6 +12,7 @@ import yaml
 from jail import settings
 from jail.cli.serve import _grace_s
 from jail.http import Metrics, Table
+from jail.published import Published
 
 CHECKOUT = Path(__file__).parents[2]
 PLACE = CHECKOUT / "deploy" / "kubernetes" / "base"
@@ -105,6 +106,7 @@ def test_the_autoscaler_looks_at_a_number_that_is_served():
     engine = SimpleNamespace(
         scheduler=SimpleNamespace(running=0, queued=7, slots_free=0, memory_free_bytes=0),
         sandboxes=SimpleNamespace(ready=0, making=0, dying=()),
+        published=Published(),
     )
     served = Metrics(engine, Table(1), 0).render().decode()
     (metric,) = MANIFESTS["autoscaler.yaml"]["spec"]["metrics"]

@@ -6,11 +6,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from jail.http import Metrics, Table
+from jail.published import Published
 
 
 def engine(running=0):
     scheduler = SimpleNamespace(running=running, queued=0, slots_free=1, memory_free_bytes=100)
-    return SimpleNamespace(scheduler=scheduler, sandboxes=SimpleNamespace(ready=1, making=0, dying=set()))
+    sandboxes = SimpleNamespace(ready=1, making=0, dying=set())
+    return SimpleNamespace(scheduler=scheduler, sandboxes=sandboxes, published=Published())
 
 
 def result(run_ms=0.0, status="ok"):

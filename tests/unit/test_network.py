@@ -2,6 +2,7 @@
 
 import re
 import struct
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -34,8 +35,14 @@ def test_addresses_are_private_and_macs_locally_administered():
     assert len(addresses.port(LAST)) < 16
 
 
+def test_the_shipped_unit_lets_members_have_their_addresses():
+    unit = Path(__file__).parents[2] / "deploy" / "systemd" / "jail.service"
+    allowed = " ".join(re.findall(r"^IPAddressAllow=(.*)$", unit.read_text(), re.MULTILINE)).split()
+    assert {str(addresses.IPV4), str(addresses.IPV6), "multicast"} <= set(allowed)
+
+
 def test_every_base_chain_drops_what_no_rule_lets_through():
-    text = rules.ruleset(1)
+    (text,) = rules.transactions(1)
     hooks = re.findall(r"type filter hook (\w+) priority \S+; policy (\w+);", text)
     assert sorted(hooks) == sorted(
         [
@@ -45,19 +52,20 @@ def test_every_base_chain_drops_what_no_rule_lets_through():
     )
 
 
-@pytest.mark.parametrize("slots", [1, 3, 300])
+@pytest.mark.parametrize("slots", [1, 3, 512, 513, 1200])
 def test_each_set_has_one_element_a_slot(slots):
-    sets = re.findall(r"set (\w+) \{\s*typeof ([^;]*); elements = \{ (.*?) \};", rules.ruleset(slots))
+    text = "".join(rules.transactions(slots))
+    sets = dict(re.findall(r"set (\w+) \{ typeof ([^;]*); \}", text))
     assert len(sets) == 5
-    for _, types, elements in sets:
-        found = elements.split(", ")
-        assert len(set(found)) == slots
+    for name, types in sets.items():
+        found = ", ".join(re.findall(rf"add element bridge jail {name} \{{ (.*) \}}", text)).split(", ")
+        assert len(found) == len(set(found)) == slots
         assert {len(element.split(" . ")) for element in found} == {len(types.split(" . "))}
-        assert found[0].startswith("p0 . ")
+        assert [element.split(" . ")[0] for element in found] == [f"p{slot}" for slot in range(slots)]
 
 
 def test_every_set_and_every_chain_is_used():
-    text = rules.ruleset(1)
+    (text,) = rules.transactions(1)
     for name in re.findall(r"set (\w+) \{", text):
         assert f"@{name}" in text
     for name in re.findall(r"chain (\w+) \{\n(?!\s+type)", text):
