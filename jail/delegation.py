@@ -51,15 +51,18 @@ def _become_ready(user: str | None, again: list[str]) -> None:
             )
         become(user)
         return
-    _give_up_capabilities()
+    give_up_capabilities()
     if user is not None and user != pwd.getpwuid(os.getuid()).pw_name:
         raise HostError(f"Only root can become {user}.", "Leave --user out, or start it as root.")
     if _wants_scope():
         _enter_scope(again)
 
 
-def _give_up_capabilities() -> None:
-    """Podman gives what --cap-add names to an ordinary user, too, and to all that it executes."""
+def give_up_capabilities() -> None:
+    """Have none in any set but the bounding one. Raises HostError.
+
+    Podman gives what --cap-add names to an ordinary user, too, and to all that it executes.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     # struct __user_cap_header_struct and twice struct __user_cap_data_struct; no capability is in any set.
     header, none = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), bytes(24)

@@ -7,9 +7,10 @@ import asyncio
 import os
 from contextlib import ExitStack
 
-from jail import cgroup, filters, host, rlimits
+from jail import cgroup, egress, filters, host, rlimits
+from jail.destinations import parse_exception, parse_offer
 from jail.errors import HostError, SandboxError
-from jail.network.offered import offered
+from jail.network.offered import bounds, offered
 from jail.pool import Size
 from jail.process import Means
 from jail.processors import Processors
@@ -36,6 +37,7 @@ class Engine:
         ready = Size(settings.ready_min, settings.ready_max, settings.ready_memory_bytes)
         limits = settings.defaults
         usual = cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus)
+        self._egress_private = tuple(map(parse_exception, settings.egress_private))
         self.sandboxes = Sandboxes(settings.state, settings.slots, ready, usual)
         self.published = Published()
         self.runs: set[Run] = set()
@@ -46,7 +48,8 @@ class Engine:
         rlimits.check_host(self.settings.ceilings)
         rlimits.raise_open_files(self.settings.slots, self.settings.ready_max)
         degraded = accepted_weaknesses(self.settings)
-        self._networks = offered(self.settings.networks)
+        self._networks = offered(self.settings)
+        self.sandboxes.bounds = bounds(self.settings)
         with ExitStack() as undo:
             compiled = filters.compile_all(self.settings.policies, undo, self.settings.pin)
             await self.sandboxes.__aenter__()
@@ -112,12 +115,24 @@ class Engine:
             images=self.sandboxes.images,
             policies=self.means.filters,
             networks=self._networks,
+            egress=tuple(map(parse_offer, self.settings.egress)),
+            egress_private=self._egress_private,
             processes=self.settings.processes,
             memory_bytes=self.settings.memory_bytes,
             workers=self.settings.workers,
             # The job is known to one of them, and its callers' requests come to any.
             publishes=self.settings.workers == 1,
         )
+
+    async def pin(self, spec: JobSpec) -> JobSpec:
+        """The same job with the addresses of the hosts that it may reach. Raises SpecError for one."""
+        if not spec.destinations:
+            return spec
+        try:
+            return await egress.pin(spec, self.sandboxes.networks.resolve, self._egress_private)
+        except SandboxError:
+            # It will have no network either, and answers so.
+            return spec
 
     def submit(self, spec: JobSpec) -> Run:
         """Take a job in. Its `task` ends with what Run's says, or raises QueueFullError."""

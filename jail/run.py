@@ -17,6 +17,7 @@ from itertools import pairwise
 
 from msgspec import structs
 
+from jail import egress
 from jail.errors import SandboxError
 from jail.image import ETC_FILES
 from jail.network import addresses
@@ -148,7 +149,8 @@ class Run:
         by_slot = {process.sandbox.slot: process for process in self.processes}
         try:
             self._segment = await self._networks.open(
-                {slot: process.sandbox.network for slot, process in by_slot.items()}
+                {slot: process.sandbox.network for slot, process in by_slot.items()},
+                egress.allowed(self._spec),
             )
         except SandboxError as error:
             self._fail(error)
@@ -156,9 +158,9 @@ class Run:
         self._watch = asyncio.create_task(self._fail_without(self._segment))
         names = {process.spec.name: slot for slot, process in by_slot.items() if process.spec.name}
         # First, since the first of a name counts.
-        hosts = addresses.hosts(names) + ETC_FILES["hosts"]
+        hosts = addresses.hosts(names) + egress.hosts(self._spec)
         for process in self.processes:
-            process.hosts = hosts.encode() if names else b""
+            process.hosts = (hosts + ETC_FILES["hosts"]).encode() if hosts else b""
 
     async def _fail_without(self, segment: Segment) -> None:
         await segment.lost.wait()

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
 from jail import cgroup, host
 from jail.cgroup import Cgroup, Counters
 from jail.errors import HostError, SandboxError
@@ -18,6 +20,7 @@ from jail.instance import Instance
 from jail.keeper import Keeper, module_command
 from jail.namespace import OuterNamespace
 from jail.network.networks import Networks
+from jail.network.protocol import Bounds
 from jail.pool import Pool, Size
 from jail.supervisor import MOUNT_PLACE, SETUP_SECONDS, SLOTS_MAX, Report, Start, Supervisor
 
@@ -110,7 +113,8 @@ class Sandboxes:
 
     Attributes, once entered: `hierarchy`, of cgroups; `images` by name; `landlock_abi`, 0 for none;
     `keeper`, of supervisors and hubs; `networks`, of sandboxes; `supervisor`, the running one; `pools`, of
-    ready sandboxes, by image; `dying`, the tasks in which sandboxes come to nothing.
+    ready sandboxes, by image; `dying`, the tasks in which sandboxes come to nothing. To be set before:
+    `bounds`, of egress, where networks may have a way out.
     """
 
     def __init__(self, state: str, count: int, ready: Size, limits: cgroup.Limits) -> None:
@@ -123,6 +127,7 @@ class Sandboxes:
         self._limits = limits
         self._count = most_at_once(count, ready.maximum)
         self._networks = self._count + BACKLOG
+        self.bounds: Bounds | None = None
         self._made = 0
         # Last in, first out: the supervisor touches no more of its table than is in use at once.
         self._places: list[Place] = []
@@ -153,7 +158,7 @@ class Sandboxes:
             self.landlock_abi = host.landlock_abi()
             view = MOUNT_PLACE, *self.images["host"].host_directories
             # Fixed here, before a job is taken.
-            hub = module_command(HUB, str(self._count))
+            hub = module_command(HUB, str(self._count), *self._bounds())
             self.keeper = Keeper(self._namespace, directory, view, hub)
             undo.callback(self.keeper.close)
             self.networks = Networks(self.keeper.start_hub)
@@ -161,6 +166,9 @@ class Sandboxes:
             self._undo = undo.pop_all()
         self.pools = {name: Pool(partial(self._make, name), self._size) for name in self.images}
         return self
+
+    def _bounds(self) -> list[str]:
+        return [msgspec.json.encode(self.bounds).decode()] if self.bounds else []
 
     async def __aexit__(self, *_exception: object) -> None:
         """End the supervisor and give everything back; every Sandbox has been closed."""

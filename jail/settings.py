@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from jail import host, limits
+from jail import destinations, host, limits
 from jail.limits import CEILINGS, MIB, PROCESSES_MAX, Limits
 
 FILE_VARIABLE = "JAIL_CONFIG"
@@ -26,6 +26,12 @@ DEGRADABLE = ("landlock", "swap")
 landlock: the kernel has no Landlock. swap: cgroup v1 cannot count swap, and the host has some.
 """
 
+
+EGRESS_PROGRAMS = ("slirp4netns", "pasta")
+"""What can be the way out, in the order in which it is looked for: see jail.network.way."""
+
+# Less than a frame in a while is no network; the kernel's field has 32 bits.
+EGRESS_BYTES_PER_S_MIN, EGRESS_BYTES_PER_S_MAX = 10_000, 4_000_000_000
 
 NETWORKS = ("none", "isolated")
 """What networks there are for jobs: see jail.spec.Network."""
@@ -51,6 +57,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     queue: jobs that may wait. body_bytes: the largest request body.
     drain_ms: how long running jobs may finish after SIGTERM.
     networks: what a job may ask for, of NETWORKS; empty is what this host can give.
+    egress: destinations outside that jobs may ask for as well, each PLACE:PORT/PROTOCOL: a place is a name,
+    *.NAME for all beneath it, a network (of IPv6 in brackets) or * for any; a port is a number, FIRST-LAST
+    or *. Empty, no job has a way out.
+    egress_private: ranges among them that jobs may reach though they are not of the internet at large:
+    private, link-local, metadata of clouds, reserved. Loopback and multicast cannot be.
+    egress_bytes_per_s: of each sandbox, in each direction. egress_connections: of each, at once.
+    egress_program: slirp4netns or pasta; empty is whichever is installed.
     policies: a directory of policies; empty is the shipped ones.
     state: a directory of this user's for what lives as long as the service; empty is
     $XDG_STATE_HOME/jail, or ~/.local/state/jail. One and the same for all services of a user: there
@@ -73,6 +86,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     body_bytes: int = 64 * MIB
     drain_ms: int = 10_000
     networks: tuple[str, ...] = ()
+    egress: tuple[str, ...] = ()
+    egress_private: tuple[str, ...] = ()
+    egress_bytes_per_s: int = 10 * MIB
+    egress_connections: int = 64
+    egress_program: str = ""
     policies: str = ""
     state: str = ""
     allow_degraded: tuple[str, ...] = ()
@@ -172,6 +190,7 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
         above = f"ready_min = {found.ready_min} is above ready_max = {found.ready_max}"
         raise SettingsError(f"{above}: lower the one or raise the other")
     _check_names("networks", found.networks, NETWORKS)
+    _check_egress(found)
     _check_names("allow_degraded", found.allow_degraded, DEGRADABLE)
     if not all(_DIGEST.fullmatch(key) for key in found.keys_sha256):
         raise SettingsError("keys_sha256 holds what is not the 64 hexadecimal digits of a SHA-256")
@@ -195,6 +214,27 @@ def _check_names(setting: str, names: tuple[str, ...], known: tuple[str, ...]) -
     unknown = [name for name in names if name not in known]
     if unknown:
         raise SettingsError(f"{setting} names {unknown[0]!r}; it may name {', '.join(known)}")
+
+
+def _check_egress(found: Settings) -> None:
+    for setting, parse in (
+        ("egress", destinations.parse_offer),
+        ("egress_private", destinations.parse_exception),
+    ):
+        for index, text in enumerate(getattr(found, setting)):
+            try:
+                parse(text)
+            except ValueError as error:
+                raise SettingsError(f"{setting}[{index}]: {error}") from None
+    for setting, least in (("egress_bytes_per_s", EGRESS_BYTES_PER_S_MIN), ("egress_connections", 1)):
+        if getattr(found, setting) < least:
+            raise SettingsError(f"{setting} = {getattr(found, setting)} is below {least}")
+    if found.egress_bytes_per_s > EGRESS_BYTES_PER_S_MAX:
+        most = f"is above {EGRESS_BYTES_PER_S_MAX}"
+        raise SettingsError(f"egress_bytes_per_s = {found.egress_bytes_per_s} {most}")
+    if found.egress_program not in ("", *EGRESS_PROGRAMS):
+        known = ", ".join(EGRESS_PROGRAMS)
+        raise SettingsError(f"egress_program is {found.egress_program!r}; it may be {known}")
 
 
 def _check_workers(found: Settings, slots: int) -> None:

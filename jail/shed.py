@@ -32,6 +32,9 @@ from jail.policy.numbers import number
 POLICY = "service"
 """The filter's name, and that of its directory: there policy.names() does not list it, so no job has it."""
 
+RESOLVER = "resolver"
+"""The name of the filter beside it, of processes that ask for the addresses of a name."""
+
 T = TypeVar("T")
 
 _KEPT = ("PATH",)
@@ -45,7 +48,7 @@ _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC = 1, 1
 
 # <linux/landlock.h>; the numbers of the calls are the same on every architecture.
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
-_RULE_PATH_BENEATH = 1
+_RULE_PATH_BENEATH, _RULE_NET_PORT = 1, 2
 _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG, _MAKE_SYM = 1 << 4, 1 << 5, 1 << 7, 1 << 8, 1 << 12
 _TRUNCATE = 1 << 14
@@ -53,8 +56,10 @@ _READ = _READ_FILE | _READ_DIR
 
 # How many rights on files each ABI knows, from the first on: 13, and REFER, TRUNCATE and IOCTL_DEV.
 _FILE_RIGHTS = (13, 14, 15, 15, 16)
-_NET_TCP = 0b11  # binding and connecting, from ABI 4
+_BIND_TCP, _CONNECT_TCP = 1, 2  # from ABI 4
 _SCOPE_ABSTRACT_UNIX_SOCKET = 1  # from ABI 6
+
+_DNS_PORTS = (53,)
 
 
 def forget_environment() -> None:
@@ -77,7 +82,7 @@ def made_under_filter(make: Callable[[], T]) -> T:
     For the event loop: libuv makes itself an io_uring, whose operations pass by every filter, and
     aborts if it is refused later. If it can make none it does without.
     """
-    program = _program()
+    program = _program(POLICY)
 
     def under_filter() -> T:
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -102,8 +107,22 @@ def shed_files(landlock: bool = True) -> None:
     _shed(_code_rules() if landlock else None)
 
 
-def _shed(rules: Iterable[tuple[Path, int]] | None) -> None:
-    program = _program()
+def shed_for_resolver(landlock: bool = True) -> None:
+    """The same for a process that asks for one name: it reads, and talks to resolvers, TCP on their port.
+
+    To be called in a child without capabilities, after `prepare_resolver`.
+    """
+    readable = ((Path(path), _READ) for path in ("/etc", "/usr", "/lib", "/lib64", "/run", "/var/lib"))
+    _shed([*_code_rules(), *readable] if landlock else None, RESOLVER, _DNS_PORTS)
+
+
+def prepare_resolver() -> None:
+    """Compile the filter of resolvers, so that no child has to."""
+    _program(RESOLVER)
+
+
+def _shed(rules: Iterable[tuple[Path, int]] | None, name: str = POLICY, ports: Iterable[int] = ()) -> None:
+    program = _program(name)
     # A thread that ends by pthread_exit(3) opens it by name.
     with suppress(OSError):
         ctypes.CDLL("libgcc_s.so.1")
@@ -112,15 +131,15 @@ def _shed(rules: Iterable[tuple[Path, int]] | None) -> None:
     # Landlock and seccomp ask for it from whoever has no capability.
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     if rules is not None:
-        _restrict_files(host.landlock_abi(), rules)
+        _restrict_files(host.landlock_abi(), rules, ports)
     # Last, so that it need not allow the above.
     _load_filter(program, _SECCOMP_FILTER_FLAG_TSYNC)
 
 
 @cache
-def _program() -> bytes:
+def _program(name: str) -> bytes:
     directory = policy.shipped_directory() / POLICY
-    return policy.compile_policy(policy.load(POLICY, directory), required={})
+    return policy.compile_policy(policy.load(name, directory), required={})
 
 
 def _wait_until_alone() -> None:
@@ -161,19 +180,22 @@ def _code() -> set[Path]:
     return {path for path in (*map(Path, paths), Path(jail.__file__).parent) if path.is_dir()}
 
 
-def _restrict_files(abi: int, rules: Iterable[tuple[Path, int]]) -> None:
-    """landlock(7): everything that this ABI knows is denied, but for `rules`."""
+def _restrict_files(abi: int, rules: Iterable[tuple[Path, int]], ports: Iterable[int]) -> None:
+    """landlock(7): everything that this ABI knows is denied, but for `rules` and connecting to `ports`."""
     if not abi:
         raise HostError("The kernel has no Landlock.", 'To do without: allow_degraded = ["landlock"].')
     handled = (1 << _FILE_RIGHTS[min(abi, len(_FILE_RIGHTS)) - 1]) - 1
     # Not LANDLOCK_SCOPE_SIGNAL: it would keep our death, a signal to the keeper, from being told.
-    attributes = struct.pack("=QQQ", handled, _NET_TCP, _SCOPE_ABSTRACT_UNIX_SOCKET)
+    attributes = struct.pack("=QQQ", handled, _BIND_TCP | _CONNECT_TCP, _SCOPE_ABSTRACT_UNIX_SOCKET)
     # A kernel refuses what is longer than it knows.
     attributes = attributes[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     ruleset = _call(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     try:
         for path, rights in rules:
             _allow_beneath(ruleset, path, rights & handled)
+        for port in ports if abi >= 4 else ():
+            # struct landlock_net_port_attr
+            _call(_LANDLOCK_ADD_RULE, ruleset, _RULE_NET_PORT, struct.pack("=QQ", _CONNECT_TCP, port), 0)
         _call(_LANDLOCK_RESTRICT_SELF, ruleset, 0)
     finally:
         os.close(ruleset)

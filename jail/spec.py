@@ -18,6 +18,15 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from jail import limits
+from jail.destinations import (
+    PORT_MAX,
+    AddressRange,
+    Destination,
+    Offer,
+    parse_host,
+    parse_network,
+    refusal,
+)
 from jail.limits import PROCESSES_MAX, Limits, LimitsRequest
 
 # execve(2) refuses a single string of 128 KiB (MAX_ARG_STRLEN) and, for a stack of 8 MiB, 2 MiB in all.
@@ -29,6 +38,7 @@ PATH_BYTES_MAX = 4095
 PATH_DEPTH_MAX = 32
 FILES_MAX = 4096
 OUTPUTS_MAX = 256
+DESTINATIONS_MAX = 32
 PUBLISHED_MAX = 16
 
 NAME = "[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -58,6 +68,15 @@ class FileContent(Content, frozen=True, forbid_unknown_fields=True):
     executable: bool = False
 
 
+class DestinationRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Something outside that a job asks to reach: a host by its name, or a network (or address) as `cidr`."""
+
+    host: str | UnsetType = UNSET
+    cidr: str | UnsetType = UNSET
+    port: Annotated[int, Meta(ge=1, le=PORT_MAX)]
+    protocol: Literal["tcp", "udp"] = "tcp"
+
+
 class PublishedPort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A TCP port that callers can reach, and the process that listens there; "" for the only one."""
 
@@ -68,10 +87,12 @@ class PublishedPort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a job reaches. none: each sandbox itself. isolated: those of its processes each other as well.
 
-    publish: where callers reach it, through the service, while it lives.
+    egress: besides these, what stands in `allow`, as far as the operator offers it. publish: where callers
+    reach it, through the service, while it lives.
     """
 
-    mode: Literal["none", "isolated"]
+    mode: Literal["none", "isolated", "egress"]
+    allow: Annotated[list[DestinationRequest], Meta(max_length=DESTINATIONS_MAX)] = []
     publish: Annotated[tuple[PublishedPort, ...], Meta(max_length=PUBLISHED_MAX)] = ()
 
 
@@ -147,10 +168,15 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One valid job: its processes, each to have a sandbox of its own, and what they reach."""
+    """One valid job: its processes, each to have a sandbox of its own, and what they reach.
+
+    destinations: of egress. pins: the addresses of those that are hosts, once they are known: jail.egress.
+    """
 
     processes: tuple[ProcessSpec, ...]
     network: Network = Network("none")
+    destinations: tuple[Destination, ...] = ()
+    pins: Mapping[str, tuple[AddressRange, ...]] = {}
 
     @property
     def memory_bytes(self) -> int:
@@ -161,8 +187,10 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator offers: limits, and the names of images, policies and modes of networks.
 
-    publishes: whether ports can be published. processes, memory_bytes: the most that one job can have, all
-    its processes together. workers: among how many the service's memory was divided.
+    egress: the destinations that jobs may ask for. egress_private: the ranges that they may reach though they
+    are not of the internet at large. publishes: whether ports can be published. processes, memory_bytes: the
+    most that one job can have, all its processes together. workers: among how many the service's memory was
+    divided.
     """
 
     defaults: Limits
@@ -170,6 +198,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     images: Collection[str]
     policies: Collection[str]
     networks: Collection[str] = ("none",)
+    egress: tuple[Offer, ...] = ()
+    egress_private: tuple[AddressRange, ...] = ()
     publishes: bool = True
     processes: int
     memory_bytes: int
@@ -253,10 +283,12 @@ def parse(body: bytes, rules: Rules) -> JobSpec:
 def validate(request: Request | GroupRequest, rules: Rules) -> JobSpec:
     """The job that a request asks for; raises SpecError naming the field."""
     network = _network(request.network, rules)
+    wanted = _destinations(network, rules)
     if isinstance(request, Request):
         _check_published(network, [], rules)
-        return JobSpec(processes=(_process(request, rules),), network=network)
-    job = JobSpec(processes=_processes(request.processes, rules), network=network)
+        return JobSpec(processes=(_process(request, rules),), network=network, destinations=wanted)
+    job = JobSpec(processes=_processes(request.processes, rules), network=network, destinations=wanted)
+    _check_hosts(job)
     _check_published(network, [process.name for process in job.processes], rules)
     if job.memory_bytes > rules.memory_bytes:
         together = f"limits.memory_bytes of all together are {job.memory_bytes}"
@@ -296,6 +328,43 @@ def _network(request: str | Network, rules: Rules) -> Network:
         return Network(request)
     _check_member("network.mode", request.mode, rules.networks)
     return request
+
+
+def _destinations(network: Network, rules: Rules) -> tuple[Destination, ...]:
+    if network.mode != "egress":
+        if network.allow:
+            raise SpecError("network.allow", f"nothing outside is reached in the mode {network.mode}")
+        return ()
+    if not network.allow:
+        raise SpecError("network.allow", "names nothing outside; the mode without is isolated")
+    found = []
+    for index, request in enumerate(network.allow):
+        try:
+            found.append(_destination(request, rules))
+        except ValueError as error:
+            raise SpecError(f"network.allow[{index}]", str(error)) from None
+    return tuple(found)
+
+
+def _destination(request: DestinationRequest, rules: Rules) -> Destination:
+    """Raises ValueError."""
+    if (request.host is UNSET) == (request.cidr is UNSET):
+        raise ValueError('has to hold exactly one of "host" and "cidr"')
+    host = None if request.host is UNSET else parse_host(request.host)
+    network = None if request.cidr is UNSET else parse_network(request.cidr)
+    wanted = Destination(host, network, request.port, request.protocol)
+    if network is not None and (why := refusal(network, rules.egress_private)):
+        raise ValueError(f"{network} cannot be reached: {why}")
+    if not any(offer.covers(wanted) for offer in rules.egress):
+        raise ValueError(f"{wanted} is not offered here")
+    return wanted
+
+
+def _check_hosts(job: JobSpec) -> None:
+    names = {process.name for process in job.processes}
+    for index, wanted in enumerate(job.destinations):
+        if wanted.host in names:
+            raise SpecError(f"network.allow[{index}]", f"{wanted.host!r} is one of the processes")
 
 
 def _check_published(network: Network, names: Collection[str], rules: Rules) -> None:

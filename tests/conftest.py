@@ -36,6 +36,8 @@ import uvloop
 
 from jail import settings, spec
 from jail.engine import Engine
+from jail.errors import HostError
+from jail.network.offered import find_way
 from jail.run import Run
 
 # Taken out: jail refuses a variable that is none of its settings.
@@ -93,6 +95,19 @@ class Processes:
         """/proc/PID/status by field."""
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+    @staticmethod
+    def parent(pid: int) -> int:
+        """The process id of its parent. Raises OSError when it is gone."""
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+    @staticmethod
+    def command(pid: int) -> str:
+        """Its command line; "" when it is gone."""
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        except OSError:
+            return ""
 
     @staticmethod
     def name(pid: int) -> str:
@@ -460,6 +475,95 @@ def service_class() -> type[Service]:
     return Service
 
 
+HERE = Path(__file__).parent
+
+CONTAINER, ENGINE = HERE / "host/programs/container.py", HERE / "host/programs/engine.py"
+OUTSIDE = HERE / "network/outside.py"
+
+STRANGERS = {
+    "JAIL_EGRESS": "*.example:443/tcp,*.example:443/udp,*:443/tcp,*:443/udp",
+    # Addresses of documentation, which the stand-ins have.
+    "JAIL_EGRESS_PRIVATE": "198.51.100.0/24,2001:db8::/32",
+    "JAIL_SLOTS": "2",
+    "JAIL_READY_MIN": "0",
+    "JAIL_READY_MAX": "2",
+}
+
+
+class Stranger:
+    """The engine in its container."""
+
+    def __init__(self, environment: dict[str, str], state: Path, resolv: Path) -> None:
+        command = [
+            sys.executable,
+            "-P",
+            CONTAINER,
+            f"outside:{OUTSIDE}:{resolv}",
+            sys.executable,
+            "-P",
+            ENGINE,
+        ]
+        self.process = subprocess.Popen(
+            command,
+            env={**environment, **STRANGERS, "JAIL_STATE": str(state), "HOME": str(state)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd="/",
+        )
+        assert self._hear() == "ready"
+
+    def _hear(self) -> Any:
+        return json.loads(self.process.stdout.readline())
+
+    def begin(self, body: dict[str, Any]) -> None:
+        self.process.stdin.write(json.dumps(body) + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> dict[str, Any]:
+        return self._hear()
+
+    def ask(self, body: dict[str, Any]) -> dict[str, Any]:
+        self.begin(body)
+        return self.end()
+
+    @property
+    def way(self) -> int:
+        """The process of the way out; one that it forks to begin with is not it."""
+        pids = Processes().descendants(self.process.pid)
+        found = [pid for pid in pids if Processes.name(pid).startswith(("slirp4netns", "pasta", "passt"))]
+        return next(pid for pid in found if Processes.parent(pid) not in found)
+
+    @property
+    def hub(self) -> int:
+        """The process of the hub, whose grandchild the way out is."""
+        return Processes.parent(Processes.parent(self.way))
+
+    def wait_for(self, words: str) -> int:
+        """A process with a command that holds these words, when there is one. Fails at the deadline."""
+        end = time.monotonic() + DEADLINE_SECONDS
+        while True:
+            for pid in Processes().descendants(self.process.pid):
+                if words in Processes.command(pid):
+                    return pid
+            assert time.monotonic() < end, "the job does not begin"
+
+    def beside(self, program: str) -> str:
+        """What a Python program prints in the stand-in for the host's network."""
+        (engine,) = Processes.children(self.process.pid)
+        enter = [f"--{kind}=/proc/{engine}/ns/{kind}" for kind in ("user", "net")]
+        command = ["nsenter", *enter, sys.executable, "-Ic", program]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        try:
+            assert self.process.wait(60) == 0
+        finally:
+            self.process.kill()
+            self.process.stdout.close()
+
+
 def command_environment() -> dict[str, str]:
     """What `jail` needs of our environment, and none of its settings."""
     return {
@@ -495,3 +599,19 @@ def service() -> Iterator[Service]:
     """One service for the whole session, with the settings of whoever sets none but room for two jobs."""
     with closing(Service({"JAIL_SLOTS": "2"})) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def stranger(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stranger]:
+    """An engine in a container whose network is a stand-in for the host's and the internet."""
+    try:
+        find_way()
+    except HostError as lack:
+        pytest.skip(str(lack))
+    resolv = tmp_path_factory.mktemp("outside") / "resolv.conf"
+    resolv.write_text("nameserver 198.51.100.2\n")
+    with tempfile.TemporaryDirectory(prefix="jail-state-") as state:
+        Path(state).chmod(0o711)
+        made = Stranger(environment, Path(state), resolv)
+        yield made
+        made.close()

@@ -106,7 +106,7 @@ def _content(path: Path) -> spec.FileContent:
 async def _run(found: Settings, request: spec.Request) -> Result:
     async with Engine(found) as engine:
         try:
-            job = spec.validate(request, engine.rules)
+            job = await engine.pin(spec.validate(request, engine.rules))
         except spec.SpecError as error:
             raise click.UsageError(str(error)) from None
         return await engine.submit(job).task

@@ -465,6 +465,22 @@ def _policy(host: Host) -> Check:
     return _check("policies", "every one compiles", found, gap)
 
 
+def _egress(host: Host) -> Check:
+    """Nothing is asked of a host whose operator lets no job out."""
+    required = "a way out, where `egress` names destinations"
+    if not host.egress:
+        return _check("egress", required, "switched off", None)
+    gap, found = host.egress_gap, "none"
+    if gap is None and host.trial.egress:
+        found = "fails"
+        gap = Gap(
+            f"A job with a way out cannot be run: {host.trial.egress}.",
+            "It takes bridge, veth, tun, sch_tbf and nf_tables with NAT, and connections tracked by mark and "
+            "count: boot your distribution's own kernel with its nftables. To do without: egress = [].",
+        )
+    return _check("egress", required, found if gap else "there is one", gap)
+
+
 def _hardware(host: Host) -> Check:
     gap = None
     if host.vulnerable:
@@ -521,6 +537,7 @@ CHECKS: tuple[Callable[[Host], Check], ...] = (
     _memory,
     _inotify,
     _policy,
+    _egress,
     _time_namespace,
     _hardware,
 )

@@ -25,6 +25,7 @@ from jail.doctor.place import Place, find_place
 from jail.doctor.trial import Trial
 from jail.engine import weaknesses
 from jail.errors import HostError
+from jail.network.offered import bounds
 from jail.policy.numbers import number
 from jail.sandbox import most_at_once
 from jail.settings import Settings
@@ -93,6 +94,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     process_bounds: how many processes there can be, by what says so. process_error: errno of starting one.
     memory_bytes, allowed_bytes: what jobs may have by the settings, and what this process may by its cgroups.
     inotify: instances and watches for all sandboxes together.
+    egress: whether jobs are to have a way out. egress_gap: what it lacks.
     slots, sandboxes, pids: of the settings: jobs at once, sandboxes at once, processes of a job by default.
     state: the directory for what lives as long as the service.
     vulnerable: hardware vulnerabilities that the kernel does not mitigate. smt: two threads on a core.
@@ -139,6 +141,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     libseccomp: str | None = None
     policies: Mapping[str, int] = {}
     policy_gap: Gap | None = None
+    egress: bool = False
+    egress_gap: Gap | None = None
     slots: int = 0
     sandboxes: int = 0
     pids: int = 0
@@ -176,6 +180,8 @@ def describe_host(settings: Settings, trial: Trial) -> Host:
         memory_bytes=settings.memory_bytes,
         allowed_bytes=host.memory_bytes(),
         inotify=(namespace.half_of("instances"), namespace.half_of("watches")),
+        egress=bool(settings.egress),
+        egress_gap=_gap(lambda: bounds(settings)),
         slots=settings.slots,
         sandboxes=most_at_once(settings.slots, settings.ready_max),
         pids=settings.defaults.pids,

@@ -6,6 +6,7 @@ import msgspec
 import uvloop
 
 from jail import spec
+from jail.destinations import Destination, parse_network
 from jail.engine import Engine
 from jail.errors import HostError, SandboxError
 from jail.outcome import Failure
@@ -16,18 +17,22 @@ from jail.settings import DEGRADABLE, Settings, for_one_job
 # In every image that has /usr, and in need of the loader and the C library: it shows that they work.
 _ARGV = ["true"]
 
+_NOWHERE = parse_network("192.0.2.0/24")
+
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """How it went. All None: it went well.
 
     refused: why the engine did not start, a sentence of cause and one of cure. failure: where the
-    set-up of the sandbox failed. problem: what else went wrong, in words. setup_ms, run_ms: how long
-    it took to make the sandbox, and to run the program in it.
+    set-up of the sandbox failed. problem: what else went wrong, in words. egress: what went wrong with a
+    second one, that has a way out, where there is to be one. setup_ms, run_ms: how long it took to make the
+    sandbox, and to run the program in it.
     """
 
     refused: tuple[str, str] | None = None
     failure: Failure | None = None
     problem: str | None = None
+    egress: str | None = None
     setup_ms: float = 0.0
     run_ms: float = 0.0
 
@@ -60,8 +65,22 @@ def _failed(error: SandboxError) -> Trial:
 
 async def _try(settings: Settings) -> Trial:
     async with Engine(settings) as engine:
-        run = engine.submit(spec.validate(spec.Request(argv=_ARGV), engine.rules))
-        return _judge(await run.task, run.failure)
+        job = spec.validate(spec.Request(argv=_ARGV), engine.rules)
+        run = engine.submit(job)
+        trial = _judge(await run.task, run.failure)
+        if not settings.egress or not trial.went_well:
+            return trial
+        return msgspec.structs.replace(trial, egress=await _try_egress(engine, job))
+
+
+async def _try_egress(engine: Engine, job: spec.JobSpec) -> str | None:
+    """What is wrong with a job that has a way out, to where it does not go."""
+    destination = Destination(None, _NOWHERE, 9, "tcp")
+    outward = msgspec.structs.replace(job, network=spec.Network("egress"), destinations=(destination,))
+    result = await engine.submit(outward).task
+    if result.status == "ok":
+        return None
+    return engine.sandboxes.networks.words or result.detail or result.status
 
 
 def _judge(result: Result, failure: Failure | None) -> Trial:

@@ -90,7 +90,8 @@ class Service:
         self.admit(request)
         content = await body.read(request, self._engine.settings.body_bytes)
         self._check_open()
-        return _Answer(self._engine.submit(spec.parse(content, self._rules)), self._record)
+        job = await self._engine.pin(spec.parse(content, self._rules))
+        return _Answer(self._engine.submit(job), self._record)
 
     async def capabilities(self, request: Request) -> Response:
         """GET /v1/capabilities: what a job can be sure of here."""

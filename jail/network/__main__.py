@@ -1,21 +1,24 @@
-"""The hub's program: `python -P -m jail.network SLOTS`, with a socket of its client as standard input.
+"""The hub's program: `python -P -m jail.network SLOTS [BOUNDS]`, with a socket of its client as stdin.
 
 It is started as root of the outer user namespace, in whichever network namespace, and works in a new one.
 The end of the socket tells of its end; what it has to say of a failure before it serves is its first packet.
+BOUNDS, in JSON, are those of jail.network.protocol: with them segments may have a way out.
 """
 
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 
 import msgspec
 
 from jail.network import confinement, namespaces, rules
-from jail.network.protocol import Refused
+from jail.network.protocol import Bounds, Refused
 
 _LOAD_SECONDS = 60
 _WORDS_MAX = 500
@@ -35,16 +38,17 @@ _SYSCTLS = {
 """Beneath /proc/sys/net. What is not there is not in this kernel."""
 
 
-def main(slots: int) -> None:
+def main(slots: int, bounds: Bounds | None) -> None:
     """Serve on standard input until it ends. Raises OSError where the host lacks something."""
     control = socket.socket(fileno=0)
     try:
-        _prepare(slots)
-        confinement.give_up()
+        outside = _leave_behind(control, bounds.landlock) if bounds else None
+        _prepare(slots, bounds)
+        confinement.give_up([outside.fileno()] if outside else [])
         _leave_out_init("pyroute2")
         from jail.network.hub import Hub
 
-        hub = Hub(control, slots)
+        hub = Hub(control, slots, (outside, bounds) if outside and bounds else None)
     except (OSError, subprocess.SubprocessError) as error:
         refused = Refused(0, getattr(error, "errno", None) or 0, _words(error))
         control.send(msgspec.json.encode(refused))
@@ -52,7 +56,29 @@ def main(slots: int) -> None:
     hub.serve()
 
 
-def _prepare(slots: int) -> None:
+def _leave_behind(control: socket.socket, landlock: bool) -> socket.socket:
+    """Fork what is to stay in the network that we are in now; our end of its socket. Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    hub = os.getpid()
+    if os.fork():
+        theirs.close()
+        return ours
+    status = 1
+    try:
+        ours.close()
+        control.close()
+        # Only there: the hub needs nothing of what it imports.
+        from jail.network.outside import stay
+
+        stay(theirs, hub, landlock)
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _prepare(slots: int, bounds: Bounds | None) -> None:
     """A network namespace where nothing passes but what the rules show. Raises OSError, SubprocessError."""
     namespaces.leave_for_new()
     for name, value in _SYSCTLS.items():
@@ -62,7 +88,7 @@ def _prepare(slots: int) -> None:
     command = shutil.which("nft", path=rules.PROGRAMS)
     if command is None:
         raise FileNotFoundError("nft is not installed")
-    for text in rules.transactions(slots):
+    for text in rules.transactions(slots, bounds):
         subprocess.run(
             [command, "-f", "-"],
             input=text,
@@ -93,4 +119,4 @@ def _words(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Bounds) if sys.argv[2:] else None)

@@ -14,7 +14,10 @@ IPV6 = IPv6Network("fd6a:6169:6c00::/64")
 
 _MAC = 0x026A61690000
 
-# The network's own address, and one for a way out.
+GATEWAYS = (IPV4[1], IPV6[1])
+"""By these a sandbox names the hub as its way out. Nobody has them: they lead to the bridge's MAC address."""
+
+# The network's own address, and the gateway.
 _FIRST = 2
 
 SLOTS_MAX = IPV4.num_addresses - _FIRST - 1
@@ -54,3 +57,18 @@ def hosts(named: Mapping[str, int]) -> str:
 def port(slot: int) -> str:
     """The name of the link in the hub whose other end is the sandbox's eth0."""
     return f"p{slot}"
+
+
+def bridge(index: int) -> str:
+    """The name of the bridge of that index in the hub."""
+    return f"b{index}"
+
+
+def bridge_mac(index: int) -> str:
+    """The MAC address of that bridge."""
+    return f"02:00:00:00:{index >> 8 & 255:02x}:{index & 255:02x}"
+
+
+def mark(slot: int) -> int:
+    """The mark of the connections that a slot's sandbox makes to the outside; 0 is that of no slot."""
+    return number(slot)

@@ -15,8 +15,8 @@ import errno
 import itertools
 import os
 import socket
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext, suppress
 
 import msgspec
 
@@ -24,14 +24,17 @@ from jail.errors import SandboxError
 from jail.keeper import received
 from jail.network import protocol
 from jail.network.protocol import (
+    Allowed,
     Answer,
     Close,
     Dial,
     Done,
+    Lost,
     Open,
     Ready,
     Refused,
     Request,
+    Resolve,
     Traffic,
 )
 
@@ -41,17 +44,21 @@ STAGE = "network"
 _OUTSTANDING = 64
 """Requests under way at once: their packets always fit into the socket's buffer."""
 
+_LARGE_OUTSTANDING = 2
+"""Of these, such as have destinations."""
+
 
 class Segment:
-    """Sandboxes that reach each other and nobody else, until it is closed.
+    """Sandboxes that reach each other and nobody else but what is allowed, until it is closed.
 
-    Attribute `slots`: of its members.
+    Attributes: `slots`, of its members; `lost`, set when it is of no more use, for the loss of its way out or
+    of the hub: it is to be closed all the same.
     """
 
     def __init__(self, hub: "Hub", number: int, slots: tuple[int, ...]) -> None:
         """To be had from Hub.open()."""
         self.slots = slots
-        self.lost = hub.lost
+        self.lost = asyncio.Event()
         self._hub = hub
         self._number = number
         self._closed: asyncio.Task[dict[int, Traffic]] | None = None
@@ -73,6 +80,7 @@ class Segment:
         return await asyncio.shield(self._closed)
 
     async def _close(self) -> dict[int, Traffic]:
+        self._hub.forget(self._number)
         answer, _ = await self._hub.ask(lambda number: Close(number, self._number))
         return dict(zip(self.slots, answer.traffic, strict=True))
 
@@ -80,7 +88,7 @@ class Segment:
 class Hub:
     """One running hub. `lost` is set when it has ended, and was not told to.
 
-    Attribute `words`: what it said when it could not start, for the operator; else empty.
+    Attribute `words`: what it said last of what it cannot do, for the operator; else empty.
     """
 
     def __init__(self, start: Callable[[socket.socket], object]) -> None:
@@ -96,6 +104,8 @@ class Hub:
         self._numbers = itertools.count(1)
         self._segments = itertools.count(1)
         self._room = asyncio.Semaphore(_OUTSTANDING)
+        self._large = asyncio.Semaphore(_LARGE_OUTSTANDING)
+        self._open: dict[int, Segment] = {}
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._read)
@@ -106,22 +116,36 @@ class Hub:
         """Wait until it can serve. open() does so, too. Raises SandboxError."""
         await asyncio.shield(self._ready)
 
-    async def open(self, namespaces: Mapping[int, int]) -> Segment:
+    async def open(self, namespaces: Mapping[int, int], allowed: Collection[Allowed] = ()) -> Segment:
         """Join sandboxes to a segment of their own: by slot, descriptors of their network namespaces.
+
+        With `allowed`, ALLOWED_MAX at most, they have a way out to these destinations and no other.
 
         Those remain the caller's. When it returns, each member has eth0 with its addresses
         (jail.network.addresses) and reaches the others. Raises SandboxError; then there is nothing of it.
         """
         slots = tuple(namespaces)
-        if not 0 < len(slots) <= protocol.MEMBERS_MAX:
+        if not 0 < len(slots) <= protocol.MEMBERS_MAX or len(allowed) > protocol.ALLOWED_MAX:
             raise SandboxError(STAGE, errno.EINVAL)
         segment = Segment(self, next(self._segments), slots)
+        self._open[segment._number] = segment
         try:
-            await self.ask(lambda number: Open(number, segment._number, slots), tuple(namespaces.values()))
-        except asyncio.CancelledError:
-            self._forsake(segment)
+            async with self._large if allowed else nullcontext():
+                await self.ask(
+                    lambda number: Open(number, segment._number, slots, tuple(allowed)),
+                    tuple(namespaces.values()),
+                )
+        except BaseException as error:
+            self._open.pop(segment._number, None)
+            if isinstance(error, asyncio.CancelledError):
+                self._forsake(segment)
             raise
         return segment
+
+    async def resolve(self, host: str) -> tuple[tuple[str, ...], str]:
+        """The addresses of a host, as the network outside knows it, or none and why. Raises SandboxError."""
+        answer, _ = await self.ask(lambda number: Resolve(number, host))
+        return answer.addresses, answer.detail
 
     async def dial(self, slot: int, port: int) -> socket.socket:
         """A connection to a TCP port in the sandbox of an open segment, at whichever of its addresses it is.
@@ -138,6 +162,10 @@ class Hub:
         """End it: with its network namespace goes all that is in it. What is still asked fails."""
         if not self.lost.is_set():
             self._end()
+
+    def forget(self, segment: int) -> None:
+        """For this module: a segment is being closed, and need not be told of a loss."""
+        self._open.pop(segment, None)
 
     async def ask(
         self, request: Callable[[int], Request], descriptors: tuple[int, ...] = ()
@@ -179,12 +207,18 @@ class Hub:
             self.words = answer.detail
             self._fail(SandboxError(STAGE, answer.error))
             return
+        if isinstance(answer, Lost):
+            self.words = answer.detail
+            for segment in filter(None, map(self._open.get, answer.segments)):
+                segment.lost.set()
+            return
         asked = self._asked.pop(answer.number, None)
         if asked is None or asked.done():
             # Of one that was forsaken.
             if descriptor is not None:
                 os.close(descriptor)
         elif isinstance(answer, Refused):
+            self.words = answer.detail or self.words
             asked.set_exception(SandboxError(STAGE, answer.error))
         else:
             asked.set_result((answer, descriptor))
@@ -197,6 +231,8 @@ class Hub:
         self._loop.remove_reader(self._socket)
         self._socket.close()
         self._fail(SandboxError(STAGE))
+        for segment in self._open.values():
+            segment.lost.set()
 
     def _fail(self, error: SandboxError) -> None:
         """There will be no more answers. What it was that failed first stays."""

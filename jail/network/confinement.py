@@ -7,6 +7,8 @@ calls: to compile one would double the time of its start and take a third more m
 import ctypes
 import os
 import struct
+from collections.abc import Collection
+from itertools import pairwise
 
 # <linux/prctl.h>
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
@@ -20,9 +22,9 @@ KEPT = 1 << _NET_ADMIN | 1 << _SYS_ADMIN
 """The capabilities that stay, in the outer user namespace: to set up links, and to enter namespaces."""
 
 
-def give_up() -> None:
-    """Keep no descriptor but 0, 1 and 2, no other capability, no way to gain one. Raises OSError."""
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+def give_up(kept: Collection[int] = ()) -> None:
+    """Keep no descriptor but 0, 1, 2 and `kept`, no other capability, no way to gain one. Raises OSError."""
+    close_descriptors(kept)
     libc = ctypes.CDLL(None, use_errno=True)
     for number in range(_last_capability() + 1):
         if not KEPT >> number & 1:
@@ -31,6 +33,13 @@ def give_up() -> None:
     # Effective, permitted, inheritable: of the first 32 capabilities, and of the others.
     _check(libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", KEPT, KEPT, 0, 0, 0, 0)))
     _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+
+
+def close_descriptors(kept: Collection[int]) -> None:
+    """Close all but 0, 1, 2 and these."""
+    edges = [2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
+    for before, after in pairwise(edges):
+        os.closerange(before + 1, after)
 
 
 def _last_capability() -> int:

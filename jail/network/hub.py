@@ -27,18 +27,25 @@ import msgspec
 
 from jail.network import addresses, netlink
 from jail.network.burial import Burial, Undertaker
+from jail.network.egress import Egress
 from jail.network.namespaces import Home
 from jail.network.protocol import (
     MEMBERS_MAX,
     PACKET_BYTES,
+    Allowed,
     Answer,
+    Asked,
+    Bounds,
     Close,
     Dial,
     Done,
+    Lost,
     Open,
     Ready,
     Refused,
     Request,
+    Resolve,
+    Told,
     Traffic,
 )
 
@@ -66,10 +73,19 @@ class RefusedError(Exception):
 
 
 class Segment(msgspec.Struct):
-    """What is joined: a bridge by its index, and by slot the descriptors of network namespaces."""
+    """What is joined: a bridge by its index, and by slot the descriptors of network namespaces.
+
+    allowed: what it may reach outside.
+    """
 
     bridge: int
     namespaces: dict[int, int]
+    allowed: tuple[Allowed, ...] = ()
+
+    @property
+    def ports(self) -> dict[int, int]:
+        """The indices of its members' links in the hub, by slot."""
+        return {slot: _port(slot) for slot in self.namespaces}
 
 
 class Messages(msgspec.Struct, frozen=True):
@@ -88,12 +104,18 @@ class Messages(msgspec.Struct, frozen=True):
 class Hub:
     """All segments. To be made in the hub's network namespace, once its rules are there."""
 
-    def __init__(self, control: socket.socket, slots: int) -> None:
-        """Be ready to serve `control`, for slots 0 to `slots` - 1. Raises OSError."""
+    def __init__(
+        self, control: socket.socket, slots: int, egress: tuple[socket.socket, Bounds] | None = None
+    ) -> None:
+        """Be ready to serve `control`, for slots 0 to `slots` - 1.
+
+        egress: the socket of jail.network.outside, and bounds, where there may be a way out. Raises OSError.
+        """
         self._control = control
         self._slots = slots
         self._home = Home()
         self._links = netlink.Socket()
+        self._egress = Egress(self._links, *egress) if egress else None
         self._undertaker = Undertaker()
         self._segments: dict[int, Segment] = {}
         self._places: dict[int, int] = {}
@@ -114,11 +136,15 @@ class Hub:
         """Carry out what is asked until the service closes its end. What it raises is a defect."""
         self._watch(self._control.fileno(), select.POLLIN, self._hear)
         self._watch(self._undertaker.done, select.POLLIN, self._forget)
+        if self._egress:
+            self._watch(self._egress.outside.fileno(), select.POLLIN, self._hear_outside)
         self._answer(Ready())
         while not self._ended:
-            ready = self._poll.poll(0 if self._has_too_few_bridges() else None)
-            if not ready:
+            ready = self._poll.poll(self._patience_ms())
+            if not ready and self._has_too_few_bridges():
                 self._bridges.append(self._make_bridge())
+            if self._egress:
+                self._egress.check_deadline()
             for descriptor, _ in ready:
                 self._events[descriptor]()
 
@@ -132,6 +158,11 @@ class Hub:
 
     def _has_too_few_bridges(self) -> bool:
         return len(self._bridges) + self._bridges_to_come < SPARE_BRIDGES
+
+    def _patience_ms(self) -> int | None:
+        if self._has_too_few_bridges():
+            return 0
+        return self._egress.patience_ms() if self._egress else None
 
     def _hear(self) -> None:
         kept = socket.MSG_CMSG_CLOEXEC
@@ -152,6 +183,8 @@ class Hub:
                     self._close(request)
                 case Dial():
                     self._dial(request)
+                case Resolve():
+                    self._way_out().ask(Asked(host=request.host, number=request.number))
 
     @contextmanager
     def _refusing(self, request: Request) -> Iterator[None]:
@@ -173,14 +206,16 @@ class Hub:
     def _open(self, request: Open, descriptors: list[int]) -> None:
         try:
             self._check(request, descriptors)
-            if any(_port(slot) in self._dying for slot in request.slots):
+            is_early = any(_port(slot) in self._dying for slot in request.slots)
+            if is_early or (request.allowed and not self._is_way_open()):
                 self._waiting.append((request, descriptors))
                 return
             bridge = self._bridges.pop() if self._bridges else self._make_bridge()
             segment = Segment(bridge, dict(zip(request.slots, descriptors, strict=True)))
             try:
-                self._join(segment)
+                self._join(segment, request.allowed)
             except OSError:
+                self._forbid(segment)
                 self._bury(segment)
                 raise
         except (OSError, RefusedError):
@@ -200,12 +235,55 @@ class Hub:
         if request.segment in self._segments or any(slot in self._places for slot in slots):
             raise RefusedError(errno.EEXIST)
 
+    def _way_out(self) -> Egress:
+        """Raises RefusedError where egress is not switched on."""
+        if self._egress is None:
+            raise RefusedError(errno.EOPNOTSUPP)
+        return self._egress
+
+    def _is_way_open(self) -> bool:
+        """If it is not, it will be, or not: then those that wait are told. Raises RefusedError, OSError."""
+        egress = self._way_out()
+        if not egress.is_open and not egress.is_begun:
+            links = egress.begin()
+            self._watch(links, select.POLLIN, lambda: self._look_for_way(links))
+        return egress.is_open
+
+    def _look_for_way(self, links: int) -> None:
+        if self._way_out().look():
+            self._unwatch(links)
+            self._try_again()
+
+    def _hear_outside(self) -> None:
+        egress = self._way_out()
+        links = egress.links
+        told = egress.hear()
+        if told.what == "resolved":
+            self._answer(Done(told.number, addresses=told.addresses, detail=told.error))
+            return
+        if links is not None:
+            self._unwatch(links)
+        self._lose_way(told)
+
+    def _lose_way(self, told: Told) -> None:
+        """Who waits for it is refused; who uses it is told. The next need of it begins another."""
+        waiting, self._waiting = self._waiting, []
+        for request, descriptors in waiting:
+            if request.allowed:
+                _close_all(descriptors)
+                self._answer(Refused(request.number, errno.ENETUNREACH, told.error))
+            else:
+                self._waiting.append((request, descriptors))
+        using = tuple(number for number, segment in self._segments.items() if segment.allowed)
+        if using:
+            self._answer(Lost(using, told.error))
+
     def _make_bridge(self) -> int:
         bridge = next(self._bridge_numbers)
         self._links.do([netlink.new_bridge(bridge)])
         return bridge
 
-    def _join(self, segment: Segment) -> None:
+    def _join(self, segment: Segment, allowed: tuple[Allowed, ...]) -> None:
         """Raises OSError; then any part of it may be there."""
         # A port is raised before the end in the sandbox: that end can send as soon as it is up.
         self._links.do(
@@ -215,12 +293,16 @@ class Hub:
                 for message in self._of(slot, namespace, segment.bridge)
             ]
         )
+        if allowed:
+            self._way_out().allow(segment.bridge, segment.ports, allowed)
+            segment.allowed = allowed
         with ExitStack() as opened:
             inside = {}
             for slot, namespace in segment.namespaces.items():
                 with self._home.inside(namespace):
                     inside[slot] = opened.enter_context(netlink.Socket())
-                inside[slot].do(self._messages[slot].inside)
+                    leading = self._way_out().lead_out(segment.bridge) if allowed else []
+                inside[slot].do([*self._messages[slot].inside, *leading])
             for slot, links in inside.items():
                 _wait(links, [self._messages[slot].route], netlink.is_local)
         _wait(self._links, [netlink.get_link(_port(slot)) for slot in segment.namespaces], netlink.is_up)
@@ -250,9 +332,19 @@ class Hub:
         try:
             traffic = self._traffic(segment)
         finally:
+            self._forbid(segment)
             self._bury(segment)
             _close_all(segment.namespaces.values())
         self._answer(Done(request.number, traffic))
+
+    def _forbid(self, segment: Segment) -> None:
+        """What stays allowed would be the next job's: a hub that cannot take it away ends."""
+        if not segment.allowed:
+            return
+        try:
+            self._way_out().forbid(segment.bridge, segment.ports, segment.allowed)
+        except OSError as error:
+            raise SystemExit(f"The hub cannot take away what a job was allowed: {error}") from error
 
     def _give_up(self, segment: int) -> bool:
         """Whether it was still waiting to be opened: now it is not."""
@@ -284,6 +376,9 @@ class Hub:
             if burial.bridge:
                 self._bridges_to_come -= 1
                 self._put_back(burial.bridge)
+        self._try_again()
+
+    def _try_again(self) -> None:
         waiting, self._waiting = self._waiting, []
         for request, descriptors in waiting:
             self._carry_out(request, descriptors)

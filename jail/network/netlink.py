@@ -11,6 +11,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from typing import Any
 
 from pyroute2.netlink import (
@@ -23,11 +25,15 @@ from pyroute2.netlink import (
 )
 from pyroute2.netlink.rtnl import (
     RTM_DELLINK,
+    RTM_DELNEIGH,
+    RTM_DELROUTE,
     RTM_GETLINK,
     RTM_GETROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
+    RTM_NEWQDISC,
+    RTM_NEWROUTE,
 )
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -59,6 +65,24 @@ _IFA_F_NODAD = 0x02
 # <linux/neighbour.h>: a static entry of a port's own.
 _NUD_NOARP, _NTF_MASTER, _AF_BRIDGE = 0x40, 0x04, 7
 _IFF_UP = 1
+_NUD_PERMANENT = 0x80
+# <linux/rtnetlink.h>
+_RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
+_RT_SCOPE_UNIVERSE, _RT_SCOPE_LINK = 0, 253
+_RTMGRP_LINK = 1
+_TC_H_ROOT = 0xFFFFFFFF
+
+# <linux/pkt_sched.h>: struct tc_tbf_qopt, whose rate and peak rate are struct tc_ratespec; struct tcmsg.
+_TBF = struct.Struct("=BBHhHI 12x III")
+_TC_LINKLAYER_ETHERNET = 1
+_TCA_KIND, _TCA_OPTIONS, _TCA_TBF_PARMS, _TCA_TBF_BURST = 1, 2, 1, 6
+_TC = struct.Struct("=B3xiIII")
+
+# <linux/netlink.h>, <linux/netfilter/nfnetlink_conntrack.h>: a subsystem and its message; struct nfgenmsg.
+_NETLINK_NETFILTER = 12
+_CT_DELETE = 1 << 8 | 2
+_CTA_MARK, _CTA_MARK_MASK = 8, 21
+_NFGEN = struct.Struct("!BBH")
 # struct rtmsg of <linux/rtnetlink.h>.
 _TYPE_AT, _RTN_LOCAL = 7, 2
 
@@ -69,12 +93,22 @@ _MAKE = NLM_F_CREATE | NLM_F_EXCL
 class Socket:
     """A socket in the network namespace that the caller is in now, and of which it stays; close() it."""
 
-    def __init__(self) -> None:
-        """Open it. Raises OSError."""
+    def __init__(self, groups: int = 0, protocol: int = socket.NETLINK_ROUTE) -> None:
+        """Open it, to hear what is told to `groups` as well. Raises OSError."""
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-        self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
-        self._socket.bind((0, 0))
+        self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
+        self._socket.bind((0, groups))
         self._number = 0
+
+    def fileno(self) -> int:
+        """Its descriptor, to poll."""
+        return self._socket.fileno()
+
+    def skip(self) -> None:
+        """Take what was told to its groups, and forget it; a note that was lost is one of them."""
+        with suppress(BlockingIOError, OSError):
+            while self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT):
+                pass
 
     def close(self) -> None:
         """Close it."""
@@ -147,9 +181,9 @@ def new_bridge(index: int) -> bytes:
         index,
         _MAKE,
         change=_IFF_UP,
-        IFLA_IFNAME=f"b{index}",
+        IFLA_IFNAME=addresses.bridge(index),
         # Without one it takes that of a port, and a new one with every port that goes.
-        IFLA_ADDRESS=f"02:00:00:00:{index >> 8 & 255:02x}:{index & 255:02x}",
+        IFLA_ADDRESS=addresses.bridge_mac(index),
         IFLA_LINKINFO=_kind("bridge", about),
     )
 
@@ -252,6 +286,101 @@ def delete_group(group: int) -> bytes:
     return _encoded(ifinfmsg(), RTM_DELLINK, 0, _attributes(IFLA_GROUP=group))
 
 
+def connections() -> Socket:
+    """A socket for what the kernel tracks."""
+    return Socket(protocol=_NETLINK_NETFILTER)
+
+
+def forget_connections(mark: int) -> bytes:
+    """Track none any more that bears that mark. One message, however many there are."""
+    body = _NFGEN.pack(socket.AF_UNSPEC, 0, 0)
+    body += _attribute(_CTA_MARK, struct.pack("!I", mark))
+    body += _attribute(_CTA_MARK_MASK, struct.pack("!I", 0xFFFFFFFF))
+    return _HEADER.pack(_HEADER.size + len(body), _CT_DELETE, NLM_F_REQUEST, 0, 0) + body
+
+
+def watch_links() -> Socket:
+    """A socket that is told of links that come, change and go."""
+    return Socket(_RTMGRP_LINK)
+
+
+def find_link(name: str) -> bytes:
+    """Ask for a link by its name: see index_of()."""
+    return _encoded(ifinfmsg(), RTM_GETLINK, 0, _attributes(IFLA_IFNAME=name))
+
+
+def index_of(answer: bytes) -> int:
+    """The index of the link that was asked for."""
+    return struct.unpack_from("=4xi", answer)[0]
+
+
+def raise_link(index: int, mtu: int) -> list[bytes]:
+    """Raise a link that has no address of its own making."""
+    nobody = _attributes(IFLA_INET6_ADDR_GEN_MODE=_ADDRESSES_MADE_BY_NOBODY)
+    return [
+        _link(index, IFLA_AF_SPEC=_attributes(AF_INET6=nobody), IFLA_MTU=mtu),
+        _link(index, change=_IFF_UP),
+    ]
+
+
+def add_address(index: int, found: IPv4Interface | IPv6Interface) -> bytes:
+    """Give a link an address, in use at once."""
+    local = {"IFA_LOCAL": str(found.ip)} if found.version == 4 else {"IFA_FLAGS": _IFA_F_NODAD}
+    about = {"index": index, "family": _family(found), "prefixlen": found.network.prefixlen}
+    return _encoded(ifaddrmsg(), RTM_NEWADDR, _MAKE, _attributes(IFA_ADDRESS=str(found.ip), **local), **about)
+
+
+def add_default_route(index: int, gateway: IPv4Address | IPv6Address) -> bytes:
+    """Send what has no other route to a gateway on a link."""
+    attributes = _attributes(RTA_OIF=index, RTA_GATEWAY=str(gateway))
+    return _route(RTM_NEWROUTE, _MAKE, gateway, 0, _RT_SCOPE_UNIVERSE, attributes)
+
+
+def route_slot(index: int, slot: int, added: bool = True) -> list[bytes]:
+    """In the hub: lead to a slot's addresses by the bridge of that index, or not any more.
+
+    Nobody is asked who has them: they are known.
+    """
+    found = (addresses.ipv4(slot), addresses.ipv6(slot))
+    kinds = (RTM_NEWROUTE, RTM_NEWNEIGH, _MAKE) if added else (RTM_DELROUTE, RTM_DELNEIGH, 0)
+    messages = []
+    for address in found:
+        to = _attributes(RTA_OIF=index, RTA_DST=str(address))
+        messages.append(_route(kinds[0], kinds[2], address, address.max_prefixlen, _RT_SCOPE_LINK, to))
+        messages.append(_neighbour(kinds[1], kinds[2], index, address, addresses.mac(slot)))
+    return messages
+
+
+def lead_out(bridge: int) -> list[bytes]:
+    """In a sandbox: have the hub's bridge for a way out."""
+    mac = addresses.bridge_mac(bridge)
+    return [
+        message
+        for gateway in addresses.GATEWAYS
+        for message in (
+            _neighbour(RTM_NEWNEIGH, _MAKE, _INSIDE_INDEX, gateway, mac),
+            add_default_route(_INSIDE_INDEX, gateway),
+        )
+    ]
+
+
+def limit_rate(index: int, bytes_per_s: int, burst_bytes: int, queue_bytes: int) -> bytes:
+    """Let so much out by a link: tc-tbf(8). What comes faster waits, as much as the queue holds."""
+    linklayer = _TC_LINKLAYER_ETHERNET
+    parameters = _TBF.pack(0, linklayer, 0, 0, 0, bytes_per_s, queue_bytes, 0, 0)
+    options = _attribute(_TCA_TBF_PARMS, parameters) + _attribute(
+        _TCA_TBF_BURST, struct.pack("=I", burst_bytes)
+    )
+    body = _TC.pack(socket.AF_UNSPEC, index, 0, _TC_H_ROOT, 0)
+    body += _attribute(_TCA_KIND, b"tbf\0") + _attribute(_TCA_OPTIONS, options)
+    return _HEADER.pack(_HEADER.size + len(body), RTM_NEWQDISC, NLM_F_REQUEST | _MAKE, 0, 0) + body
+
+
+def limit_rate_inside(bytes_per_s: int, burst_bytes: int, queue_bytes: int) -> bytes:
+    """In a sandbox: the same for what it sends."""
+    return limit_rate(_INSIDE_INDEX, bytes_per_s, burst_bytes, queue_bytes)
+
+
 def get_link(index: int) -> bytes:
     """Ask for a link: see is_up()."""
     return _encoded(ifinfmsg(), RTM_GETLINK, 0, _attributes(), index=index)
@@ -295,6 +424,31 @@ def _link(index: int, mode: int = 0, change: int = 0, **attributes: Any) -> byte
     """A message about a link; it sets the flags `change`."""
     fields = {"index": index, "flags": change, "change": change}
     return _encoded(ifinfmsg(), RTM_NEWLINK, mode, _attributes(**attributes), **fields)
+
+
+def _family(found: IPv4Interface | IPv6Interface | IPv4Address | IPv6Address) -> int:
+    return socket.AF_INET if found.version == 4 else socket.AF_INET6
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _route(
+    kind: int,
+    mode: int,
+    address: IPv4Address | IPv6Address,
+    length: int,
+    scope: int,
+    attributes: dict[str, Any],
+) -> bytes:
+    about = {"family": _family(address), "dst_len": length, "table": _RT_TABLE_MAIN, "scope": scope}
+    return _encoded(rtmsg(), kind, mode, attributes, **about, proto=_RTPROT_STATIC, type=_RTN_UNICAST)
+
+
+def _neighbour(kind: int, mode: int, index: int, address: IPv4Address | IPv6Address, mac: str) -> bytes:
+    about = {"family": _family(address), "ifindex": index, "state": _NUD_PERMANENT}
+    return _encoded(ndmsg(), kind, mode, _attributes(NDA_DST=str(address), NDA_LLADDR=mac), **about)
 
 
 def _address(family: int, length: int, **attributes: Any) -> bytes:

@@ -1,10 +1,11 @@
 """The segments of a service, whichever hub they are made by."""
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from jail.keeper import Kept
 from jail.network.client import Hub, Segment
+from jail.network.protocol import Allowed
 
 
 class Networks:
@@ -21,11 +22,23 @@ class Networks:
         """Of the hub, once there has been one."""
         return self._kept and self._kept.started.result()
 
-    async def open(self, namespaces: Mapping[int, int]) -> Segment:
+    async def open(self, namespaces: Mapping[int, int], allowed: Collection[Allowed] = ()) -> Segment:
         """A segment, as Hub.open() says. Raises SandboxError."""
+        return await self._running().open(namespaces, allowed)
+
+    @property
+    def words(self) -> str:
+        """What the hub said last of what it cannot do, for the operator; else empty."""
+        return self._hub.words if self._hub else ""
+
+    async def resolve(self, host: str) -> tuple[tuple[str, ...], str]:
+        """The addresses of a host, as Hub.resolve() says. Raises SandboxError."""
+        return await self._running().resolve(host)
+
+    def _running(self) -> Hub:
         if self._hub is None or self._hub.lost.is_set():
             self._hub = Hub(self._start_hub)
-        return await self._hub.open(namespaces)
+        return self._hub
 
     def _start_hub(self, control: socket.socket) -> None:
         self._kept = self._start(control)

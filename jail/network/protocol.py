@@ -4,24 +4,52 @@ The service asks; each request has a number, which its answer bears. Answers may
 The hub's first packet is unasked: Ready or Refused with number 0.
 """
 
+from typing import Literal
+
 import msgspec
 
 MEMBERS_MAX = 16
 """Sandboxes of one segment."""
 
-PACKET_BYTES = 8192
-"""More than any packet has: that of MEMBERS_MAX members and their counters is a quarter of it."""
+ALLOWED_MAX = 256
+"""Destinations outside of one segment."""
+
+PACKET_BYTES = 1 << 15
+"""More than any packet has: that of MEMBERS_MAX members, their counters and ALLOWED_MAX destinations."""
+
+
+class Allowed(msgspec.Struct, frozen=True, array_like=True):
+    """A destination outside: a network in CIDR notation, a port and a protocol."""
+
+    network: str
+    port: int
+    protocol: Literal["tcp", "udp"]
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """What the operator sets of egress. program: the path of the way out's; the others are of each sandbox.
+
+    bytes_per_s: in each direction. connections: at once; of UDP each pair of ports is one for a while.
+    landlock: whether the kernel has it.
+    """
+
+    program: str
+    bytes_per_s: int
+    connections: int
+    landlock: bool = True
 
 
 class Open(msgspec.Struct, frozen=True, tag="open", forbid_unknown_fields=True):
     """Make a segment of that number for these slots; with it come their network namespaces, in order.
 
-    Answered with Done once every member can reach every other.
+    allowed: what its members may reach outside; with any, it has the way out. Answered with Done once every
+    member can reach every other.
     """
 
     number: int
     segment: int
     slots: tuple[int, ...]
+    allowed: tuple[Allowed, ...] = ()
 
 
 class Close(msgspec.Struct, frozen=True, tag="close", forbid_unknown_fields=True):
@@ -39,7 +67,14 @@ class Dial(msgspec.Struct, frozen=True, tag="dial", forbid_unknown_fields=True):
     port: int
 
 
-Request = Open | Close | Dial
+class Resolve(msgspec.Struct, frozen=True, tag="resolve", forbid_unknown_fields=True):
+    """Ask for a host's addresses, in the network that the hub was started in. Answered with Done and them."""
+
+    number: int
+    host: str
+
+
+Request = Open | Close | Dial | Resolve
 
 
 class Traffic(msgspec.Struct, frozen=True, array_like=True):
@@ -61,10 +96,15 @@ class Ready(msgspec.Struct, frozen=True, tag="ready", forbid_unknown_fields=True
 
 
 class Done(msgspec.Struct, frozen=True, tag="done", forbid_unknown_fields=True):
-    """A request was carried out. `traffic`: of a segment's slots, in order."""
+    """A request was carried out. `traffic`: of a segment's slots, in order.
+
+    addresses: of a host; when there are none, `detail` says why.
+    """
 
     number: int
     traffic: tuple[Traffic, ...] = ()
+    addresses: tuple[str, ...] = ()
+    detail: str = ""
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused", forbid_unknown_fields=True):
@@ -75,4 +115,31 @@ class Refused(msgspec.Struct, frozen=True, tag="refused", forbid_unknown_fields=
     detail: str = ""
 
 
-Answer = Ready | Done | Refused
+class Lost(msgspec.Struct, frozen=True, tag="lost", forbid_unknown_fields=True):
+    """Unasked: these segments have lost their way out, for that reason. They are still to be closed."""
+
+    segments: tuple[int, ...]
+    detail: str
+
+
+Answer = Ready | Done | Refused | Lost
+
+
+class Asked(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the hub asks of jail.network.outside: a way out by that program, a host's addresses, or its end.
+
+    number: of the question about a host, by which its answer is known.
+    """
+
+    program: str = ""
+    host: str = ""
+    number: int = 0
+
+
+class Told(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What it is told: the addresses of a host, or `error` why there are none; that the way out has ended."""
+
+    what: Literal["resolved", "ended"]
+    number: int = 0
+    addresses: tuple[str, ...] = ()
+    error: str = ""

@@ -12,7 +12,8 @@ option that fits into what is let through, the address is 26.
 
 from collections.abc import Callable, Iterable, Iterator
 
-from jail.network import addresses
+from jail.network import addresses, way
+from jail.network.protocol import Bounds
 
 PROGRAMS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 """Where nft is looked for: the hub has no environment."""
@@ -75,6 +76,44 @@ table inet jail {
 }
 """
 
+_EGRESS = """\
+table bridge jail {{
+    set outward {{ type ifname; }}
+    chain input {{ iifname @outward meta pkttype host ether type {{ ip, ip6 }} accept; }}
+    chain output {{ oifname @outward ether type {{ ip, ip6 }} accept; }}
+}}
+table inet jail {{
+    map ipv4_marks {{ type ipv4_addr : mark; }}
+    map ipv6_marks {{ type ipv6_addr : mark; }}
+    set ipv4_allowed {{ type ifname . ipv4_addr . inet_proto . inet_service; flags interval; }}
+    set ipv6_allowed {{ type ifname . ipv6_addr . inet_proto . inet_service; flags interval; }}
+    set connections {{ type mark; size {slots}; flags dynamic; }}
+
+    chain input {{ iifname "{way}" icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept; }}
+    chain output {{ oifname "{way}" icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept; }}
+    chain admitted {{
+        ct state established accept
+        add @connections {{ ct mark ct count over {connections} }} drop
+        accept
+    }}
+    chain outward {{
+        iifname . ip daddr . meta l4proto . th dport @ipv4_allowed \
+ct mark set ip saddr map @ipv4_marks goto admitted
+        iifname . ip6 daddr . meta l4proto . th dport @ipv6_allowed \
+ct mark set ip6 saddr map @ipv6_marks goto admitted
+    }}
+    chain forward {{
+        iifname "{way}" oifname "b*" ct direction reply ct state {{ established, related }} accept
+        iifname "b*" oifname "{way}" ct direction original ct state {{ new, established }} goto outward
+    }}
+    chain leave {{ type nat hook postrouting priority 100; policy accept; oifname "{way}" masquerade; }}
+}}
+"""
+"""What is added where egress is switched on. See jail.network.egress.
+
+An answer is known by its connection; what goes out is looked up, packet for packet.
+"""
+
 
 # Bits of a payload have no type: they are compared with plain numbers.
 _SETS: dict[str, tuple[Callable[[int], object], ...]] = {
@@ -86,14 +125,28 @@ _SETS: dict[str, tuple[Callable[[int], object], ...]] = {
 }
 
 
-def transactions(slots: int) -> Iterator[str]:
-    """The tables of a hub for slots 0 to `slots` - 1: each text is for nft once, in order."""
+def transactions(slots: int, bounds: Bounds | None = None) -> Iterator[str]:
+    """The tables of a hub for slots 0 to `slots` - 1: each text is for nft once, in order.
+
+    With bounds, those of egress as well.
+    """
+    yield _TABLES
+    if bounds is not None:
+        yield _EGRESS.format(way=way.DEVICE, connections=bounds.connections, slots=slots)
     for first in range(0, slots, _SLOTS_AT_ONCE):
         some = range(first, min(first + _SLOTS_AT_ONCE, slots))
-        yield ("" if first else _TABLES) + "".join(_elements(some))
+        yield "".join(_elements(some))
+        if bounds is not None:
+            yield "".join(_marks(some))
 
 
 def _elements(slots: Iterable[int]) -> Iterator[str]:
     for name, parts in _SETS.items():
         listed = ", ".join(" . ".join(str(part(slot)) for part in parts) for slot in slots)
         yield f"add element bridge jail {name} {{ {listed} }}\n"
+
+
+def _marks(slots: Iterable[int]) -> Iterator[str]:
+    for name, address in (("ipv4_marks", addresses.ipv4), ("ipv6_marks", addresses.ipv6)):
+        listed = ", ".join(f"{address(slot)} : {addresses.mark(slot)}" for slot in slots)
+        yield f"add element inet jail {name} {{ {listed} }}\n"

@@ -420,3 +420,31 @@ def test_every_stage_has_an_explanation(stage):
 def test_the_check_serializes_under_the_names_that_scripts_read():
     check = msgspec.to_builtins(look(DEBIAN)["kernel"])
     assert list(check) == ["name", "status", "required", "found", "cause", "cure"]
+
+
+def test_a_host_needs_no_way_out_whose_operator_lets_no_job_out():
+    lacking = host(egress_gap=Gap("No slirp4netns.", "Install it."))
+    assert look(lacking)["egress"].status == "ok"
+    assert look(lacking)["egress"].found == "switched off"
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause", "cure"),
+    [
+        ({"egress_gap": Gap("No slirp4netns.", "Install it.")}, "No slirp4netns.", "Install it."),
+        (
+            {"trial": Trial(egress="nft: Error: Could not process rule")},
+            "A job with a way out cannot be run: nft: Error: Could not process rule.",
+            "nf_tables",
+        ),
+    ],
+)
+def test_what_a_way_out_lacks_is_named_where_there_is_to_be_one(changes, cause, cure):
+    check = look(host(egress=True, **changes))["egress"]
+    assert check.status == "missing"
+    assert check.cause == cause
+    assert cure in check.cure
+
+
+def test_a_way_out_that_is_there_is_told():
+    assert look(host(egress=True))["egress"].found == "there is one"

@@ -114,6 +114,11 @@ def test_a_variable_wins_over_the_file(file):
         ("JAIL_QUEUE", "0", 0),
         ("JAIL_BODY_BYTES", "1", 1),
         ("JAIL_DRAIN_MS", "0", 0),
+        ("JAIL_EGRESS", "*.example.org:443/tcp,*:53/udp", ("*.example.org:443/tcp", "*:53/udp")),
+        ("JAIL_EGRESS_PRIVATE", "10.1.0.0/16", ("10.1.0.0/16",)),
+        ("JAIL_EGRESS_BYTES_PER_S", "10000", 10_000),
+        ("JAIL_EGRESS_CONNECTIONS", "1", 1),
+        ("JAIL_EGRESS_PROGRAM", "pasta", "pasta"),
         ("JAIL_POLICIES", "/p", "/p"),
         ("JAIL_STATE", "/s", "/s"),
         ("JAIL_ALLOW_DEGRADED", "landlock,swap", ("landlock", "swap")),
@@ -200,6 +205,30 @@ def test_a_table_that_is_a_number_is_refused_with_a_variable_beside_it_too(file)
 )
 def test_a_variable_out_of_range_is_refused_by_its_setting(variable, text):
     assert variable.removeprefix("JAIL_").lower() in refusal({variable: text})
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "named"),
+    [
+        ("JAIL_EGRESS", "example.org", "egress[0]"),
+        ("JAIL_EGRESS", "example.org:1/tcp,127.1:1/tcp", "egress[1]"),
+        ("JAIL_EGRESS_PRIVATE", "example.org", "egress_private[0]"),
+        ("JAIL_EGRESS_PRIVATE", "10.0.0.0/8,127.0.0.1", "egress_private[1]"),
+        ("JAIL_EGRESS_PRIVATE", "ff02::/16", "egress_private[0]"),
+        ("JAIL_EGRESS_PRIVATE", "10.106.0.0/16", "egress_private[0]"),
+        ("JAIL_EGRESS_BYTES_PER_S", "9999", "egress_bytes_per_s"),
+        ("JAIL_EGRESS_BYTES_PER_S", "4000000001", "egress_bytes_per_s"),
+        ("JAIL_EGRESS_CONNECTIONS", "0", "egress_connections"),
+        ("JAIL_EGRESS_PROGRAM", "/bin/sh", "egress_program"),
+    ],
+)
+def test_what_egress_cannot_be_is_refused_by_its_setting(variable, text, named):
+    assert refusal({variable: text}).startswith(named)
+
+
+def test_no_job_has_a_way_out_unless_the_operator_says_so():
+    assert settings.load({}).egress == ()
+    assert settings.load({}).egress_private == ()
 
 
 @pytest.mark.parametrize("table", ["defaults", "ceilings"])

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from jail import spec
+from jail.destinations import parse_network, parse_offer
 from jail.limits import CEILINGS, MIB, MINIMA, Limits, LimitsRequest
 from jail.spec import (
     Content,
@@ -124,7 +125,17 @@ def test_an_unknown_field_is_refused_by_its_name(fields, field):
         ({"network": None}, "network"),
         ({"network": {}}, "network.mode"),
         ({"network": {"mode": "full"}}, "network.mode"),
-        ({"network": {"mode": "none", "allow": []}}, "network.allow"),
+        ({"network": {"mode": "none", "allow": {}}}, "network.allow"),
+        ({"network": {"mode": "none", "deny": []}}, "network.deny"),
+        ({"network": {"mode": "egress", "allow": [{"host": "a.example"}]}}, "network.allow[0].port"),
+        ({"network": {"mode": "egress", "allow": [{"port": 0}]}}, "network.allow[0].port"),
+        ({"network": {"mode": "egress", "allow": [{"port": 65536}]}}, "network.allow[0].port"),
+        (
+            {"network": {"mode": "egress", "allow": [{"port": 1, "protocol": "icmp"}]}},
+            "network.allow[0].protocol",
+        ),
+        ({"network": {"mode": "egress", "allow": [{"port": 1, "name": "a"}]}}, "network.allow[0].name"),
+        ({"network": {"mode": "egress", "allow": [{"host": "a.example", "port": 1}] * 33}}, "network.allow"),
         ({"files": []}, "files"),
         ({"stdin": None}, "stdin"),
         ({"stdin": 1}, "stdin"),
@@ -471,6 +482,98 @@ def test_a_whole_body_becomes_the_job_it_says():
         limits=Limits(cpu_ms=5, cpus=2.0),
         truncate=True,
     )
+
+
+OFFERED = ("*.example:443/tcp", "db:5432/tcp", "8.0.0.0/8:*/udp", "*:80/tcp")
+EGRESS = msgspec.structs.replace(
+    RULES,
+    networks=("none", "isolated", "egress"),
+    egress=tuple(map(parse_offer, OFFERED)),
+    egress_private=(parse_network("10.1.0.0/16"),),
+)
+
+
+def egress(*allow, mode="egress", **fields):
+    return spec.parse(body(network={"mode": mode, "allow": list(allow)}, **fields), EGRESS)
+
+
+def refused_egress(*allow, **fields):
+    with pytest.raises(SpecError) as caught:
+        egress(*allow, **fields)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({"host": "A.Example", "port": 443}, "a.example:443/tcp"),
+        ({"host": "a.example", "port": 443, "protocol": "tcp"}, "a.example:443/tcp"),
+        ({"cidr": "8.8.8.8", "port": 53, "protocol": "udp"}, "8.8.8.8/32:53/udp"),
+        ({"cidr": "8.8.0.0/16", "port": 53, "protocol": "udp"}, "8.8.0.0/16:53/udp"),
+        ({"cidr": "2606:4700::/32", "port": 80}, "[2606:4700::/32]:80/tcp"),
+        # Listed by the operator, though it is private.
+        ({"cidr": "10.1.2.0/24", "port": 80}, "10.1.2.0/24:80/tcp"),
+    ],
+)
+def test_a_destination_that_is_offered_is_taken(asked, text):
+    job = egress(asked)
+    assert [str(found) for found in job.destinations] == [text]
+    assert job.network.mode == "egress"
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"port": 443}, "exactly one"),
+        ({"host": "a.example", "cidr": "8.8.8.8", "port": 443}, "exactly one"),
+        ({"host": "a.example", "port": 444}, "not offered"),
+        ({"host": "a.example", "port": 443, "protocol": "udp"}, "not offered"),
+        ({"host": "a.other", "port": 443}, "not offered"),
+        ({"cidr": "9.9.9.9", "port": 53, "protocol": "udp"}, "not offered"),
+        ({"cidr": "8.0.0.0/7", "port": 53, "protocol": "udp"}, "not offered"),
+        ({"host": "8.8.8.8", "port": 80}, "address"),
+        ({"host": "a_b.example", "port": 80}, "not the name"),
+        ({"cidr": "8.8.8.8/24", "port": 80}, "no network"),
+        ({"cidr": "a.example", "port": 80}, "no network"),
+        # Offered by "*", and refused all the same.
+        ({"cidr": "127.0.0.1", "port": 80}, "loopback"),
+        ({"cidr": "169.254.169.254", "port": 80}, "metadata"),
+        ({"cidr": "::ffff:169.254.169.254", "port": 80}, "IPv4-mapped"),
+        ({"cidr": "fd00:ec2::254", "port": 80}, "metadata"),
+        ({"cidr": "10.2.0.0/24", "port": 80}, "private"),
+        ({"cidr": "10.0.0.0/8", "port": 80}, "jail's own"),
+        ({"cidr": "0.0.0.0/0", "port": 80}, "RFC"),
+    ],
+)
+def test_a_destination_that_is_not_is_refused_by_its_place(asked, why):
+    told = refused_egress({"host": "a.example", "port": 443}, asked)
+    assert told.startswith("network.allow[1]: ")
+    assert why in told
+
+
+def test_egress_is_not_offered_where_the_operator_has_not_switched_it_on():
+    asked = {"mode": "egress", "allow": [{"host": "a.example", "port": 443}]}
+    assert refused(body(network=asked)) == "network.mode"
+
+
+def test_destinations_go_with_egress_and_egress_with_destinations():
+    assert refused_egress().startswith("network.allow: names nothing")
+    for mode in ("none", "isolated"):
+        assert refused_egress({"host": "a.example", "port": 443}, mode=mode).startswith(
+            "network.allow: nothing"
+        )
+        assert egress(mode=mode).destinations == ()
+
+
+def test_a_host_is_no_process():
+    network = {"mode": "egress", "allow": [{"host": "db", "port": 5432}]}
+    for name, is_refused in (("db", True), ("web", False)):
+        content = json.dumps({"processes": [{"name": name, "argv": ["true"]}], "network": network}).encode()
+        if is_refused:
+            with pytest.raises(SpecError, match="one of the processes"):
+                spec.parse(content, EGRESS)
+        else:
+            assert spec.parse(content, EGRESS).destinations
 
 
 def test_a_network_that_is_not_offered_is_refused_and_one_that_is_offered_is_taken():

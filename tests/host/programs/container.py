@@ -13,6 +13,7 @@ import errno
 import os
 import pwd
 import resource
+import runpy
 import shutil
 import subprocess
 import sys
@@ -148,6 +149,11 @@ def file_size(most: str) -> None:
 
 def open_files(most: str) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(most), int(most)))
+
+
+def outside(program: str, resolv: str) -> None:
+    """In a network that tests/network/outside.py makes."""
+    runpy.run_path(program)["begin"](resolv)
 
 
 def engine(name: str) -> None:
