@@ -24,8 +24,8 @@ Protocol = Literal["tcp", "udp"]
 
 PORT_MAX = 65535
 
-OWN = (ipaddress.ip_network("10.106.0.0/16"), ipaddress.ip_network("fd6a:6169:6c00::/48"))
-"""What the networks of sandboxes are made of. See jail.network."""
+OWN = tuple(map(ipaddress.ip_network, ("10.106.0.0/15", "fd6a:6169:6c00::/48", "fd00::/64")))
+"""What the networks of sandboxes, and the way out of them, are made of. See jail.network."""
 
 _NEVER = {
     "0.0.0.0/8": "this network (RFC 791)",

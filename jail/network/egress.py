@@ -16,9 +16,7 @@ sandbox announces windows that the queue can hold.
 
 import math
 import os
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -31,11 +29,10 @@ import msgspec
 from jail.network import addresses, netlink, way
 from jail.network.netlink import MTU
 from jail.network.protocol import Allowed, Asked, Bounds, Told
-from jail.network.rules import PROGRAMS
 
 _SYSCTLS = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
 
-_LOAD_SECONDS = 60
+_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 
 WAY_SECONDS = 10
 """How long the way out may take to be there."""
@@ -60,11 +57,10 @@ class Egress:
         self._netlink = links
         self.outside = outside
         self._bounds = bounds
-        self._nft = shutil.which("nft", path=PROGRAMS)
         self.is_open = False
         self._coming: netlink.Socket | None = None
         self._deadline: float | None = None
-        self._tracked = netlink.connections()
+        self._filter = netlink.filtering()
         for name, value in _SYSCTLS.items():
             _set(name, value)
 
@@ -146,7 +142,7 @@ class Egress:
 
     def allow(self, bridge: int, members: Mapping[int, int], allowed: Iterable[Allowed]) -> None:
         """Let the members of a segment, ports by slot, go where it is allowed. Raises OSError."""
-        self._load("add", bridge, members, allowed)
+        self._load(True, bridge, members, allowed)
         try:
             self._connect(bridge, members)
         except OSError:
@@ -175,25 +171,26 @@ class Egress:
 
     def forbid(self, bridge: int, members: Mapping[int, int], allowed: Iterable[Allowed]) -> None:
         """Leave nothing of what was allowed, nor of the connections that were made. Raises OSError."""
-        self._load("delete", bridge, members, allowed)
+        self._load(False, bridge, members, allowed)
         # A route that is not there any more is what is wanted.
         with suppress(OSError):
             self._netlink.do(
                 [message for slot in members for message in netlink.route_slot(bridge, slot, added=False)]
             )
-        self._tracked.do([netlink.forget_connections(addresses.mark(slot)) for slot in members])
+        self._filter.do([netlink.forget_connections(addresses.mark(slot)) for slot in members])
         _set(f"ipv6/conf/{addresses.bridge(bridge)}/disable_ipv6", "1")
 
-    def _load(self, verb: str, bridge: int, members: Mapping[int, int], allowed: Iterable[Allowed]) -> None:
-        ports = ", ".join(f'"{addresses.port(slot)}"' for slot in members)
-        lines = [f"{verb} element bridge jail outward {{ {ports} }}"]
-        for version, elements in _elements(addresses.bridge(bridge), allowed):
-            lines.append(f"{verb} element inet jail ipv{version}_allowed {{ {', '.join(elements)} }}")
-        _run([self._nft, "-f", "-"], "\n".join(lines))
+    def _load(self, added: bool, bridge: int, members: Mapping[int, int], allowed: Iterable[Allowed]) -> None:
+        ports = [(netlink.key_name(addresses.port(slot)), None) for slot in members]
+        messages = [netlink.set_elements((netlink.BRIDGE, "jail"), "outward", ports, added)]
+        for version, keys in _keys(addresses.bridge(bridge), allowed):
+            name = f"ipv{version}_allowed"
+            messages.append(netlink.set_elements((netlink.INET, "jail"), name, keys, added))
+        self._filter.transact(messages)
 
 
-def _elements(bridge: str, allowed: Iterable[Allowed]) -> Iterable[tuple[int, list[str]]]:
-    """By version of IP; no two of them overlap, which the kernel would refuse."""
+def _keys(bridge: str, allowed: Iterable[Allowed]) -> Iterable[tuple[int, list[tuple[bytes, bytes]]]]:
+    """By version of IP, the ranges; no two of them overlap, which the kernel would refuse."""
     by_kind = {}
     for one in allowed:
         network = ip_network(one.network)
@@ -202,19 +199,18 @@ def _elements(bridge: str, allowed: Iterable[Allowed]) -> Iterable[tuple[int, li
         yield (
             version,
             [
-                f'"{bridge}" . {network} . {protocol} . {port}'
+                tuple(_key(bridge, address.packed, protocol, port) for address in (network[0], network[-1]))
                 for _, protocol, port in kinds
                 for network in collapse_addresses(by_kind[version, protocol, port])
             ],
         )
 
 
-def _run(command: list[str], text: str) -> None:
-    done = subprocess.run(
-        command, input=text, text=True, capture_output=True, env={}, timeout=_LOAD_SECONDS, check=False
-    )
-    if done.returncode:
-        raise OSError(f"nft: {done.stderr.strip()[:500]}")
+def _key(bridge: str, address: bytes, protocol: str, port: int) -> bytes:
+    """As the sets ipv4_allowed and ipv6_allowed have it: jail.network.rules."""
+    number = _PROTOCOLS[protocol].to_bytes(1, "big")
+    fields = (netlink.key_name(bridge), address, number, port.to_bytes(2, "big"))
+    return b"".join(map(netlink.key_field, fields))
 
 
 def _set(name: str, value: str) -> None:

@@ -83,6 +83,16 @@ _NETLINK_NETFILTER = 12
 _CT_DELETE = 1 << 8 | 2
 _CTA_MARK, _CTA_MARK_MASK = 8, 21
 _NFGEN = struct.Struct("!BBH")
+
+_FILTERING_SECONDS = 10
+
+# <linux/netfilter/nf_tables.h>
+INET, BRIDGE = 1, 7
+_NFTABLES, _BATCH_BEGIN, _BATCH_END = 10, 16, 17
+_NEW_ELEMENTS, _DELETE_ELEMENTS = _NFTABLES << 8 | 12, _NFTABLES << 8 | 14
+_SET_TABLE, _SET_NAME, _SET_ELEMENTS, _LIST_ELEM = 1, 2, 3, 1
+_ELEM_KEY, _ELEM_KEY_END, _DATA_VALUE = 1, 10, 1
+_NESTED, _IFNAMSIZ = 1 << 15, 16
 # struct rtmsg of <linux/rtnetlink.h>.
 _TYPE_AT, _RTN_LOCAL = 7, 2
 
@@ -99,6 +109,10 @@ class Socket:
         self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         self._socket.bind((0, groups))
         self._number = 0
+
+    def set_patience(self, seconds: float) -> None:
+        """Have what waits for an answer longer than that raise OSError."""
+        self._socket.settimeout(seconds)
 
     def fileno(self) -> int:
         """Its descriptor, to poll."""
@@ -124,7 +138,16 @@ class Socket:
 
     def do(self, messages: Sequence[bytes]) -> None:
         """Send them all, in order; the kernel goes on after one that fails. Raises OSError, the first."""
-        last = self._send(messages, NLM_F_ACK)
+        self._wait_for(self._send(messages, NLM_F_ACK))
+
+    def transact(self, messages: Sequence[bytes]) -> None:
+        """Send messages about tables of rules: all of them are carried out, or none. Raises OSError."""
+        ends = [_nf(kind, socket.AF_UNSPEC, 0, resource=_NFTABLES) for kind in (_BATCH_BEGIN, _BATCH_END)]
+        # The end itself is not answered by every kernel.
+        whole = [ends[0], *messages, ends[1]]
+        self._wait_for(self._send(whole, NLM_F_ACK, len(messages)) - 1)
+
+    def _wait_for(self, last: int) -> None:
         first_error = 0
         while True:
             for number, kind, body in self._receive():
@@ -149,13 +172,13 @@ class Socket:
             raise OSError(error, os.strerror(error))
         return answers
 
-    def _send(self, messages: Sequence[bytes], last_flags: int) -> int:
-        """Number and send them; the number of the last."""
+    def _send(self, messages: Sequence[bytes], flags_then: int, then: int = -1) -> int:
+        """Number and send them, with more flags for the one at `then`; the number of the last."""
         packet = bytearray()
-        for message in messages:
+        for index, message in enumerate(messages):
             self._number += 1
             length, kind, flags, _, port = _HEADER.unpack_from(message)
-            flags |= last_flags if message is messages[-1] else 0
+            flags |= flags_then if index == then % len(messages) else 0
             packet += _HEADER.pack(length, kind, flags, self._number, port) + message[_HEADER.size :]
         self._socket.send(packet)
         return self._number
@@ -286,17 +309,49 @@ def delete_group(group: int) -> bytes:
     return _encoded(ifinfmsg(), RTM_DELLINK, 0, _attributes(IFLA_GROUP=group))
 
 
-def connections() -> Socket:
-    """A socket for what the kernel tracks."""
-    return Socket(protocol=_NETLINK_NETFILTER)
+def filtering() -> Socket:
+    """A socket for tables of rules, and for the connections that the kernel tracks."""
+    made = Socket(protocol=_NETLINK_NETFILTER)
+    # A batch that the kernel cannot take at all is not answered where it is waited for.
+    made.set_patience(_FILTERING_SECONDS)
+    return made
 
 
 def forget_connections(mark: int) -> bytes:
     """Track none any more that bears that mark. One message, however many there are."""
-    body = _NFGEN.pack(socket.AF_UNSPEC, 0, 0)
-    body += _attribute(_CTA_MARK, struct.pack("!I", mark))
-    body += _attribute(_CTA_MARK_MASK, struct.pack("!I", 0xFFFFFFFF))
-    return _HEADER.pack(_HEADER.size + len(body), _CT_DELETE, NLM_F_REQUEST, 0, 0) + body
+    about = _attribute(_CTA_MARK, struct.pack("!I", mark))
+    about += _attribute(_CTA_MARK_MASK, struct.pack("!I", 0xFFFFFFFF))
+    return _nf(_CT_DELETE, socket.AF_UNSPEC, 0, about)
+
+
+def set_elements(
+    table: tuple[int, str], name: str, keys: Sequence[tuple[bytes, bytes | None]], added: bool
+) -> bytes:
+    """Add elements to a set of a table, by family and name, or take them away, as transact() does.
+
+    keys: a key each, and for a range the last one as well, with fields as key_field() makes them.
+    """
+    elements = b""
+    for first, last in keys:
+        element = _attribute(_ELEM_KEY | _NESTED, _attribute(_DATA_VALUE, first))
+        if last is not None:
+            element += _attribute(_ELEM_KEY_END | _NESTED, _attribute(_DATA_VALUE, last))
+        elements += _attribute(_LIST_ELEM | _NESTED, element)
+    family, table_name = table
+    body = _attribute(_SET_TABLE, table_name.encode() + b"\0") + _attribute(_SET_NAME, name.encode() + b"\0")
+    body += _attribute(_SET_ELEMENTS | _NESTED, elements)
+    kind, mode = (_NEW_ELEMENTS, NLM_F_CREATE) if added else (_DELETE_ELEMENTS, 0)
+    return _nf(kind, family, mode, body)
+
+
+def key_field(value: bytes) -> bytes:
+    """A field of a key: what has no whole number of registers of four bytes is filled up."""
+    return value + bytes(-len(value) % 4)
+
+
+def key_name(link: str) -> bytes:
+    """The name of a link as a field of a key."""
+    return link.encode().ljust(_IFNAMSIZ, b"\0")
 
 
 def watch_links() -> Socket:
@@ -432,6 +487,12 @@ def _family(found: IPv4Interface | IPv6Interface | IPv4Address | IPv6Address) ->
 
 def _attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def _nf(kind: int, family: int, mode: int, body: bytes = b"", resource: int = 0) -> bytes:
+    """A message of nfnetlink."""
+    body = _NFGEN.pack(family, 0, resource) + body
+    return _HEADER.pack(_HEADER.size + len(body), kind, NLM_F_REQUEST | mode, 0, 0) + body
 
 
 def _route(

@@ -37,7 +37,7 @@ RESOLVE_SECONDS = 5
 RESOLVERS_MAX = 16
 """How many names are asked for at once; further ones wait."""
 
-ADDRESSES_MAX = 16
+ADDRESSES_MAX = 8
 """How many addresses of a name are taken: the first that the resolver gives."""
 
 PACKET_BYTES_MAX = 1 << 14

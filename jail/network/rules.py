@@ -130,14 +130,13 @@ def transactions(slots: int, bounds: Bounds | None = None) -> Iterator[str]:
 
     With bounds, those of egress as well.
     """
-    yield _TABLES
+    tables = _TABLES
     if bounds is not None:
-        yield _EGRESS.format(way=way.DEVICE, connections=bounds.connections, slots=slots)
+        tables += _EGRESS.format(way=way.DEVICE, connections=bounds.connections, slots=slots)
     for first in range(0, slots, _SLOTS_AT_ONCE):
         some = range(first, min(first + _SLOTS_AT_ONCE, slots))
-        yield "".join(_elements(some))
-        if bounds is not None:
-            yield "".join(_marks(some))
+        marks = _marks(some) if bounds is not None else ()
+        yield ("" if first else tables) + "".join((*_elements(some), *marks))
 
 
 def _elements(slots: Iterable[int]) -> Iterator[str]:

@@ -92,8 +92,9 @@ print(reach("198.51.100.2", 53, "udp", 0.3), reach("10.107.0.3", 53, "udp", 0.3)
         ({"host": "both.example", "port": 444}, "not offered"),
         ({"cidr": "169.254.169.254"}, "metadata"),
         ({"cidr": "127.0.0.1"}, "loopback"),
-        ({"cidr": "10.107.0.2"}, "private"),
-        ({"cidr": "fd00::2"}, "unique local"),
+        ({"cidr": "10.107.0.2"}, "jail's own"),
+        ({"cidr": "fd00::2"}, "jail's own"),
+        ({"cidr": "fd01::2"}, "unique local"),
         ({"cidr": "198.51.100.2", "port": 444}, "not offered"),
     ],
 )

@@ -40,6 +40,8 @@ TCP = ("198.51.100.2/32:443/tcp", "2001:db8::2/128:443/tcp")
 ALL = (*TCP, "198.51.100.2/32:443/udp", "2001:db8::2/128:443/udp")
 
 PRELUDE = """
+SECONDS, SILENCE_SECONDS = 10, 0.3
+
 def connected(address, port, kind="tcp", seconds=SECONDS, own=0):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM)

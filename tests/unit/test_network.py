@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from jail.network import addresses, netlink, protocol, rules
-from jail.network.protocol import MEMBERS_MAX, PACKET_BYTES, Done, Open, Traffic
+from jail.network.protocol import MEMBERS_MAX, PACKET_BYTES, Bounds, Done, Open, Traffic
 
 LAST = addresses.SLOTS_MAX - 1
 
@@ -70,6 +70,36 @@ def test_every_set_and_every_chain_is_used():
         assert f"@{name}" in text
     for name in re.findall(r"chain (\w+) \{\n(?!\s+type)", text):
         assert f"goto {name}" in text
+
+
+BOUNDS = Bounds("/usr/bin/slirp4netns", 10_000, 7)
+
+
+def test_egress_adds_no_base_chain_but_the_one_that_gives_what_leaves_an_address():
+    (without,), (text,) = rules.transactions(1), rules.transactions(1, BOUNDS)
+    assert text.startswith(without[: without.index("add element")])
+    bases = re.findall(r"type (\w+) hook (\w+) priority \S+; policy (\w+);", text)
+    assert [base for base in bases if base[2] != "drop"] == [("nat", "postrouting", "accept")]
+
+
+def test_every_set_and_every_chain_of_egress_is_used():
+    (text,) = rules.transactions(1, BOUNDS)
+    for name in re.findall(r"(?:set|map) (\w+) \{", text):
+        assert f"@{name}" in text
+    for name in re.findall(r"chain (\w+) \{\n", text):
+        assert f"goto {name}" in text or re.search(rf"chain {name} \{{\s+type", text)
+    assert "ct count over 7" in text
+
+
+@pytest.mark.parametrize("slots", [1, 513])
+def test_each_slot_has_a_mark_of_its_own_and_none_is_that_of_nobody(slots):
+    text = "".join(rules.transactions(slots, BOUNDS))
+    for name in ("ipv4_marks", "ipv6_marks"):
+        found = ", ".join(re.findall(rf"add element inet jail {name} \{{ (.*) \}}", text)).split(", ")
+        marks = [int(element.rpartition(" : ")[2]) for element in found]
+        assert marks == [addresses.mark(slot) for slot in range(slots)]
+        assert 0 not in marks
+        assert len(set(marks)) == slots
 
 
 def test_the_last_of_a_message_is_what_with_last_says():
