@@ -48,6 +48,7 @@ from jail.network.protocol import (
     Told,
     Traffic,
 )
+from jail.network.watch import Watch
 
 SPARE_BRIDGES = 16
 """How many bridges are there before they are needed; more come and go with jobs."""
@@ -126,35 +127,24 @@ class Hub:
         self._bridges_to_come = 0
         self._bridge_numbers = itertools.count(_FIRST_BRIDGE)
         self._messages: dict[int, Messages] = {}
-        self._poll = select.poll()
-        self._events: dict[int, Callable[[], None]] = {}
+        self._watch = Watch()
         self._ended = False
         while self._has_too_few_bridges():
             self._bridges.append(self._make_bridge())
 
     def serve(self) -> None:
         """Carry out what is asked until the service closes its end. What it raises is a defect."""
-        self._watch(self._control.fileno(), select.POLLIN, self._hear)
-        self._watch(self._undertaker.done, select.POLLIN, self._forget)
+        self._watch.add(self._control.fileno(), select.POLLIN, self._hear)
+        self._watch.add(self._undertaker.done, select.POLLIN, self._forget)
         if self._egress:
-            self._watch(self._egress.outside.fileno(), select.POLLIN, self._hear_outside)
+            self._watch.add(self._egress.outside.fileno(), select.POLLIN, self._hear_outside)
         self._answer(Ready())
         while not self._ended:
-            ready = self._poll.poll(self._patience_ms())
-            if not ready and self._has_too_few_bridges():
+            was_ready = self._watch.wait(self._patience_ms())
+            if not was_ready and self._has_too_few_bridges():
                 self._bridges.append(self._make_bridge())
             if self._egress:
                 self._egress.check_deadline()
-            for descriptor, _ in ready:
-                self._events[descriptor]()
-
-    def _watch(self, descriptor: int, events: int, called: Callable[[], None]) -> None:
-        self._poll.register(descriptor, events)
-        self._events[descriptor] = called
-
-    def _unwatch(self, descriptor: int) -> None:
-        self._poll.unregister(descriptor)
-        del self._events[descriptor]
 
     def _has_too_few_bridges(self) -> bool:
         return len(self._bridges) + self._bridges_to_come < SPARE_BRIDGES
@@ -246,12 +236,12 @@ class Hub:
         egress = self._way_out()
         if not egress.is_open and not egress.is_begun:
             links = egress.begin()
-            self._watch(links, select.POLLIN, lambda: self._look_for_way(links))
+            self._watch.add(links, select.POLLIN, lambda: self._look_for_way(links))
         return egress.is_open
 
     def _look_for_way(self, links: int) -> None:
         if self._way_out().look():
-            self._unwatch(links)
+            self._watch.remove(links)
             self._try_again()
 
     def _hear_outside(self) -> None:
@@ -262,7 +252,7 @@ class Hub:
             self._answer(Done(told.number, addresses=told.addresses, detail=told.error))
             return
         if links is not None:
-            self._unwatch(links)
+            self._watch.remove(links)
         self._lose_way(told)
 
     def _lose_way(self, told: Told) -> None:
@@ -400,7 +390,7 @@ class Hub:
             made = self._socket_inside(request.slot, family)
             error = made.connect_ex((address, request.port))
             if error == errno.EINPROGRESS:
-                self._watch(made.fileno(), select.POLLOUT, partial(self._dialled, request, left, made))
+                self._watch.add(made.fileno(), select.POLLOUT, partial(self._dialled, request, left, made))
                 return
             with made:
                 if not error:
@@ -419,7 +409,7 @@ class Hub:
 
     def _dialled(self, request: Dial, left: list[tuple[int, str]], made: socket.socket) -> None:
         """The connection is there, or cannot be."""
-        self._unwatch(made.fileno())
+        self._watch.remove(made.fileno())
         with made:
             error = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if not error:
