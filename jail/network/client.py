@@ -64,8 +64,15 @@ class Segment:
         self._closed: asyncio.Task[dict[int, Traffic]] | None = None
 
     async def dial(self, slot: int, port: int) -> socket.socket:
-        """A connection to a TCP port in the sandbox of a member, as Hub.dial() says. Raises SandboxError."""
-        return await self._hub.dial(slot, port)
+        """A connection to a TCP port in the sandbox of a member, at whichever of its addresses it is.
+
+        It is the caller's, and does not block. Raises SandboxError: ECONNREFUSED when nobody listens, ENOENT
+        when the slot is of no member or the segment is closed, ECANCELED when it is closed meanwhile.
+        """
+        _, descriptor = await self._hub.ask(lambda number: Dial(number, self._number, slot, port))
+        if descriptor is None:
+            raise SandboxError(STAGE, errno.EPROTO)
+        return socket.socket(fileno=descriptor)
 
     async def close(self) -> dict[int, Traffic]:
         """Take it apart, and tell by slot what has passed. Again: the same answer, and nothing else.
@@ -146,17 +153,6 @@ class Hub:
         """The addresses of a host, as the network outside knows it, or none and why. Raises SandboxError."""
         answer, _ = await self.ask(lambda number: Resolve(number, host))
         return answer.addresses, answer.detail
-
-    async def dial(self, slot: int, port: int) -> socket.socket:
-        """A connection to a TCP port in the sandbox of an open segment, at whichever of its addresses it is.
-
-        It is the caller's, and does not block. Raises SandboxError: ECONNREFUSED when nobody listens,
-        ENOENT when the slot has no segment.
-        """
-        _, descriptor = await self.ask(lambda number: Dial(number, slot, port))
-        if descriptor is None:
-            raise SandboxError(STAGE, errno.EPROTO)
-        return socket.socket(fileno=descriptor)
 
     def close(self) -> None:
         """End it: with its network namespace goes all that is in it. What is still asked fails."""

@@ -76,12 +76,13 @@ class RefusedError(Exception):
 class Segment(msgspec.Struct):
     """What is joined: a bridge by its index, and by slot the descriptors of network namespaces.
 
-    allowed: what it may reach outside.
+    allowed: what it may reach outside; dials: connections into it that are being made, and for whom.
     """
 
     bridge: int
     namespaces: dict[int, int]
     allowed: tuple[Allowed, ...] = ()
+    dials: dict[socket.socket, Dial] = msgspec.field(default_factory=dict)
 
     @property
     def ports(self) -> dict[int, int]:
@@ -320,6 +321,7 @@ class Hub:
         for slot in segment.namespaces:
             del self._places[slot]
         try:
+            self._hang_up(segment)
             traffic = self._traffic(segment)
         finally:
             self._forbid(segment)
@@ -381,16 +383,20 @@ class Hub:
             self._undertaker.bury(Burial((bridge,)))
 
     def _dial(self, request: Dial) -> None:
-        self._dial_next(request, list(_own_addresses(request.slot)), errno.ECONNREFUSED)
+        segment = self._segments.get(request.segment)
+        if segment is None or request.slot not in segment.namespaces:
+            raise RefusedError(errno.ENOENT)
+        self._dial_next(segment, request, list(_own_addresses(request.slot)), errno.ECONNREFUSED)
 
-    def _dial_next(self, request: Dial, left: list[tuple[int, str]], error: int) -> None:
+    def _dial_next(self, segment: Segment, request: Dial, left: list[tuple[int, str]], error: int) -> None:
         """Go on with the addresses that are left, after that error."""
         while left and error == errno.ECONNREFUSED:
             family, address = left.pop(0)
-            made = self._socket_inside(request.slot, family)
+            made = self._socket_inside(segment.namespaces[request.slot], family)
             error = made.connect_ex((address, request.port))
             if error == errno.EINPROGRESS:
-                self._watch.add(made.fileno(), select.POLLOUT, partial(self._dialled, request, left, made))
+                segment.dials[made] = request
+                self._watch.add(made.fileno(), select.POLLOUT, partial(self._dialled, segment, made, left))
                 return
             with made:
                 if not error:
@@ -398,17 +404,16 @@ class Hub:
                     return
         raise RefusedError(error)
 
-    def _socket_inside(self, slot: int, family: int) -> socket.socket:
-        if slot not in self._places:
-            raise RefusedError(errno.ENOENT)
-        with self._home.inside(self._segments[self._places[slot]].namespaces[slot]):
+    def _socket_inside(self, namespace: int, family: int) -> socket.socket:
+        with self._home.inside(namespace):
             made = socket.socket(family, _DIALLED)
         # So the kernel gives up by itself, after some seconds, where a server takes nobody more.
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _DIAL_AGAIN)
         return made
 
-    def _dialled(self, request: Dial, left: list[tuple[int, str]], made: socket.socket) -> None:
+    def _dialled(self, segment: Segment, made: socket.socket, left: list[tuple[int, str]]) -> None:
         """The connection is there, or cannot be."""
+        request = segment.dials.pop(made)
         self._watch.remove(made.fileno())
         with made:
             error = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -416,7 +421,15 @@ class Hub:
                 self._answer(Done(request.number), [made.fileno()])
                 return
         with self._refusing(request):
-            self._dial_next(request, left, error)
+            self._dial_next(segment, request, left, error)
+
+    def _hang_up(self, segment: Segment) -> None:
+        """Make no connection any more: who has its slots next is another."""
+        for made in segment.dials:
+            self._watch.remove(made.fileno())
+            made.close()
+        for request in segment.dials.values():
+            self._answer(Refused(request.number, errno.ECANCELED))
 
 
 def _port(slot: int) -> int:

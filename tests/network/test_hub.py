@@ -23,7 +23,7 @@ def test_a_hub_that_is_killed_is_lost_with_all_that_is_asked_of_it(scene, until)
     async def ask_and_kill():
         asked = [
             asyncio.create_task(work)
-            for work in (scene.hub.open({3: made[0].namespace}), segment.close(), scene.hub.dial(1, 80))
+            for work in (scene.hub.open({3: made[0].namespace}), segment.dial(1, 80), segment.close())
         ]
         await until(lambda: len(scene.hub._asked) == 3)
         scene.process.kill()

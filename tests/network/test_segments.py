@@ -336,12 +336,13 @@ def test_two_hundred_segments_leave_nothing(scene):
 @families
 @pytest.mark.parametrize("where", ["every address", "loopback", "its own"])
 def test_a_port_inside_is_dialled_wherever_it_listens(scene, family, where):
-    one, _ = scene.members(1, 2)
+    one = scene.member(1)
+    segment = scene.open(one)
     loopback = {"AF_INET": "127.0.0.1", "AF_INET6": "::1"}[family]
     address = {"every address": "", "loopback": loopback, "its own": getattr(one, FAMILIES[family])}[where]
     listen(one, family, address=address)
     one.begin(ANSWER_STREAM)
-    with scene.do(scene.hub.dial(1, 80)) as dialled:
+    with scene.do(segment.dial(1, 80)) as dialled:
         dialled.settimeout(10)
         dialled.sendall(b"hello")
         assert dialled.recv(100) == b"olleh"
@@ -351,19 +352,23 @@ def test_a_port_inside_is_dialled_wherever_it_listens(scene, family, where):
 def test_a_port_where_nobody_listens_refuses(scene):
     """On each of its own addresses, so all are in use as soon as its segment is there."""
     for slot in range(16):
-        scene.members(slot)
-        assert refused(scene, scene.hub.dial(slot, 81)) == errno.ECONNREFUSED
-    assert refused(scene, scene.hub.dial(16, 80)) == errno.ENOENT
+        segment = scene.open(scene.member(slot))
+        assert refused(scene, segment.dial(slot, 81)) == errno.ECONNREFUSED
+    assert refused(scene, segment.dial(0, 80)) == errno.ENOENT
+
+
+TAKES_ONE = "server = socket.create_server(('127.0.0.1', 80), backlog=0)"
 
 
 def test_a_server_that_takes_nobody_more_holds_up_nobody_else(scene):
-    one, _ = scene.members(1, 2)
-    one.run("server = socket.create_server(('127.0.0.1', 80), backlog=0)")
-    with scene.do(scene.hub.dial(1, 80)):
+    one = scene.member(1)
+    full = scene.open(one)
+    one.run(TAKES_ONE)
+    with scene.do(full.dial(1, 80)):
         third = scene.member(3)
 
         async def dial_while_opening():
-            dialling = asyncio.create_task(scene.hub.dial(1, 80))
+            dialling = asyncio.create_task(full.dial(1, 80))
             segment = await scene.hub.open({3: third.namespace})
             assert not dialling.done()
             await segment.close()
@@ -372,6 +377,48 @@ def test_a_server_that_takes_nobody_more_holds_up_nobody_else(scene):
             return error.value.error
 
         assert scene.do(dial_while_opening()) == errno.ETIMEDOUT
+
+
+def test_a_segment_that_is_closed_takes_its_dials_along(scene):
+    """Whoever has the slot next is not connected with."""
+    one = scene.member(1)
+    segment = scene.open(one)
+    one.run(TAKES_ONE)
+
+    async def dial_and_close():
+        dialling = asyncio.create_task(segment.dial(1, 80))
+        closing = asyncio.create_task(segment.close())
+        with pytest.raises(SandboxError) as error:
+            await dialling
+        await closing
+        return error.value.error
+
+    with scene.do(segment.dial(1, 80)):
+        assert scene.do(dial_and_close()) == errno.ECANCELED
+    successor = scene.member(1)
+    listen(successor, "AF_INET")
+    other = scene.open(successor)
+    assert refused(scene, segment.dial(1, 80)) == errno.ENOENT
+    scene.do(other.dial(1, 80)).close()
+
+
+def test_a_late_refusal_is_followed_by_the_next_address(scene):
+    """The server that took nobody more is gone when it is asked again; another listens elsewhere."""
+    one = scene.member(1)
+    segment = scene.open(one)
+    one.run(TAKES_ONE)
+    one.run(f"other = socket.create_server(({one.ipv4!r}, 80))")
+
+    async def dial_while_it_goes():
+        dialling = asyncio.create_task(segment.dial(1, 80))
+        third = scene.member(3)
+        # Answered after the dial was begun.
+        await scene.hub.open({3: third.namespace})
+        one.run("server.close()")
+        return await dialling
+
+    with scene.do(segment.dial(1, 80)), scene.do(dial_while_it_goes()) as dialled:
+        assert dialled.getpeername() == (one.ipv4, 80)
 
 
 def test_ports_are_locked_to_their_one_address(scene):
