@@ -415,12 +415,12 @@ class Hub:
         """The connection is there, or cannot be."""
         request = segment.dials.pop(made)
         self._watch.remove(made.fileno())
-        with made:
-            error = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if not error:
-                self._answer(Done(request.number), [made.fileno()])
-                return
         with self._refusing(request):
+            with made:
+                error = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not error:
+                    self._answer(Done(request.number), [made.fileno()])
+                    return
             self._dial_next(segment, request, left, error)
 
     def _hang_up(self, segment: Segment) -> None:
