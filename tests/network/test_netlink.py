@@ -1,12 +1,15 @@
-"""Which answers of the kernel are whose."""
+"""Which answers of the kernel are whose, and what becomes of the thread that deletes."""
 
 import errno
+import select
 
 import pytest
 
 from jail.network import netlink
+from jail.network.burial import Burial, Undertaker
 
 LOOPBACK = 1
+SECONDS = 60
 
 
 @pytest.fixture
@@ -34,3 +37,20 @@ def test_answers_are_in_the_order_of_the_questions(links):
     assert [netlink.index_of(answer) for answer in links.ask([netlink.get_link(LOOPBACK)] * 3)] == [
         LOOPBACK
     ] * 3
+
+
+@pytest.mark.parametrize(
+    "failure", [OSError(errno.ENOBUFS, "no room"), ValueError("no answer of the kernel")]
+)
+def test_whatever_ends_the_thread_that_deletes_is_told(monkeypatch, failure):
+    def fail(*_arguments):
+        raise failure
+
+    monkeypatch.setattr(netlink.Socket, "do", fail)
+    undertaker = Undertaker()
+    undertaker.bury(Burial((LOOPBACK,)))
+    poll = select.poll()
+    poll.register(undertaker.done, select.POLLIN)
+    assert poll.poll(SECONDS * 1000)
+    with pytest.raises(type(failure), match=str(failure.args[-1])):
+        undertaker.gone()
