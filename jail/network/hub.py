@@ -161,9 +161,15 @@ class Hub:
         if not packet:
             self._ended = True
             return
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & socket.MSG_TRUNC:
             raise ValueError("a request is longer than any can be")
-        self._carry_out(msgspec.json.decode(packet, type=Request), descriptors)
+        request = msgspec.json.decode(packet, type=Request)
+        if flags & socket.MSG_CTRUNC:
+            # There was no room for all of them.
+            _close_all(descriptors)
+            self._answer(Refused(request.number, errno.EMFILE))
+            return
+        self._carry_out(request, descriptors)
 
     def _carry_out(self, request: Request, descriptors: list[int]) -> None:
         with self._refusing(request):

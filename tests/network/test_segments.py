@@ -271,6 +271,18 @@ def test_what_cannot_be_opened_is_refused_and_harms_nobody(scene):
     assert exchange(third, fourth)[0] == "olleh"
 
 
+def test_a_hub_without_room_for_descriptors_refuses_and_goes_on(scene):
+    one, other = made = [scene.member(1), scene.member(2)]
+    scene.do(scene.hub.ready())
+    held = scene.settle()
+    # Room for one of the two.
+    with scene.at_most_descriptors(held + 1):
+        assert refused(scene, scene.hub.open({m.slot: m.namespace for m in made})) == errno.EMFILE
+    assert scene.settle() == held
+    scene.open(*made)
+    assert exchange(one, other)[0] == "olleh"
+
+
 def test_a_segment_that_is_not_there_cannot_be_closed(scene):
     assert refused(scene, scene.hub.ask(lambda number: Close(number, 7))) == errno.ENOENT
     assert refused(scene, Segment(scene.hub, 8, (1,)).close()) == errno.ENOENT
