@@ -1,11 +1,15 @@
 """The segments of a service, whichever hub they are made by."""
 
+import asyncio
 import socket
 from collections.abc import Callable, Collection, Mapping
 
 from jail.keeper import Kept
 from jail.network.client import Hub, Segment
 from jail.network.protocol import Allowed
+
+END_SECONDS = 10
+"""How long a hub may take to end: it takes a moment, with all its links."""
 
 
 class Networks:
@@ -44,8 +48,11 @@ class Networks:
         self._kept = self._start(control)
 
     async def close(self) -> None:
-        """End the hub, and wait until it has ended."""
+        """End the hub, and wait until it has ended: END_SECONDS at most.
+
+        One that does not run takes no notice; it is killed with the keeper.
+        """
         if self._hub is not None:
             self._hub.close()
             if self._kept is not None:
-                await self._kept.ended
+                await asyncio.wait([self._kept.ended], timeout=END_SECONDS)
