@@ -80,7 +80,7 @@ class DestinationRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 class PublishedPort(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A TCP port that callers can reach, and the process that listens there; "" for the only one."""
 
-    port: Annotated[int, Meta(ge=1, le=65_535)]
+    port: Annotated[int, Meta(ge=1, le=PORT_MAX)]
     process: str = ""
 
 

@@ -18,7 +18,7 @@ from jail import __version__, spec
 from jail.engine import Engine
 from jail.errors import SandboxError
 from jail.http import body, openapi, problems
-from jail.http.forward import Forward, address
+from jail.http.forward import JOBS, Forward
 from jail.http.metrics import Metrics
 from jail.http.problems import ProblemError
 from jail.limits import MINIMA, Limits
@@ -219,10 +219,9 @@ class _Answer:
             await _json(result)(scope, receive, send)
 
     def _start(self) -> Message:
-        headers = {"location": address(self._run.id), "jail-job": self._run.id}
-        start = Response(headers=headers, media_type="application/json")
-        del start.headers["content-length"]
-        return {"type": "http.response.start", "status": 200, "headers": start.raw_headers}
+        job = self._run.id.encode()
+        headers = [(b"content-type", b"application/json"), (b"location", JOBS + job), (b"jail-job", job)]
+        return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 async def _cancel_without_client(run: Run, receive: Receive) -> None:

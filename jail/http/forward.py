@@ -19,13 +19,11 @@ from jail.http.problems import ProblemError
 from jail.http.raw import IDLE_SECONDS, Raw
 from jail.published import BusyError, Connection, NotPublishedError, Published
 
+JOBS = b"/v1/jobs/"
+"""The path under which the service has jobs, by their ids."""
+
 # As it came: what is escaped in it, a program may take for something else than we would.
-_PATH = re.compile(rb"(/v1/jobs/([0-9a-f]{32})/ports/([1-9][0-9]{0,4}))(/.*)", re.DOTALL)
-
-
-def address(job: str) -> str:
-    """The path under which the service has a job."""
-    return f"/v1/jobs/{job}"
+_PATH = re.compile(rb"(" + JOBS + rb"([0-9a-f]{32})/ports/([1-9][0-9]{0,4}))(/.*)", re.DOTALL)
 
 
 class Forward(BaseRoute):

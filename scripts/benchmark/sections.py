@@ -14,6 +14,7 @@ from benchmark import (
     explain,
     inside,
     latency,
+    networks,
     peers,
     pool,
     precision,
@@ -49,6 +50,7 @@ SECTIONS: dict[str, Section] = {
     "inside": inside,
     "precision": precision,
     "runtimes": runtimes,
+    "networks": networks,
     "density": density,
     "churn": churn,
 }

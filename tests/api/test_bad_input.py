@@ -85,7 +85,6 @@ def check(response, status, field=None):
         ({"limits": {"memory_byte": 1}}, "limits.memory_byte"),
         ({"limits": []}, "limits"),
         ({"limits": None}, "limits"),
-        ({"network": {"mode": "isolated"}}, "network.mode"),
         ({"network": {"mode": "host"}}, "network.mode"),
         ({"processes": [A]}, "argv"),
         ({"argv": UNSET, "processes": []}, "processes"),

@@ -13,7 +13,7 @@ RESULT = {
 USAGE = {
     "cpu_ms", "user_ms", "system_ms", "wall_ms", "memory_peak_bytes", "memory_source", "max_rss_bytes",
     "memory_setup_bytes", "oom_kills", "pids_peak", "pids_limit_hits", "throttled_ms", "io_read_bytes",
-    "io_write_bytes", "pressure",
+    "io_write_bytes", "pressure", "network",
 }  # fmt: skip
 
 

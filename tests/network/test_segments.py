@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import signal
 
 import pytest
 
@@ -286,8 +287,12 @@ def test_who_does_not_wait_any_more_has_opened_nothing(scene):
         with pytest.raises(asyncio.CancelledError):
             await opening
 
+    scene.do(scene.hub.ready())
     for turns in range(6):
+        # So it is cancelled before there is an answer.
+        scene.process.send_signal(signal.SIGSTOP)
         scene.do(cancel(turns))
+        scene.process.send_signal(signal.SIGCONT)
         scene.settle()
     scene.open(*members)
     assert exchange(members[0], members[3])[0] == "olleh"

@@ -3,8 +3,9 @@
 import resource
 from types import SimpleNamespace
 
+import msgspec
 import pytest
-from benchmark import calls, churn, cores, density, explain, inside, memory, peers, pool
+from benchmark import calls, churn, cores, density, explain, inside, memory, networks, peers, pool
 from benchmark.figures import Times
 from benchmark.floor import Floor
 from benchmark.load import Load
@@ -214,3 +215,18 @@ def test_peers_get_all_namespaces():
 def test_so_many_services_share_the_sleeping_jobs_as_open_files_ask_for(limit, slots, monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, limit))
     assert density.slots_each(1000) == slots
+
+
+def test_a_network_is_compared_with_none_and_anything_left_is_a_miss():
+    rounds = tuple(
+        networks.Round(Times(none, 9.0, 100), Times(isolated, 9.0, 100))
+        for none, isolated in ((2.0, 4.0), (2.0, 5.0), (2.0, 8.0))
+    )
+    left = {"links": 0, "routes": 0}
+    found = networks.Figures(rounds, 500, (100.0,) * 9 + (95.0,), left)
+    latency, throughput, nothing = networks.rows(found, None)
+    assert (latency.value, latency.ratio, latency.is_met) == (5.0, 2.5, True)
+    assert (throughput.ratio, throughput.is_met) == (0.95, True)
+    assert (nothing.value, nothing.is_met) == (0, True)
+    *_, something = networks.rows(msgspec.structs.replace(found, left={"links": 1}), None)
+    assert (something.is_met, something.note) == (False, "links 1")
