@@ -180,7 +180,7 @@ def _code() -> set[Path]:
     return {path for path in (*map(Path, paths), Path(jail.__file__).parent) if path.is_dir()}
 
 
-def _restrict_files(abi: int, rules: Iterable[tuple[Path, int]], ports: Iterable[int]) -> None:
+def _restrict_files(abi: int, rules: Iterable[tuple[Path, int]], ports: Iterable[int] = ()) -> None:
     """landlock(7): everything that this ABI knows is denied, but for `rules` and connecting to `ports`."""
     if not abi:
         raise HostError("The kernel has no Landlock.", 'To do without: allow_degraded = ["landlock"].')

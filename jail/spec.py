@@ -290,6 +290,7 @@ def validate(request: Request | GroupRequest, rules: Rules) -> JobSpec:
     job = JobSpec(processes=_processes(request.processes, rules), network=network, destinations=wanted)
     _check_hosts(job)
     _check_published(network, [process.name for process in job.processes], rules)
+    _check_kept(job, rules)
     if job.memory_bytes > rules.memory_bytes:
         together = f"limits.memory_bytes of all together are {job.memory_bytes}"
         raise SpecError("processes", f"{together}; the maximum is {rules.memory_bytes}{_division(rules)}")
@@ -323,8 +324,20 @@ def _division(rules: Rules) -> str:
     return f"; this service's memory is divided among {rules.workers} workers" if rules.workers > 1 else ""
 
 
+def _check_kept(job: JobSpec, rules: Rules) -> None:
+    """Together they bring home no more than one could: an answer is held until the last has ended."""
+    for name in ("stdout_bytes", "stderr_bytes", "output_bytes"):
+        bringing = [one for one in job.processes if one.outputs or name != "output_bytes"]
+        total = sum(getattr(one.limits, name) for one in bringing)
+        maximum = getattr(rules.ceilings, name)
+        if total > maximum:
+            detail = f"limits.{name} of all together are {total}; the maximum is {maximum}"
+            raise SpecError("processes", detail)
+
+
 def _network(request: str | Network, rules: Rules) -> Network:
     if isinstance(request, str):
+        _check_member("network", request, rules.networks)
         return Network(request)
     _check_member("network.mode", request.mode, rules.networks)
     return request

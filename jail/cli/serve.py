@@ -212,7 +212,8 @@ class _Server(uvicorn.Server):
         # Not by the loop, which keeps this signal to itself. Nothing is started any more whose end matters.
         signal.signal(signal.SIGCHLD, _bury_orphans)
         lost = self._engine.sandboxes.keeper.lost
-        tasks = [asyncio.create_task(self._stop_without_keeper(lost)), asyncio.create_task(self._live())]
+        besides = self._stop_without_keeper(lost), self._live(), self._tell_of_lost_hubs()
+        tasks = [asyncio.create_task(each) for each in besides]
         await self.serve(sockets=[listener])
         for task in tasks:
             task.cancel()
@@ -227,6 +228,11 @@ class _Server(uvicorn.Server):
         while self._voice.sign_of_life_s:
             self._voice.alive()
             await asyncio.sleep(self._voice.sign_of_life_s)
+
+    async def _tell_of_lost_hubs(self) -> None:
+        while True:
+            status, words = await self._engine.sandboxes.networks.loss()
+            structlog.get_logger().error("network hub lost", status=status, words=words)
 
     async def _stop_without_keeper(self, lost: asyncio.Event) -> None:
         await lost.wait()

@@ -465,6 +465,23 @@ def _policy(host: Host) -> Check:
     return _check("policies", "every one compiles", found, gap)
 
 
+def _networks(host: Host) -> Check:
+    """Only an operator who names them cannot do without."""
+    required = "the processes of a job can reach each other, and nobody else"
+    gap, found = host.networks_gap, "cannot be had"
+    if host.networks == "off":
+        return _check("networks", required, "switched off", None)
+    if gap is None and host.trial.networks:
+        found = "fails"
+        gap = Gap(
+            f"A job with a network cannot be run: {host.trial.networks}.",
+            "It takes bridge, veth and nf_tables for bridges: boot your distribution's own kernel with its "
+            'nftables. To do without: networks = ["none"].',
+        )
+    status = "missing" if host.networks == "wanted" or found == "fails" else "note"
+    return _check("networks", required, found if gap else "made and taken apart", gap, status)
+
+
 def _egress(host: Host) -> Check:
     """Nothing is asked of a host whose operator lets no job out."""
     required = "a way out, where `egress` names destinations"
@@ -537,6 +554,7 @@ CHECKS: tuple[Callable[[Host], Check], ...] = (
     _memory,
     _inotify,
     _policy,
+    _networks,
     _egress,
     _time_namespace,
     _hardware,

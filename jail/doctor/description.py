@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -25,7 +25,7 @@ from jail.doctor.place import Place, find_place
 from jail.doctor.trial import Trial
 from jail.engine import weaknesses
 from jail.errors import HostError
-from jail.network.offered import bounds
+from jail.network.offered import bounds, check_networks
 from jail.policy.numbers import number
 from jail.sandbox import most_at_once
 from jail.settings import Settings
@@ -94,7 +94,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     process_bounds: how many processes there can be, by what says so. process_error: errno of starting one.
     memory_bytes, allowed_bytes: what jobs may have by the settings, and what this process may by its cgroups.
     inotify: instances and watches for all sandboxes together.
-    egress: whether jobs are to have a way out. egress_gap: what it lacks.
+    networks: whether jobs are to have some: "off", "offered" if there can be any, or "wanted". networks_gap:
+    what they lack. egress: whether jobs are to have a way out. egress_gap: what it lacks.
     slots, sandboxes, pids: of the settings: jobs at once, sandboxes at once, processes of a job by default.
     state: the directory for what lives as long as the service.
     vulnerable: hardware vulnerabilities that the kernel does not mitigate. smt: two threads on a core.
@@ -141,6 +142,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     libseccomp: str | None = None
     policies: Mapping[str, int] = {}
     policy_gap: Gap | None = None
+    networks: Literal["off", "offered", "wanted"] = "offered"
+    networks_gap: Gap | None = None
     egress: bool = False
     egress_gap: Gap | None = None
     slots: int = 0
@@ -180,6 +183,8 @@ def describe_host(settings: Settings, trial: Trial) -> Host:
         memory_bytes=settings.memory_bytes,
         allowed_bytes=host.memory_bytes(),
         inotify=(namespace.half_of("instances"), namespace.half_of("watches")),
+        networks=_networks(settings),
+        networks_gap=_gap(check_networks),
         egress=bool(settings.egress),
         egress_gap=_gap(lambda: bounds(settings)),
         slots=settings.slots,
@@ -196,13 +201,15 @@ def describe_host(settings: Settings, trial: Trial) -> Host:
     )
 
 
+def _networks(settings: Settings) -> Literal["off", "offered", "wanted"]:
+    if not settings.networks:
+        return "offered"
+    return "wanted" if "isolated" in settings.networks else "off"
+
+
 def _describe_weaknesses() -> dict[str, object]:
-    try:
-        found = {name: Gap(gap.cause, gap.cure) for name, gap in weaknesses().items()}
-        return {"weaknesses": found, "swap_bytes": host.swap_bytes()}
-    except FileNotFoundError:
-        # A /proc without /proc/meminfo: that is told, and is reason enough not to start.
-        return {}
+    found = {name: Gap(gap.cause, gap.cure) for name, gap in weaknesses().items()}
+    return {"weaknesses": found, "swap_bytes": host.swap_bytes()}
 
 
 def _describe_what_starts() -> dict[str, object]:

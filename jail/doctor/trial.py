@@ -24,14 +24,15 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """How it went. All None: it went well.
 
     refused: why the engine did not start, a sentence of cause and one of cure. failure: where the
-    set-up of the sandbox failed. problem: what else went wrong, in words. egress: what went wrong with a
-    second one, that has a way out, where there is to be one. setup_ms, run_ms: how long it took to make the
-    sandbox, and to run the program in it.
+    set-up of the sandbox failed. problem: what else went wrong, in words. networks, egress: what went
+    wrong with others, that have a network or a way out, where there are to be such. setup_ms, run_ms: how
+    long it took to make the sandbox, and to run the program in it.
     """
 
     refused: tuple[str, str] | None = None
     failure: Failure | None = None
     problem: str | None = None
+    networks: str | None = None
     egress: str | None = None
     setup_ms: float = 0.0
     run_ms: float = 0.0
@@ -68,16 +69,21 @@ async def _try(settings: Settings) -> Trial:
         job = spec.validate(spec.Request(argv=_ARGV), engine.rules)
         run = engine.submit(job)
         trial = _judge(await run.task, run.failure)
-        if not settings.egress or not trial.went_well:
+        if not trial.went_well:
             return trial
-        return msgspec.structs.replace(trial, egress=await _try_egress(engine, job))
+        told: dict[str, str | None] = {}
+        if "isolated" in engine.rules.networks:
+            told["networks"] = await _try_network(engine, job, network=spec.Network("isolated"))
+        if settings.egress:
+            nowhere = Destination(None, _NOWHERE, 9, "tcp")
+            outward = {"network": spec.Network("egress"), "destinations": (nowhere,)}
+            told["egress"] = await _try_network(engine, job, **outward)
+        return msgspec.structs.replace(trial, **told)
 
 
-async def _try_egress(engine: Engine, job: spec.JobSpec) -> str | None:
-    """What is wrong with a job that has a way out, to where it does not go."""
-    destination = Destination(None, _NOWHERE, 9, "tcp")
-    outward = msgspec.structs.replace(job, network=spec.Network("egress"), destinations=(destination,))
-    result = await engine.submit(outward).task
+async def _try_network(engine: Engine, job: spec.JobSpec, **changed: object) -> str | None:
+    """What is wrong with the same job on a network."""
+    result = await engine.submit(msgspec.structs.replace(job, **changed)).task
     if result.status == "ok":
         return None
     return engine.sandboxes.networks.words or result.detail or result.status

@@ -151,23 +151,24 @@ class Egress:
 
     def _connect(self, bridge: int, members: Mapping[int, int]) -> None:
         _set(f"ipv6/conf/{addresses.bridge(bridge)}/disable_ipv6", "0")
-        burst = max(_BURST_BYTES_MIN, self._bounds.bytes_per_s // _BURSTS_PER_SECOND)
-        for slot, port in members.items():
-            self._netlink.do(
-                [
-                    *netlink.route_slot(bridge, slot),
-                    netlink.limit_rate(port, self._bounds.bytes_per_s, burst, _QUEUE_BYTES),
-                ]
-            )
+        self._netlink.do([message for slot in members for message in netlink.route_slot(bridge, slot)])
+
+    def limit(self, port: int) -> bytes:
+        """Limits what a sandbox is sent, for a port that is not raised yet: then nobody waits for it."""
+        return netlink.limit_rate(port, self._bounds.bytes_per_s, self._burst_bytes, _QUEUE_BYTES)
+
+    def limit_inside(self) -> bytes:
+        """The same for what it sends, in its network namespace."""
+        return netlink.limit_rate_inside(self._bounds.bytes_per_s, self._burst_bytes, _QUEUE_BYTES)
+
+    @property
+    def _burst_bytes(self) -> int:
+        return max(_BURST_BYTES_MIN, self._bounds.bytes_per_s // _BURSTS_PER_SECOND)
 
     def lead_out(self, bridge: int) -> list[bytes]:
-        """What there is to do in the network namespace of a member. Raises OSError."""
+        """What there is to do last in the network namespace of a member. Raises OSError."""
         _set("ipv4/tcp_rmem", _WINDOWS)
-        burst = max(_BURST_BYTES_MIN, self._bounds.bytes_per_s // _BURSTS_PER_SECOND)
-        return [
-            *netlink.lead_out(bridge),
-            netlink.limit_rate_inside(self._bounds.bytes_per_s, burst, _QUEUE_BYTES),
-        ]
+        return netlink.lead_out(bridge)
 
     def forbid(self, bridge: int, members: Mapping[int, int], allowed: Iterable[Allowed]) -> None:
         """Leave nothing of what was allowed, nor of the connections that were made. Raises OSError."""

@@ -282,24 +282,25 @@ class Hub:
 
     def _join(self, segment: Segment, allowed: tuple[Allowed, ...]) -> None:
         """Raises OSError; then any part of it may be there."""
+        egress = self._way_out() if allowed else None
         # A port is raised before the end in the sandbox: that end can send as soon as it is up.
-        self._links.do(
-            [
-                message
-                for slot, namespace in segment.namespaces.items()
-                for message in self._of(slot, namespace, segment.bridge)
-            ]
-        )
-        if allowed:
-            self._way_out().allow(segment.bridge, segment.ports, allowed)
+        messages = []
+        for slot, namespace in segment.namespaces.items():
+            pair, *rest = self._of(slot, namespace, segment.bridge)
+            messages += [pair, *([egress.limit(_port(slot))] if egress else []), *rest]
+        self._links.do(messages)
+        if egress:
+            egress.allow(segment.bridge, segment.ports, allowed)
             segment.allowed = allowed
         with ExitStack() as opened:
             inside = {}
             for slot, namespace in segment.namespaces.items():
                 with self._home.inside(namespace):
                     inside[slot] = opened.enter_context(netlink.Socket())
-                    leading = self._way_out().lead_out(segment.bridge) if allowed else []
-                inside[slot].do([*self._messages[slot].inside, *leading])
+                    first, last = (
+                        ([egress.limit_inside()], egress.lead_out(segment.bridge)) if egress else ([], [])
+                    )
+                inside[slot].do([*first, *self._messages[slot].inside, *last])
             for slot, links in inside.items():
                 _wait(links, [self._messages[slot].route], netlink.is_local)
         _wait(self._links, [netlink.get_link(_port(slot)) for slot in segment.namespaces], netlink.is_up)

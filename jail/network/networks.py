@@ -20,6 +20,12 @@ class Networks:
         self._start = start
         self._hub: Hub | None = None
         self._kept: Kept | None = None
+        self._closes = False
+        self._losses: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+
+    async def loss(self) -> tuple[int, str]:
+        """Wait for a hub to be lost: its exit status, or the negative of a signal, and its last words."""
+        return await self._losses.get()
 
     @property
     def pid(self) -> int | None:
@@ -46,12 +52,18 @@ class Networks:
 
     def _start_hub(self, control: socket.socket) -> None:
         self._kept = self._start(control)
+        self._kept.ended.add_done_callback(self._note_loss)
+
+    def _note_loss(self, ended: asyncio.Future[int]) -> None:
+        if not self._closes:
+            self._losses.put_nowait((ended.result(), self.words))
 
     async def close(self) -> None:
         """End the hub, and wait until it has ended: END_SECONDS at most.
 
         One that does not run takes no notice; it is killed with the keeper.
         """
+        self._closes = True
         if self._hub is not None:
             self._hub.close()
             if self._kept is not None:

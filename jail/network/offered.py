@@ -18,17 +18,26 @@ def offered(settings: Settings) -> tuple[str, ...]:
 
     Raises HostError for one that is wanted and cannot be had.
     """
-    lack = _lack()
-    if settings.egress:
-        if lack is not None:
-            raise lack
-        find_way(settings.egress_program)
-        return (*(settings.networks or NETWORKS), "egress")
-    if lack is None:
-        return settings.networks or NETWORKS
-    if "isolated" in settings.networks:
-        raise lack
-    return ("none",)
+    try:
+        check_networks()
+    except HostError:
+        if settings.egress or "isolated" in settings.networks:
+            raise
+        return ("none",)
+    modes = settings.networks or NETWORKS
+    if not settings.egress:
+        return modes
+    find_way(settings.egress_program)
+    return (*modes, "egress")
+
+
+def check_networks() -> None:
+    """Raises HostError where no hub can be."""
+    if not shutil.which("nft", path=PROGRAMS):
+        raise HostError(
+            "nft, without which no network is closed to others, is not installed.",
+            'As root: apt-get install nftables. To do without: networks = ["none"], egress = [].',
+        )
 
 
 def bounds(settings: Settings) -> Bounds | None:
@@ -65,12 +74,3 @@ def find_way(name: str = "") -> str:
             f"As root: chmod 666 {TUN}, as udev has it. To do without: egress = [].",
         )
     return found
-
-
-def _lack() -> HostError | None:
-    if shutil.which("nft", path=PROGRAMS):
-        return None
-    return HostError(
-        "nft, without which no network is closed to others, is not installed.",
-        'As root: apt-get install nftables. To do without: networks = ["none"], egress = [].',
-    )

@@ -322,6 +322,40 @@ def test_a_member_cannot_use_what_another_segment_is_allowed(outside):
         assert one.value("reach('198.51.100.2', 443, 'udp')").startswith("198.51.100.2")
 
 
+FRAME = """
+def sent(source, target):
+    \"\"\"A datagram to port 443 from port 6000, in a frame to whoever is the way out.\"\"\"
+    gateway = next(line.split()[3] for line in open("/proc/net/arp") if line.startswith("10.106.0.1 "))
+    ethernet = bytes.fromhex((gateway + MAC).replace(":", "")) + b"\\x08\\x00"
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 33, 1, 0, 64, 17, 0)
+    ip += socket.inet_aton(source) + socket.inet_aton(target)
+    total = sum(struct.unpack("!10H", ip))
+    total = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    udp = struct.pack("!HHHH", 6000, 443, 13, 0) + b"hello"
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind(("eth0", 0))
+        raw.send(ethernet + ip[:10] + struct.pack("!H", total) + ip[12:] + udp)
+"""
+
+
+def test_the_hub_leads_from_no_segment_to_another_though_it_routes(outside):
+    """Nor for who sends frames of its own making, by the hub's address, in whoever's name."""
+    to = "198.51.100.2/32:443/udp"
+    with outside.joined(3, to) as one, outside.joined(4, to) as other:
+        one.run(f"MAC = {one.mac!r}")
+        one.run(FRAME)
+        one.run("held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); held.bind(('', 6000))")
+        other.run("held = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); held.bind(('', 443))")
+        other.run("answers = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); answers.bind(('', 6000))")
+        # A frame that is as it should be gets there.
+        one.run(f"sent({one.ipv4!r}, '198.51.100.2')")
+        assert one.value("held.recv(1000).decode()").startswith("198.51.100.2")
+        one.run(f"sent({one.ipv4!r}, {other.ipv4!r})")
+        one.run(f"sent({other.ipv4!r}, '198.51.100.2')")
+        assert other.value("select.select([held, answers], [], [], SILENCE_SECONDS)[0]") == []
+        assert [line for line in tracked(outside, other.slot) if "sport=6000" in line] == []
+
+
 def test_who_has_the_slot_next_inherits_nothing(outside):
     with outside.joined(3, *ALL) as first:
         for address in ("198.51.100.2", "2001:db8::2"):

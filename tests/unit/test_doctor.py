@@ -448,3 +448,25 @@ def test_what_a_way_out_lacks_is_named_where_there_is_to_be_one(changes, cause, 
 
 def test_a_way_out_that_is_there_is_told():
     assert look(host(egress=True))["egress"].found == "there is one"
+
+
+def test_an_operator_who_wants_no_network_needs_nothing_for_it():
+    check = look(host(networks="off", networks_gap=Gap("No nft.", "Install it.")))["networks"]
+    assert (check.status, check.found) == ("ok", "switched off")
+
+
+@pytest.mark.parametrize(("networks", "status"), [("offered", "note"), ("wanted", "missing")])
+def test_what_networks_lack_is_named(networks, status):
+    check = look(host(networks=networks, networks_gap=Gap("No nft.", "Install it.")))["networks"]
+    assert (check.status, check.cause, check.cure) == (status, "No nft.", "Install it.")
+
+
+def test_networks_that_fail_are_missing_although_they_are_only_offered():
+    check = look(host(trial=Trial(networks="nft: Error")))["networks"]
+    assert (check.status, check.found) == ("missing", "fails")
+    assert "nft: Error" in check.cause
+    assert "networks = " in check.cure
+
+
+def test_networks_that_were_tried_are_told():
+    assert look(host())["networks"].found == "made and taken apart"

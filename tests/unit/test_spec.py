@@ -847,3 +847,26 @@ def test_content_in_hand_is_checked_as_content_that_was_sent():
     )
     (found,) = spec.validate(request, RULES).processes
     assert (found.stdin, found.files) == ("é".encode(), (InputFile("f", b"\0", 0o755),))
+
+
+@pytest.mark.parametrize("limit", ["stdout_bytes", "stderr_bytes", "output_bytes"])
+def test_together_processes_bring_home_no_more_than_one_could(limit):
+    most = getattr(RULES.ceilings, limit)
+
+    def job(*values):
+        processes = [
+            {"name": f"p{n}", "argv": ["true"], "outputs": ["a"], "limits": {limit: value}}
+            for n, value in enumerate(values)
+        ]
+        return json.dumps({"processes": processes}).encode()
+
+    assert spec.parse(job(most - 1, 1), RULES)
+    with pytest.raises(SpecError) as refused:
+        spec.parse(job(most - 1, 2), RULES)
+    assert (refused.value.field, str(most) in refused.value.detail) == ("processes", True)
+
+
+def test_outputs_that_are_not_asked_for_do_not_count():
+    most = {"output_bytes": RULES.ceilings.output_bytes}
+    processes = [{"name": f"p{n}", "argv": ["true"], "limits": most} for n in range(2)]
+    assert spec.parse(json.dumps({"processes": processes}).encode(), RULES)
