@@ -26,6 +26,9 @@ AGENT = str(Path(__file__).parent / "agent.py")
 DEADLINE_SECONDS = 120
 SLOTS = 64
 
+IDENTITY = 1001
+"""The hub's id in the outer namespace."""
+
 PRELUDE = """
 import ctypes, errno, os, select, socket, struct, time
 SECONDS = 60
@@ -103,7 +106,7 @@ class Scene:
         return Hub(self._begin)
 
     def _begin(self, control: socket.socket) -> None:
-        command = [sys.executable, "-P", "-m", "jail.network", str(self._slots)]
+        command = [sys.executable, "-P", "-m", "jail.network", str(self._slots), str(IDENTITY)]
         self.process = begun(self._outer, command, stdin=control)
 
     def do(self, work: Awaitable[T]) -> T:

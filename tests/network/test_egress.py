@@ -32,6 +32,7 @@ from jail.settings import EGRESS_PROGRAMS
 
 OUTSIDE = str(Path(__file__).parent / "outside.py")
 SLOTS = 64
+IDENTITY = 1001
 CONNECTIONS = 8
 FAST = 100_000_000
 DEADLINE_SECONDS = 60
@@ -105,7 +106,7 @@ class Outside:
 
     def _begin(self, control: socket.socket) -> None:
         bounds = msgspec.json.encode(self._bounds).decode()
-        hub = [sys.executable, "-P", "-m", "jail.network", str(SLOTS), bounds]
+        hub = [sys.executable, "-P", "-m", "jail.network", str(SLOTS), str(IDENTITY), bounds]
         command = [sys.executable, "-P", OUTSIDE, str(self._resolv), *hub]
         self.process = self._stand_ins.begun(self._outer, command, stdin=control)
 
