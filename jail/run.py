@@ -11,7 +11,7 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from itertools import pairwise
 
@@ -181,8 +181,9 @@ class Run:
         except SandboxError as error:
             self._fail(error)
         finally:
-            for process in self.processes:
-                process.close()
+            with ExitStack() as closing:
+                for process in self.processes:
+                    closing.callback(process.close)
 
     def _weigh(self) -> None:
         """Where one has come to an end, see whether it is that of the others too."""

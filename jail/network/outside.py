@@ -233,6 +233,7 @@ class _Resolver:
         if not self._pid:
             _ask(asked.host, writing, landlock)
         os.close(writing)
+        self._process = os.pidfd_open(self._pid)
 
     def told(self) -> Told:
         """What it says, as far as it makes sense: whatever answered it may have taken it over."""
@@ -246,8 +247,8 @@ class _Resolver:
     def close(self) -> None:
         """End it, if it has not ended."""
         os.close(self.reading)
-        # Not reaped yet: the number is its own.
-        os.kill(self._pid, signal.SIGKILL)
+        signal.pidfd_send_signal(self._process, signal.SIGKILL)
+        os.close(self._process)
         os.waitpid(self._pid, 0)
 
 
