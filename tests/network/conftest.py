@@ -49,7 +49,7 @@ def begun(outer: OuterNamespace, command: list[str], **streams: Any) -> subproce
 
 
 class Member:
-    """One stand-in. `slot`, which it is to have; `namespace`, a descriptor of its network namespace."""
+    """One stand-in. `slot`, which it is to have; `namespace`, a descriptor of its network; its `pid`."""
 
     def __init__(self, outer: OuterNamespace, slot: int) -> None:
         self.slot = slot
@@ -57,7 +57,8 @@ class Member:
         self.mac = addresses.mac(slot)
         self._process = begun(outer, [], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert json.loads(self._process.stdout.readline()) == "ready"
-        self.namespace = os.open(f"/proc/{self._process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.pid = self._process.pid
+        self.namespace = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.run(PRELUDE)
 
     def begin(self, program: str) -> None:
