@@ -146,15 +146,6 @@ def test_many_jobs_leave_nothing_in_the_hub(all_links_go, jail):
     own = hub_of(jail)
     route = Path(f"/proc/{own}/net/route").read_text().splitlines()[1:]
     assert route == []
-    # Its own alone.
-    assert len([entry for entry in os.listdir(f"/proc/{own}/fd") if _is_network(own, entry)]) == 1
-
-
-def _is_network(pid, entry):
-    try:
-        return os.readlink(f"/proc/{pid}/fd/{entry}").startswith("net:")
-    except OSError:
-        return False
 
 
 def test_a_cancelled_job_leaves_no_network(all_links_go, jail, executing):
@@ -195,12 +186,12 @@ def test_a_lost_hub_ends_those_that_need_it_and_nobody_else(jail, executing):
 def test_a_hub_that_is_lost_while_it_works_is_told(jail, monkeypatch, moment):
     ask = Hub.ask
 
-    async def kill_and_ask(self, request, descriptors=()):
+    async def kill_and_ask(self, request, *arguments, **named):
         kind = type(request(0)).__name__.lower()
         if kind == moment and not killed:
             killed.append(hub_of(jail))
             os.kill(hub_of(jail), signal.SIGKILL)
-        return await ask(self, request, descriptors)
+        return await ask(self, request, *arguments, **named)
 
     assert jail.run({"argv": ["true"], "network": ISOLATED})["status"] == "ok"
     killed = []
