@@ -195,12 +195,12 @@ def test_a_lost_hub_ends_those_that_need_it_and_nobody_else(jail, executing):
 def test_a_hub_that_is_lost_while_it_works_is_told(jail, monkeypatch, moment):
     ask = Hub.ask
 
-    async def kill_and_ask(self, request, descriptors=()):
+    async def kill_and_ask(self, request, *more, **by_name):
         kind = type(request(0)).__name__.lower()
         if kind == moment and not killed:
             killed.append(hub_of(jail))
             os.kill(hub_of(jail), signal.SIGKILL)
-        return await ask(self, request, descriptors)
+        return await ask(self, request, *more, **by_name)
 
     assert jail.run({"argv": ["true"], "network": ISOLATED})["status"] == "ok"
     killed = []
