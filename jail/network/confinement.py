@@ -10,6 +10,8 @@ import struct
 from collections.abc import Collection
 from itertools import pairwise
 
+from jail.network.namespaces import check
+
 # <linux/prctl.h>
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -28,11 +30,11 @@ def give_up(kept: Collection[int] = ()) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     for number in range(_last_capability() + 1):
         if not KEPT >> number & 1:
-            _check(libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0))
-    _check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
+            check(libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0))
+    check(libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0))
     # Effective, permitted, inheritable: of the first 32 capabilities, and of the others.
-    _check(libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", KEPT, KEPT, 0, 0, 0, 0)))
-    _check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    check(libc.capset(struct.pack("=Ii", _VERSION_3, 0), struct.pack("=6I", KEPT, KEPT, 0, 0, 0, 0)))
+    check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 
 
 def close_descriptors(kept: Collection[int]) -> None:
@@ -45,9 +47,3 @@ def close_descriptors(kept: Collection[int]) -> None:
 def _last_capability() -> int:
     with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as text:
         return int(text.read())
-
-
-def _check(result: int) -> None:
-    if result:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
