@@ -1,6 +1,7 @@
-"""The hub's program: `python -P -m jail.network SLOTS ID [BOUNDS]`, with a socket of its client as stdin.
+"""The hub's program, with the arguments SLOTS ID [BOUNDS] and a socket of its client as stdin.
 
-It is started as root of the outer user namespace, in whichever network namespace, and works in a new one.
+The keeper starts it, by the command of jail.keeper.module_command(), as root of the outer user namespace, in
+whichever network namespace; it works in a new one.
 It becomes ID, and what it leaves behind the next: ids of the outer namespace that no sandbox has.
 The end of the socket tells of its end; what it has to say of a failure before it serves is its first packet.
 BOUNDS, in JSON, are those of jail.network.protocol: with them segments may have a way out.

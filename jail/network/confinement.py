@@ -16,6 +16,8 @@ import struct
 from collections.abc import Collection
 from itertools import pairwise
 
+from jail.network.namespaces import check
+
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_SECCOMP = 1, 4, 8, 22
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
@@ -56,7 +58,7 @@ def give_up(identity: int, kept: Collection[int] = ()) -> None:
     _prctl(_PR_SET_KEEPCAPS, 0)
     # Effective, permitted, inheritable: of the first 32 capabilities, and of the others.
     sets = struct.pack("=6I", KEPT, KEPT, 0, 0, 0, 0)
-    _check(_libc().capset(struct.pack("=Ii", _VERSION_3, 0), sets))
+    check(_libc().capset(struct.pack("=Ii", _VERSION_3, 0), sets))
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _prctl(_PR_SET_DUMPABLE, 0)
     # The change of ids has cleared it.
@@ -93,7 +95,7 @@ def _enter_networks_only() -> None:
     text = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog
     filters = struct.pack("@HP", len(instructions), ctypes.addressof(text))
-    _check(_libc().prctl(_PR_SET_SECCOMP, _FILTER_MODE, filters, 0, 0))
+    check(_libc().prctl(_PR_SET_SECCOMP, _FILTER_MODE, filters, 0, 0))
 
 
 def _last_capability() -> int:
@@ -106,10 +108,4 @@ def _libc() -> ctypes.CDLL:
 
 
 def _prctl(option: int, first: int, second: int = 0) -> None:
-    _check(_libc().prctl(option, ctypes.c_ulong(first), ctypes.c_ulong(second), 0, 0))
-
-
-def _check(result: int) -> None:
-    if result:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+    check(_libc().prctl(option, ctypes.c_ulong(first), ctypes.c_ulong(second), 0, 0))

@@ -13,7 +13,7 @@ _CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 
 def leave_for_new() -> None:
     """Move to a new network namespace, which belongs to our user namespace. Raises OSError."""
-    _check(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET))
+    check(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET))
 
 
 def enter(namespace: int) -> None:
@@ -39,7 +39,7 @@ class Home:
 
         Who could not come back would work in a sandbox's namespace from then on: that raises SystemExit.
         """
-        _check(self._setns(namespace, _CLONE_NEWNET))
+        check(self._setns(namespace, _CLONE_NEWNET))
         try:
             yield
         finally:
@@ -47,7 +47,8 @@ class Home:
                 raise SystemExit("The hub cannot come back to its own network namespace.")
 
 
-def _check(result: int) -> None:
+def check(result: int) -> None:
+    """Raise OSError by libc's errno if that is not 0, the result of a call of it."""
     if result:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
