@@ -34,7 +34,7 @@ class Undertaker:
         """Start it, in the network namespace that the caller is in."""
         self._links = netlink.Socket()
         self._asked: queue.SimpleQueue[Burial] = queue.SimpleQueue()
-        self._gone: queue.SimpleQueue[Burial | OSError] = queue.SimpleQueue()
+        self._gone: queue.SimpleQueue[Burial | Exception] = queue.SimpleQueue()
         self.done = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         threading.Thread(target=self._work, daemon=True).start()
 
@@ -43,24 +43,27 @@ class Undertaker:
         self._asked.put(burial)
 
     def gone(self) -> list[Burial]:
-        """What has been done, as `done` tells. Raises OSError when something cannot be."""
+        """What has been done, as `done` tells. Raises whatever it was that ended the thread."""
         os.eventfd_read(self.done)
         found = _all_in(self._gone)
         for error in found:
-            if isinstance(error, OSError):
+            if isinstance(error, Exception):
                 raise error
         return found
 
     def _work(self) -> None:
-        while True:
-            burials = [self._asked.get(), *_all_in(self._asked)]
-            try:
+        try:
+            while True:
+                burials = [self._asked.get(), *_all_in(self._asked)]
                 self._delete([link for burial in burials for link in burial.links])
-            except OSError as error:
-                self._gone.put(error)
-            for burial in burials:
-                self._gone.put(burial)
-            os.eventfd_write(self.done, 1)
+                self._tell(*burials)
+        except Exception as error:
+            self._tell(error)
+
+    def _tell(self, *found: Burial | Exception) -> None:
+        for one in found:
+            self._gone.put(one)
+        os.eventfd_write(self.done, 1)
 
     def _delete(self, links: list[int]) -> None:
         doomed = [netlink.move_to_group(link, _DOOMED) for link in links]

@@ -7,7 +7,9 @@
     hub.close()
 
 A hub that is lost stays so, with all its segments, at once and for good: what is asked of it raises
-SandboxError("network"), and a new Hub starts with a clean network namespace.
+SandboxError("network"), and a new Hub starts with a clean network namespace. It is lost when it has ended,
+when it says what nobody understands, and when it does not answer in time. Then its socket is closed, which
+ends it; one that does not run at all is killed with the keeper, its parent.
 """
 
 import asyncio
@@ -16,7 +18,8 @@ import itertools
 import os
 import socket
 from collections.abc import Callable, Collection, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, suppress
+from typing import Any
 
 import msgspec
 
@@ -42,10 +45,20 @@ STAGE = "network"
 """The stage of every SandboxError from here."""
 
 _OUTSTANDING = 64
-"""Requests under way at once: their packets always fit into the socket's buffer."""
+"""Requests under way at once, each until it is answered: their packets fit into the socket's buffer."""
 
 _LARGE_OUTSTANDING = 2
 """Of these, such as have destinations."""
+
+_SLOW_OUTSTANDING = 32
+"""Of these, such as wait for a sandbox or for the network outside."""
+
+START_SECONDS = 60
+"""How long a hub may take until it can serve: thousands of elements of its rules are loaded in that time."""
+
+ANSWER_SECONDS = 20
+"""How long it may take for an answer. A way out has 10 s; four addresses are dialled for 3 s each; of the
+names that may be asked for at once the last is begun after 5 s, and has as long."""
 
 
 class Segment:
@@ -64,8 +77,18 @@ class Segment:
         self._closed: asyncio.Task[dict[int, Traffic]] | None = None
 
     async def dial(self, slot: int, port: int) -> socket.socket:
-        """A connection to a TCP port in the sandbox of a member, as Hub.dial() says. Raises SandboxError."""
-        return await self._hub.dial(slot, port)
+        """A connection to a TCP port in the sandbox of a member, at whichever of its addresses it is.
+
+        It is the caller's, and does not block. Raises SandboxError: ECONNREFUSED when nobody listens, ENOENT
+        when the slot is of no member or the segment is closed, ECANCELED when it is closed meanwhile.
+        """
+        _, descriptor = await self._hub.ask(
+            lambda number: Dial(number, self._number, slot, port), room=self._hub.slow
+        )
+        if descriptor is None:
+            self._hub.lose()
+            raise SandboxError(STAGE, errno.EPROTO)
+        return socket.socket(fileno=descriptor)
 
     async def close(self) -> dict[int, Traffic]:
         """Take it apart, and tell by slot what has passed. Again: the same answer, and nothing else.
@@ -81,14 +104,21 @@ class Segment:
 
     async def _close(self) -> dict[int, Traffic]:
         self._hub.forget(self._number)
-        answer, _ = await self._hub.ask(lambda number: Close(number, self._number))
+        answer, _ = await self._hub.ask(self._end)
+        if len(answer.traffic) != len(self.slots):
+            self._hub.lose()
+            raise SandboxError(STAGE, errno.EPROTO)
         return dict(zip(self.slots, answer.traffic, strict=True))
+
+    def _end(self, number: int) -> Close:
+        return Close(number, self._number)
 
 
 class Hub:
-    """One running hub. `lost` is set when it has ended, and was not told to.
+    """One running hub. `lost` is set when it is of no more use, and was not told to end.
 
-    Attribute `words`: what it said last of what it cannot do, for the operator; else empty.
+    Attributes: `words`, what it said last of what it cannot do, for the operator, else empty; `slow`, for
+    this module: room for requests that may take long.
     """
 
     def __init__(self, start: Callable[[socket.socket], object]) -> None:
@@ -105,12 +135,14 @@ class Hub:
         self._segments = itertools.count(1)
         self._room = asyncio.Semaphore(_OUTSTANDING)
         self._large = asyncio.Semaphore(_LARGE_OUTSTANDING)
+        self.slow = asyncio.Semaphore(_SLOW_OUTSTANDING)
         self._open: dict[int, Segment] = {}
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._read)
         with theirs:
             start(theirs)
+        self._expect(self._ready, START_SECONDS)
 
     async def ready(self) -> None:
         """Wait until it can serve. open() does so, too. Raises SandboxError."""
@@ -130,37 +162,25 @@ class Hub:
         segment = Segment(self, next(self._segments), slots)
         self._open[segment._number] = segment
         try:
-            async with self._large if allowed else nullcontext():
-                await self.ask(
-                    lambda number: Open(number, segment._number, slots, tuple(allowed)),
-                    tuple(namespaces.values()),
-                )
-        except BaseException as error:
+            await self.ask(
+                lambda number: Open(number, segment._number, slots, tuple(allowed)),
+                tuple(namespaces.values()),
+                room=self._large if allowed else None,
+                undo=segment._end,
+            )
+        except BaseException:
             self._open.pop(segment._number, None)
-            if isinstance(error, asyncio.CancelledError):
-                self._forsake(segment)
             raise
         return segment
 
     async def resolve(self, host: str) -> tuple[tuple[str, ...], str]:
         """The addresses of a host, as the network outside knows it, or none and why. Raises SandboxError."""
-        answer, _ = await self.ask(lambda number: Resolve(number, host))
+        answer, _ = await self.ask(lambda number: Resolve(number, host), room=self.slow)
         return answer.addresses, answer.detail
-
-    async def dial(self, slot: int, port: int) -> socket.socket:
-        """A connection to a TCP port in the sandbox of an open segment, at whichever of its addresses it is.
-
-        It is the caller's, and does not block. Raises SandboxError: ECONNREFUSED when nobody listens,
-        ENOENT when the slot has no segment.
-        """
-        _, descriptor = await self.ask(lambda number: Dial(number, slot, port))
-        if descriptor is None:
-            raise SandboxError(STAGE, errno.EPROTO)
-        return socket.socket(fileno=descriptor)
 
     def close(self) -> None:
         """End it: with its network namespace goes all that is in it. What is still asked fails."""
-        if not self.lost.is_set():
+        if self._socket.fileno() >= 0:
             self._end()
 
     def forget(self, segment: int) -> None:
@@ -168,44 +188,90 @@ class Hub:
         self._open.pop(segment, None)
 
     async def ask(
-        self, request: Callable[[int], Request], descriptors: tuple[int, ...] = ()
+        self,
+        request: Callable[[int], Request],
+        descriptors: tuple[int, ...] = (),
+        room: asyncio.Semaphore | None = None,
+        undo: Callable[[int], Request] | None = None,
     ) -> tuple[Done, int | None]:
-        """For this module: the answer to a request that is made with a number. Raises SandboxError."""
-        await self.ready()
-        async with self._room:
-            number = next(self._numbers)
-            answered = self._loop.create_future()
-            self._send(request(number), descriptors)
-            self._asked[number] = answered
-            return await answered
+        """For this module: the answer to a request that is made with a number. Raises SandboxError.
 
-    def _send(self, request: Request, descriptors: tuple[int, ...]) -> None:
+        room: what it needs of its kind besides. undo: makes what is asked at once if the caller is cancelled;
+        the hub may have done what was wanted, or be about to.
+        """
+        with ExitStack() as held:
+            for needed in filter(None, (room, self._room)):
+                await needed.acquire()
+                held.callback(needed.release)
+            await self.ready()
+            asked = [self._send(request, descriptors)]
+            # Until the hub has answered it is at work on it, whether or not somebody waits.
+            give_back = held.pop_all().close
         try:
-            socket.send_fds(self._socket, [msgspec.json.encode(request)], descriptors)
-        except OSError as error:
-            raise SandboxError(STAGE, error.errno or 0) from None
+            await asyncio.wait(asked)
+            return asked[0].result()
+        except asyncio.CancelledError:
+            asked[0].add_done_callback(_drop)
+            if undo is not None:
+                with suppress(SandboxError):
+                    asked.append(self._send(undo))
+            raise
+        finally:
+            asyncio.gather(*asked, return_exceptions=True).add_done_callback(lambda _: give_back())
 
-    def _forsake(self, segment: Segment) -> None:
-        """Whoever wanted it is gone; the hub may have opened it, or be about to."""
-        with suppress(SandboxError):
-            self._send(Close(next(self._numbers), segment._number), ())
+    def _send(
+        self, request: Callable[[int], Request], descriptors: tuple[int, ...] = ()
+    ) -> "asyncio.Future[tuple[Done, int | None]]":
+        """What is to be answered. Raises SandboxError."""
+        number = next(self._numbers)
+        try:
+            socket.send_fds(self._socket, [msgspec.json.encode(request(number))], descriptors)
+        except OSError as error:
+            # Without descriptors it always has room: what is not closed would be the next one's.
+            if not descriptors:
+                self.lose()
+            raise SandboxError(STAGE, error.errno or 0) from None
+        answered = self._asked[number] = self._loop.create_future()
+        self._expect(answered, ANSWER_SECONDS)
+        return answered
+
+    def _expect(self, answered: asyncio.Future[Any], seconds: float) -> None:
+        """Lose the hub if that is not answered in time."""
+        deadline = self._loop.call_later(seconds, self._expire, answered)
+        answered.add_done_callback(lambda _: deadline.cancel())
+
+    def _expire(self, answered: asyncio.Future[Any]) -> None:
+        # It may be that it was we who did not run.
+        self._read()
+        if not answered.done():
+            self.lose()
 
     def _read(self) -> None:
         """Take in what the hub has to say; an end of file is its death."""
         for packet, descriptors in received(self._socket, protocol.PACKET_BYTES, 1):
-            if not packet:
-                self._lose()
+            try:
+                answer = msgspec.json.decode(packet, type=Answer)
+            except msgspec.DecodeError:
+                # Among them is its end.
+                for descriptor in descriptors:
+                    os.close(descriptor)
+                self.lose()
                 return
-            answer = msgspec.json.decode(packet, type=Answer)
             self._take(answer, descriptors[0] if descriptors else None)
+            if self.lost.is_set():
+                return
 
     def _take(self, answer: Answer, descriptor: int | None) -> None:
         if isinstance(answer, Ready):
-            self._ready.set_result(None)
+            if self._ready.done():
+                self.lose()
+            else:
+                self._ready.set_result(None)
             return
         if isinstance(answer, Refused) and not answer.number:
             self.words = answer.detail
             self._fail(SandboxError(STAGE, answer.error))
+            self.lose()
             return
         if isinstance(answer, Lost):
             self.words = answer.detail
@@ -213,19 +279,21 @@ class Hub:
                 segment.lost.set()
             return
         asked = self._asked.pop(answer.number, None)
-        if asked is None or asked.done():
-            # Of one that was forsaken.
+        if asked is None:
             if descriptor is not None:
                 os.close(descriptor)
+            self.lose()
         elif isinstance(answer, Refused):
             self.words = answer.detail or self.words
             asked.set_exception(SandboxError(STAGE, answer.error))
         else:
             asked.set_result((answer, descriptor))
 
-    def _lose(self) -> None:
-        self._end()
-        self.lost.set()
+    def lose(self) -> None:
+        """For this module: it is of no more use, and is to end. Again: nothing."""
+        if self._socket.fileno() >= 0:
+            self.lost.set()
+            self._end()
 
     def _end(self) -> None:
         self._loop.remove_reader(self._socket)
@@ -244,3 +312,11 @@ class Hub:
                 # It may be that nobody waits for it.
                 waiting.exception()
         self._asked.clear()
+
+
+def _drop(answered: "asyncio.Future[tuple[Done, int | None]]") -> None:
+    """Nobody takes what has come with the answer."""
+    if not answered.exception():
+        _, descriptor = answered.result()
+        if descriptor is not None:
+            os.close(descriptor)

@@ -48,6 +48,7 @@ from jail.network.protocol import (
     Told,
     Traffic,
 )
+from jail.network.watch import Watch
 
 SPARE_BRIDGES = 16
 """How many bridges are there before they are needed; more come and go with jobs."""
@@ -75,12 +76,13 @@ class RefusedError(Exception):
 class Segment(msgspec.Struct):
     """What is joined: a bridge by its index, and by slot the descriptors of network namespaces.
 
-    allowed: what it may reach outside.
+    allowed: what it may reach outside; dials: connections into it that are being made, and for whom.
     """
 
     bridge: int
     namespaces: dict[int, int]
     allowed: tuple[Allowed, ...] = ()
+    dials: dict[socket.socket, Dial] = msgspec.field(default_factory=dict)
 
     @property
     def ports(self) -> dict[int, int]:
@@ -126,35 +128,24 @@ class Hub:
         self._bridges_to_come = 0
         self._bridge_numbers = itertools.count(_FIRST_BRIDGE)
         self._messages: dict[int, Messages] = {}
-        self._poll = select.poll()
-        self._events: dict[int, Callable[[], None]] = {}
+        self._watch = Watch()
         self._ended = False
         while self._has_too_few_bridges():
             self._bridges.append(self._make_bridge())
 
     def serve(self) -> None:
         """Carry out what is asked until the service closes its end. What it raises is a defect."""
-        self._watch(self._control.fileno(), select.POLLIN, self._hear)
-        self._watch(self._undertaker.done, select.POLLIN, self._forget)
+        self._watch.add(self._control.fileno(), select.POLLIN, self._hear)
+        self._watch.add(self._undertaker.done, select.POLLIN, self._forget)
         if self._egress:
-            self._watch(self._egress.outside.fileno(), select.POLLIN, self._hear_outside)
+            self._watch.add(self._egress.outside.fileno(), select.POLLIN, self._hear_outside)
         self._answer(Ready())
         while not self._ended:
-            ready = self._poll.poll(self._patience_ms())
-            if not ready and self._has_too_few_bridges():
+            was_ready = self._watch.wait(self._patience_ms())
+            if not was_ready and self._has_too_few_bridges():
                 self._bridges.append(self._make_bridge())
             if self._egress:
                 self._egress.check_deadline()
-            for descriptor, _ in ready:
-                self._events[descriptor]()
-
-    def _watch(self, descriptor: int, events: int, called: Callable[[], None]) -> None:
-        self._poll.register(descriptor, events)
-        self._events[descriptor] = called
-
-    def _unwatch(self, descriptor: int) -> None:
-        self._poll.unregister(descriptor)
-        del self._events[descriptor]
 
     def _has_too_few_bridges(self) -> bool:
         return len(self._bridges) + self._bridges_to_come < SPARE_BRIDGES
@@ -170,9 +161,15 @@ class Hub:
         if not packet:
             self._ended = True
             return
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & socket.MSG_TRUNC:
             raise ValueError("a request is longer than any can be")
-        self._carry_out(msgspec.json.decode(packet, type=Request), descriptors)
+        request = msgspec.json.decode(packet, type=Request)
+        if flags & socket.MSG_CTRUNC:
+            # There was no room for all of them.
+            _close_all(descriptors)
+            self._answer(Refused(request.number, errno.EMFILE))
+            return
+        self._carry_out(request, descriptors)
 
     def _carry_out(self, request: Request, descriptors: list[int]) -> None:
         with self._refusing(request):
@@ -246,12 +243,12 @@ class Hub:
         egress = self._way_out()
         if not egress.is_open and not egress.is_begun:
             links = egress.begin()
-            self._watch(links, select.POLLIN, lambda: self._look_for_way(links))
+            self._watch.add(links, select.POLLIN, lambda: self._look_for_way(links))
         return egress.is_open
 
     def _look_for_way(self, links: int) -> None:
         if self._way_out().look():
-            self._unwatch(links)
+            self._watch.remove(links)
             self._try_again()
 
     def _hear_outside(self) -> None:
@@ -262,7 +259,7 @@ class Hub:
             self._answer(Done(told.number, addresses=told.addresses, detail=told.error))
             return
         if links is not None:
-            self._unwatch(links)
+            self._watch.remove(links)
         self._lose_way(told)
 
     def _lose_way(self, told: Told) -> None:
@@ -331,6 +328,7 @@ class Hub:
         for slot in segment.namespaces:
             del self._places[slot]
         try:
+            self._hang_up(segment)
             traffic = self._traffic(segment)
         finally:
             self._forbid(segment)
@@ -392,16 +390,20 @@ class Hub:
             self._undertaker.bury(Burial((bridge,)))
 
     def _dial(self, request: Dial) -> None:
-        self._dial_next(request, list(_own_addresses(request.slot)), errno.ECONNREFUSED)
+        segment = self._segments.get(request.segment)
+        if segment is None or request.slot not in segment.namespaces:
+            raise RefusedError(errno.ENOENT)
+        self._dial_next(segment, request, list(_own_addresses(request.slot)), errno.ECONNREFUSED)
 
-    def _dial_next(self, request: Dial, left: list[tuple[int, str]], error: int) -> None:
+    def _dial_next(self, segment: Segment, request: Dial, left: list[tuple[int, str]], error: int) -> None:
         """Go on with the addresses that are left, after that error."""
         while left and error == errno.ECONNREFUSED:
             family, address = left.pop(0)
-            made = self._socket_inside(request.slot, family)
+            made = self._socket_inside(segment.namespaces[request.slot], family)
             error = made.connect_ex((address, request.port))
             if error == errno.EINPROGRESS:
-                self._watch(made.fileno(), select.POLLOUT, partial(self._dialled, request, left, made))
+                segment.dials[made] = request
+                self._watch.add(made.fileno(), select.POLLOUT, partial(self._dialled, segment, made, left))
                 return
             with made:
                 if not error:
@@ -409,25 +411,32 @@ class Hub:
                     return
         raise RefusedError(error)
 
-    def _socket_inside(self, slot: int, family: int) -> socket.socket:
-        if slot not in self._places:
-            raise RefusedError(errno.ENOENT)
-        with self._home.inside(self._segments[self._places[slot]].namespaces[slot]):
+    def _socket_inside(self, namespace: int, family: int) -> socket.socket:
+        with self._home.inside(namespace):
             made = socket.socket(family, _DIALLED)
         # So the kernel gives up by itself, after some seconds, where a server takes nobody more.
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _DIAL_AGAIN)
         return made
 
-    def _dialled(self, request: Dial, left: list[tuple[int, str]], made: socket.socket) -> None:
+    def _dialled(self, segment: Segment, made: socket.socket, left: list[tuple[int, str]]) -> None:
         """The connection is there, or cannot be."""
-        self._unwatch(made.fileno())
-        with made:
-            error = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            if not error:
-                self._answer(Done(request.number), [made.fileno()])
-                return
+        request = segment.dials.pop(made)
+        self._watch.remove(made.fileno())
         with self._refusing(request):
-            self._dial_next(request, left, error)
+            with made:
+                error = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not error:
+                    self._answer(Done(request.number), [made.fileno()])
+                    return
+            self._dial_next(segment, request, left, error)
+
+    def _hang_up(self, segment: Segment) -> None:
+        """Make no connection any more: who has its slots next is another."""
+        for made in segment.dials:
+            self._watch.remove(made.fileno())
+            made.close()
+        for request in segment.dials.values():
+            self._answer(Refused(request.number, errno.ECANCELED))
 
 
 def _port(slot: int) -> int:

@@ -138,19 +138,20 @@ class Socket:
 
     def do(self, messages: Sequence[bytes]) -> None:
         """Send them all, in order; the kernel goes on after one that fails. Raises OSError, the first."""
-        self._wait_for(self._send(messages, NLM_F_ACK))
+        numbers = self._send(messages, NLM_F_ACK)
+        self._wait_for(numbers, numbers[-1])
 
     def transact(self, messages: Sequence[bytes]) -> None:
         """Send messages about tables of rules: all of them are carried out, or none. Raises OSError."""
         ends = [_nf(kind, socket.AF_UNSPEC, 0, resource=_NFTABLES) for kind in (_BATCH_BEGIN, _BATCH_END)]
+        numbers = self._send([ends[0], *messages, ends[1]], NLM_F_ACK, len(messages))
         # The end itself is not answered by every kernel.
-        whole = [ends[0], *messages, ends[1]]
-        self._wait_for(self._send(whole, NLM_F_ACK, len(messages)) - 1)
+        self._wait_for(numbers, numbers[-2])
 
-    def _wait_for(self, last: int) -> None:
+    def _wait_for(self, numbers: range, last: int) -> None:
         first_error = 0
         while True:
-            for number, kind, body in self._receive():
+            for number, kind, body in self._answers(numbers):
                 if kind == NLMSG_ERROR:
                     first_error = first_error or -_ERROR.unpack_from(body)[0]
                 if number == last:
@@ -160,20 +161,20 @@ class Socket:
 
     def ask(self, messages: Sequence[bytes]) -> list[bytes]:
         """The body of the one answer to each. Raises OSError."""
-        self._send(messages, 0)
-        answers: list[bytes] = []
+        numbers = self._send(messages, 0)
+        answers: dict[int, bytes] = {}
         error = 0
         while len(answers) < len(messages):
-            for _, kind, body in self._receive():
-                answers.append(body)
+            for number, kind, body in self._answers(numbers):
+                answers[number] = body
                 if kind == NLMSG_ERROR:
                     error = error or -_ERROR.unpack_from(body)[0]
         if error:
             raise OSError(error, os.strerror(error))
-        return answers
+        return [answers[number] for number in numbers]
 
-    def _send(self, messages: Sequence[bytes], flags_then: int, then: int = -1) -> int:
-        """Number and send them, with more flags for the one at `then`; the number of the last."""
+    def _send(self, messages: Sequence[bytes], flags_then: int, then: int = -1) -> range:
+        """Number and send them, with more flags for the one at `then`; their numbers."""
         packet = bytearray()
         for index, message in enumerate(messages):
             self._number += 1
@@ -181,14 +182,18 @@ class Socket:
             flags |= flags_then if index == then % len(messages) else 0
             packet += _HEADER.pack(length, kind, flags, self._number, port) + message[_HEADER.size :]
         self._socket.send(packet)
-        return self._number
+        return range(self._number - len(messages) + 1, self._number + 1)
 
-    def _receive(self) -> Iterator[tuple[int, int, bytes]]:
-        """Number, type and body of each message of one packet."""
+    def _answers(self, numbers: range) -> Iterator[tuple[int, int, bytes]]:
+        """Number, type and body of each message of one packet that has one of these numbers.
+
+        What belongs to others is left from one that failed while its answers were still to come.
+        """
         packet = self._socket.recv(_RECEIVE_BYTES)
         while packet:
             length, kind, _, number, _ = _HEADER.unpack_from(packet)
-            yield number, kind, packet[_HEADER.size : length]
+            if number in numbers:
+                yield number, kind, packet[_HEADER.size : length]
             packet = packet[length + 3 & ~3 :]
 
 

@@ -8,6 +8,9 @@ from jail.keeper import Kept
 from jail.network.client import Hub, Segment
 from jail.network.protocol import Allowed
 
+END_SECONDS = 10
+"""How long a hub may take to end: it takes a moment, with all its links."""
+
 
 class Networks:
     """Starts a hub when one is first needed, and another, with a clean namespace, when that was lost."""
@@ -56,9 +59,12 @@ class Networks:
             self._losses.put_nowait((ended.result(), self.words))
 
     async def close(self) -> None:
-        """End the hub, and wait until it has ended."""
+        """End the hub, and wait until it has ended: END_SECONDS at most.
+
+        One that does not run takes no notice; it is killed with the keeper.
+        """
         self._closes = True
         if self._hub is not None:
             self._hub.close()
             if self._kept is not None:
-                await self._kept.ended
+                await asyncio.wait([self._kept.ended], timeout=END_SECONDS)

@@ -60,9 +60,10 @@ class Close(msgspec.Struct, frozen=True, tag="close", forbid_unknown_fields=True
 
 
 class Dial(msgspec.Struct, frozen=True, tag="dial", forbid_unknown_fields=True):
-    """Connect to a TCP port in a member from within it. Answered with Done and the connected socket."""
+    """Connect to a TCP port in a member of a segment from within it. Answered with Done and the socket."""
 
     number: int
+    segment: int
     slot: int
     port: int
 

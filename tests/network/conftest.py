@@ -3,12 +3,13 @@
 import asyncio
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -143,6 +144,17 @@ class Scene:
     def links(self) -> set[str]:
         """The names of the links in the hub."""
         return {link["ifname"] for link in json.loads(self.inside("ip", "-j", "link"))}
+
+    @contextmanager
+    def at_most_descriptors(self, count: int) -> Iterator[None]:
+        """Within the context the hub can have no more of them, or only so many on their way."""
+        before = resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (count, before[1]))
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, before)
 
     def threads(self) -> list[int]:
         return [int(name) for name in os.listdir(f"/proc/{self.process.pid}/task")]

@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from jail.errors import SandboxError
-from jail.network import confinement
+from jail.keeper import Kept
+from jail.network import client, confinement, networks
 from jail.network.client import Hub
 from jail.supervisor import SLOTS_MAX
 
@@ -23,7 +24,7 @@ def test_a_hub_that_is_killed_is_lost_with_all_that_is_asked_of_it(scene, until)
     async def ask_and_kill():
         asked = [
             asyncio.create_task(work)
-            for work in (scene.hub.open({3: made[0].namespace}), segment.close(), scene.hub.dial(1, 80))
+            for work in (scene.hub.open({3: made[0].namespace}), segment.dial(1, 80), segment.close())
         ]
         await until(lambda: len(scene.hub._asked) == 3)
         scene.process.kill()
@@ -36,6 +37,53 @@ def test_a_hub_that_is_killed_is_lost_with_all_that_is_asked_of_it(scene, until)
     for work in (scene.hub.open({4: made[0].namespace}), segment.close(), scene.hub.ready()):
         with pytest.raises(SandboxError):
             scene.do(work)
+
+
+@pytest.mark.parametrize("what", ["start", "answer"])
+def test_a_hub_that_does_not_answer_is_lost_and_ends(scene, monkeypatch, what):
+    if what == "answer":
+        scene.do(scene.hub.ready())
+        segment = scene.open(scene.member(1))
+        monkeypatch.setattr(client, "ANSWER_SECONDS", 0.01)
+        scene.process.send_signal(signal.SIGSTOP)
+        asked = segment.close()
+    else:
+        monkeypatch.setattr(client, "START_SECONDS", 0.01)
+
+        async def start():
+            return Hub(scene._begin)
+
+        scene.hub.close()
+        scene.process.wait()
+        scene.hub = scene.do(start())
+        scene.process.send_signal(signal.SIGSTOP)
+        asked = scene.hub.ready()
+    with pytest.raises(SandboxError):
+        scene.do(asked)
+    assert scene.hub.lost.is_set()
+    # It finds its socket closed: the fixture sees that it ends.
+    scene.process.send_signal(signal.SIGCONT)
+
+
+def test_a_service_ends_though_its_hub_does_not_run(scene, monkeypatch):
+    monkeypatch.setattr(networks, "END_SECONDS", 0.01)
+
+    def start(control):
+        scene._begin(control)
+        kept = Kept("hub")
+        kept.started.set_result(scene.process.pid)
+        return kept
+
+    async def use_and_close():
+        made = networks.Networks(start)
+        await made._running().ready()
+        scene.process.send_signal(signal.SIGSTOP)
+        await made.close()
+
+    scene.hub.close()
+    scene.process.wait()
+    scene.do(use_and_close())
+    scene.process.send_signal(signal.SIGCONT)
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,18 @@ def test_what_cannot_be_opened_is_refused_and_harms_nobody(scene):
     assert exchange(third, fourth)[0] == "olleh"
 
 
+def test_a_hub_without_room_for_descriptors_refuses_and_goes_on(scene):
+    one, other = made = [scene.member(1), scene.member(2)]
+    scene.do(scene.hub.ready())
+    held = scene.settle()
+    # Room for one of the two.
+    with scene.at_most_descriptors(held + 1):
+        assert refused(scene, scene.hub.open({m.slot: m.namespace for m in made})) == errno.EMFILE
+    assert scene.settle() == held
+    scene.open(*made)
+    assert exchange(one, other)[0] == "olleh"
+
+
 def test_a_segment_that_is_not_there_cannot_be_closed(scene):
     assert refused(scene, scene.hub.ask(lambda number: Close(number, 7))) == errno.ENOENT
     assert refused(scene, Segment(scene.hub, 8, (1,)).close()) == errno.ENOENT
@@ -336,12 +348,13 @@ def test_two_hundred_segments_leave_nothing(scene):
 @families
 @pytest.mark.parametrize("where", ["every address", "loopback", "its own"])
 def test_a_port_inside_is_dialled_wherever_it_listens(scene, family, where):
-    one, _ = scene.members(1, 2)
+    one = scene.member(1)
+    segment = scene.open(one)
     loopback = {"AF_INET": "127.0.0.1", "AF_INET6": "::1"}[family]
     address = {"every address": "", "loopback": loopback, "its own": getattr(one, FAMILIES[family])}[where]
     listen(one, family, address=address)
     one.begin(ANSWER_STREAM)
-    with scene.do(scene.hub.dial(1, 80)) as dialled:
+    with scene.do(segment.dial(1, 80)) as dialled:
         dialled.settimeout(10)
         dialled.sendall(b"hello")
         assert dialled.recv(100) == b"olleh"
@@ -351,19 +364,23 @@ def test_a_port_inside_is_dialled_wherever_it_listens(scene, family, where):
 def test_a_port_where_nobody_listens_refuses(scene):
     """On each of its own addresses, so all are in use as soon as its segment is there."""
     for slot in range(16):
-        scene.members(slot)
-        assert refused(scene, scene.hub.dial(slot, 81)) == errno.ECONNREFUSED
-    assert refused(scene, scene.hub.dial(16, 80)) == errno.ENOENT
+        segment = scene.open(scene.member(slot))
+        assert refused(scene, segment.dial(slot, 81)) == errno.ECONNREFUSED
+    assert refused(scene, segment.dial(0, 80)) == errno.ENOENT
+
+
+TAKES_ONE = "server = socket.create_server(('127.0.0.1', 80), backlog=0)"
 
 
 def test_a_server_that_takes_nobody_more_holds_up_nobody_else(scene):
-    one, _ = scene.members(1, 2)
-    one.run("server = socket.create_server(('127.0.0.1', 80), backlog=0)")
-    with scene.do(scene.hub.dial(1, 80)):
+    one = scene.member(1)
+    full = scene.open(one)
+    one.run(TAKES_ONE)
+    with scene.do(full.dial(1, 80)):
         third = scene.member(3)
 
         async def dial_while_opening():
-            dialling = asyncio.create_task(scene.hub.dial(1, 80))
+            dialling = asyncio.create_task(full.dial(1, 80))
             segment = await scene.hub.open({3: third.namespace})
             assert not dialling.done()
             await segment.close()
@@ -372,6 +389,79 @@ def test_a_server_that_takes_nobody_more_holds_up_nobody_else(scene):
             return error.value.error
 
         assert scene.do(dial_while_opening()) == errno.ETIMEDOUT
+
+
+def test_a_segment_that_is_closed_takes_its_dials_along(scene):
+    """Whoever has the slot next is not connected with."""
+    one = scene.member(1)
+    segment = scene.open(one)
+    one.run(TAKES_ONE)
+
+    async def dial_and_close():
+        dialling = asyncio.create_task(segment.dial(1, 80))
+        closing = asyncio.create_task(segment.close())
+        with pytest.raises(SandboxError) as error:
+            await dialling
+        await closing
+        return error.value.error
+
+    with scene.do(segment.dial(1, 80)):
+        assert scene.do(dial_and_close()) == errno.ECANCELED
+    successor = scene.member(1)
+    listen(successor, "AF_INET")
+    other = scene.open(successor)
+    assert refused(scene, segment.dial(1, 80)) == errno.ENOENT
+    scene.do(other.dial(1, 80)).close()
+
+
+def test_a_late_refusal_is_followed_by_the_next_address(scene):
+    """The server that took nobody more is gone when it is asked again; another listens elsewhere."""
+    one = scene.member(1)
+    segment = scene.open(one)
+    one.run(TAKES_ONE)
+    one.run(f"other = socket.create_server(({one.ipv4!r}, 80))")
+
+    async def dial_while_it_goes():
+        dialling = asyncio.create_task(segment.dial(1, 80))
+        third = scene.member(3)
+        # Answered after the dial was begun.
+        await scene.hub.open({3: third.namespace})
+        one.run("server.close()")
+        return await dialling
+
+    with scene.do(segment.dial(1, 80)), scene.do(dial_while_it_goes()) as dialled:
+        assert dialled.getpeername() == (one.ipv4, 80)
+
+
+IN_FLIGHT = 200
+# Descriptors that nobody has taken in count for all processes of the user.
+SEND_DESCRIPTORS = f"""
+ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+for _ in range({IN_FLIGHT}):
+    socket.send_fds(ends[0], [b"x"], [0])
+"""
+
+
+def test_a_connection_that_cannot_be_handed_over_is_refused(scene):
+    one, third = scene.member(1), scene.member(3)
+    segment = scene.open(one)
+    one.run(TAKES_ONE)
+
+    async def dial_while_too_many_are_on_their_way():
+        dialling = asyncio.create_task(segment.dial(1, 80))
+        # Answered after the dial was begun.
+        await scene.hub.open({3: third.namespace})
+        one.run(SEND_DESCRIPTORS)
+        with scene.at_most_descriptors(IN_FLIGHT // 2):
+            one.run("server.listen(10)")
+            with pytest.raises(SandboxError) as error:
+                await dialling
+        one.run("for end in ends: end.close()")
+        return error.value.error
+
+    with scene.do(segment.dial(1, 80)):
+        assert scene.do(dial_while_too_many_are_on_their_way()) == errno.ETOOMANYREFS
+    scene.do(segment.dial(1, 80)).close()
 
 
 def test_ports_are_locked_to_their_one_address(scene):

@@ -133,7 +133,7 @@ def test_the_longest_packets_fit():
 
 def test_requests_and_answers_are_read_as_they_were_written():
     for kind, packets in (
-        (protocol.Request, (Open(1, 2, (3, 4)), protocol.Close(1, 2), protocol.Dial(1, 2, 3))),
+        (protocol.Request, (Open(1, 2, (3, 4)), protocol.Close(1, 2), protocol.Dial(1, 2, 3, 4))),
         (
             protocol.Answer,
             (protocol.Ready(), Done(1, (Traffic(1, 2, 3, 4),)), protocol.Refused(1, 2, "three")),
