@@ -18,7 +18,7 @@ def leave_for_new() -> None:
 
 def enter(namespace: int) -> None:
     """Move to the network namespace of that descriptor. Raises OSError."""
-    _check(ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET))
+    check(ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET))
 
 
 class Home:
