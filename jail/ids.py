@@ -1,7 +1,9 @@
 """Who has which ids: slots of the delegated range, taken in blocks by the services of one user.
 
 No two sandboxes alive have an id in common, whichever service they belong to: each block is a file in
-a directory that all services of the user share, locked by the one that has it.
+a directory that all services of the user share, locked by the one that has it. Of its slots a service gives
+one to no sandbox: its network hub has that pair of ids, the hub itself the first, what it leaves in the
+host's network the second.
 """
 
 import fcntl

@@ -4,7 +4,7 @@ It is made once, at start, by a short-lived process that newuidmap(1) and newgid
 for; it lives on as a descriptor. Every supervisor enters it: so a new one needs no set-uid program.
 
 Inside, id 0 is this user, and 1 to the length of the range are the ids of the range. Every sandbox
-has two of them, which nobody else has: see jail.ids.
+has two of them, which nobody else has, and so has every service's network hub: see jail.ids.
 
 What the kernel counts for each user namespace it counts for those above, too, and at last for this
 user. Of that, all sandboxes together can have half: the rest stays for the user's other programs.
@@ -156,7 +156,7 @@ class OuterNamespace:
             self.descriptor = os.open(f"/proc/{holder.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
 
     def ids(self, pair: int) -> tuple[int, int]:
-        """The ids, as the outer namespace has them, of init and of the job: pair 0 is the first."""
+        """The ids, as the outer namespace has them, of init and of the job, or of a hub: pair 0 is first."""
         first = 1 + IDS_PER_SLOT * pair
         return first, first + 1
 

@@ -146,7 +146,7 @@ class Sandboxes:
             undo.callback(self._namespace.close)
             with _explained(self._state):
                 # Before the sweep: who had these ids is dead, and what it left ends in the sweep.
-                blocks = IdBlocks(self._state / "ids", self._namespace.slots, self._count)
+                blocks = IdBlocks(self._state / "ids", self._namespace.slots, self._count + 1)
                 undo.callback(blocks.close)
                 self._instance = Instance(self._state, self.hierarchy)
                 undo.callback(self._instance.close)
@@ -158,7 +158,8 @@ class Sandboxes:
             self.landlock_abi = host.landlock_abi()
             view = MOUNT_PLACE, *self.images["host"].host_directories
             # Fixed here, before a job is taken.
-            hub = module_command(HUB, str(self._count), *self._bounds())
+            identity, _ = self._namespace.ids(blocks.slots[self._count])
+            hub = module_command(HUB, str(self._count), str(identity), *self._bounds())
             self.keeper = Keeper(self._namespace, directory, view, hub)
             undo.callback(self.keeper.close)
             self.networks = Networks(self.keeper.start_hub)

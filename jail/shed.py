@@ -113,7 +113,7 @@ def shed_for_resolver(landlock: bool = True) -> None:
     To be called in a child without capabilities, after `prepare_resolver`.
     """
     readable = ((Path(path), _READ) for path in ("/etc", "/usr", "/lib", "/lib64", "/run", "/var/lib"))
-    _shed([*_code_rules(), *readable] if landlock else None, RESOLVER, _DNS_PORTS)
+    _shed(readable if landlock else None, RESOLVER, _DNS_PORTS)
 
 
 def prepare_resolver() -> None:

@@ -302,8 +302,8 @@ def _delegate_ids(host: Host) -> str:
 
 
 def _too_few_ids(host: Host) -> Gap | None:
-    """Services take them in blocks."""
-    needed = -(-host.sandboxes // BLOCK_SLOTS) * BLOCK_SLOTS * IDS_PER_SLOT
+    """Services take them in blocks; the network hub has a pair, too."""
+    needed = -(-(host.sandboxes + 1) // BLOCK_SLOTS) * BLOCK_SLOTS * IDS_PER_SLOT
     count = min(host.subuids[1], host.subgids[1])
     if count >= needed:
         return None

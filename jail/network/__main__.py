@@ -1,7 +1,8 @@
-"""The hub's program, with the arguments SLOTS [BOUNDS] and a socket of its client as stdin.
+"""The hub's program, with the arguments SLOTS ID [BOUNDS] and a socket of its client as stdin.
 
 The keeper starts it, by the command of jail.keeper.module_command(), as root of the outer user namespace, in
 whichever network namespace; it works in a new one.
+It becomes ID, and what it leaves behind the next: ids of the outer namespace that no sandbox has.
 The end of the socket tells of its end; what it has to say of a failure before it serves is its first packet.
 BOUNDS, in JSON, are those of jail.network.protocol: with them segments may have a way out.
 """
@@ -39,16 +40,18 @@ _SYSCTLS = {
 """Beneath /proc/sys/net. What is not there is not in this kernel."""
 
 
-def main(slots: int, bounds: Bounds | None) -> None:
+def main(slots: int, identity: int, bounds: Bounds | None) -> None:
     """Serve on standard input until it ends. Raises OSError where the host lacks something."""
     control = socket.socket(fileno=0)
     try:
-        outside = _leave_behind(control, bounds.landlock) if bounds else None
+        outside = _leave_behind(control, identity + 1, bounds.landlock) if bounds else None
+        _move(outside)
         _prepare(slots, bounds)
-        confinement.give_up([outside.fileno()] if outside else [])
+        # While it can read them: as ID it reaches no file that is not everybody's.
         _leave_out_init("pyroute2")
         from jail.network.hub import Hub
 
+        confinement.give_up(identity, [outside.fileno()] if outside else [])
         hub = Hub(control, slots, (outside, bounds) if outside and bounds else None)
     except (OSError, subprocess.SubprocessError) as error:
         refused = Refused(0, getattr(error, "errno", None) or 0, _words(error))
@@ -57,10 +60,9 @@ def main(slots: int, bounds: Bounds | None) -> None:
     hub.serve()
 
 
-def _leave_behind(control: socket.socket, landlock: bool) -> socket.socket:
+def _leave_behind(control: socket.socket, identity: int, landlock: bool) -> socket.socket:
     """Fork what is to stay in the network that we are in now; our end of its socket. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    hub = os.getpid()
     if os.fork():
         theirs.close()
         return ours
@@ -71,7 +73,7 @@ def _leave_behind(control: socket.socket, landlock: bool) -> socket.socket:
         # Only there: the hub needs nothing of what it imports.
         from jail.network.outside import stay
 
-        stay(theirs, hub, landlock)
+        stay(theirs, identity, landlock)
         status = 0
     except Exception:
         traceback.print_exc()
@@ -79,9 +81,21 @@ def _leave_behind(control: socket.socket, landlock: bool) -> socket.socket:
         os._exit(status)
 
 
+def _move(outside: socket.socket | None) -> None:
+    """To a new network namespace, which is that of whoever makes the way out. Raises OSError."""
+    if outside is None:
+        namespaces.leave_for_new()
+        return
+    _, descriptors, _, _ = socket.recv_fds(outside, 1, 1, socket.MSG_CMSG_CLOEXEC)
+    if not descriptors:
+        raise ChildProcessError("what stays in the host's network has ended")
+    for namespace in descriptors:
+        namespaces.enter(namespace)
+        os.close(namespace)
+
+
 def _prepare(slots: int, bounds: Bounds | None) -> None:
-    """A network namespace where nothing passes but what the rules show. Raises OSError, SubprocessError."""
-    namespaces.leave_for_new()
+    """Have nothing pass but what the rules show. Raises OSError, SubprocessError."""
     for name, value in _SYSCTLS.items():
         path = Path("/proc/sys/net", name)
         if path.exists():
@@ -120,4 +134,5 @@ def _words(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=Bounds) if sys.argv[2:] else None)
+    bounds = msgspec.json.decode(sys.argv[3], type=Bounds) if sys.argv[3:] else None
+    main(int(sys.argv[1]), int(sys.argv[2]), bounds)

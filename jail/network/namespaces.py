@@ -16,6 +16,11 @@ def leave_for_new() -> None:
     check(ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET))
 
 
+def enter(namespace: int) -> None:
+    """Move to the network namespace of that descriptor. Raises OSError."""
+    check(ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET))
+
+
 class Home:
     """The network namespace that the calling thread is in."""
 

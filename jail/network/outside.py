@@ -8,11 +8,19 @@ on the hub's word alone:
   for in a child of its own, which first gives up every capability, all files but those it reads, and all
   system calls but those it needs (policies/service/resolver.toml). It says what it found through a pipe.
 
-It talks with the hub over a SOCK_SEQPACKET pair, in JSON: Asked one way, Told the other. When the hub is
-gone it goes, and what it started with it, by PDEATHSIG.
+It and the way out are root of a user namespace of their own, made for them, in which the hub's network
+namespace is the only thing there is; to the outer one, and to the host, they are an id that nobody else has.
+So they have no power over the service, the hub and the sandboxes.
+
+It talks with the hub over a SOCK_SEQPACKET pair, in JSON: Asked one way, Told the other. The end of that is
+how it learns that the hub is gone, which may not signal it: each has an id of its own. Then it goes, and what
+it started with it, by PDEATHSIG.
 """
 
 import ctypes
+
+# socket.getaddrinfo() imports it, in a child that reads no module any more.
+import encodings.idna  # noqa: F401
 import os
 import selectors
 import signal
@@ -27,7 +35,7 @@ import msgspec
 
 from jail import shed
 from jail.delegation import give_up_capabilities
-from jail.network import way
+from jail.network import namespaces, way
 from jail.network.confinement import close_descriptors
 from jail.network.protocol import Asked, Told
 
@@ -44,7 +52,7 @@ PACKET_BYTES_MAX = 1 << 14
 
 # <linux/prctl.h>, <linux/sched.h>, <linux/mount.h>
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
-_CLONE_NEWNS = 0x00020000
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_PRIVATE = 2, 4, 8, 4096, 1 << 14, 1 << 18
 
 # Any directory that every host has: it is covered in our own mount namespace alone.
@@ -54,32 +62,64 @@ _HUB = f"{_PLACE}/hub"
 _WORDS_BYTES_MAX = 500
 
 
-def stay(control: socket.socket, hub: int, landlock: bool) -> None:
-    """Serve a hub of that process id until it is gone. Raises HostError, OSError.
+def stay(control: socket.socket, identity: int, landlock: bool) -> None:
+    """Serve a hub, which is sent a network namespace first, until it is gone. Raises HostError, OSError.
 
-    To be called in a child that the hub forks, as its only thread. `landlock` is False only where the
-    operator accepted that there is none.
+    To be called in a child that the hub forks, as its only thread; it becomes that user and group. `landlock`
+    is False only where the operator accepted that there is none.
     """
-    _prepare(hub, control)
+    _prepare(control, identity)
+    _give_network(control)
     Outside(control, landlock).serve()
 
 
-def _prepare(hub: int, control: socket.socket) -> None:
+def _prepare(control: socket.socket, identity: int) -> None:
     """Keep nothing of the hub's, and have a place that only we see, for its namespace. Raises OSError."""
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != hub:
-        os._exit(1)
-    _prctl(_PR_SET_DUMPABLE, 0)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    # While it can read the policy: as another user it reaches no file that is not everybody's.
+    shed.prepare_resolver()
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
     close_descriptors([control.fileno()])
-    _check(_libc().unshare(_CLONE_NEWNS), "unshare")
+    _be_root_apart(identity)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _mount("", "/", "", _MS_REC | _MS_PRIVATE)
     _mount("tmpfs", _PLACE, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     os.close(os.open(_HUB, os.O_CREAT | os.O_CLOEXEC, 0o600))
-    shed.prepare_resolver()
+
+
+def _be_root_apart(identity: int) -> None:
+    """Be that user and group, and as such root of new namespaces. Raises OSError."""
+    os.setresgid(identity, identity, identity)
+    os.setresuid(identity, identity, identity)
+    _check(_libc().unshare(_CLONE_NEWUSER | _CLONE_NEWNS), "unshare")
+    # Else these files were those of whom we were.
+    _prctl(_PR_SET_DUMPABLE, 1)
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"0 {identity} 1"),
+        ("gid_map", f"0 {identity} 1"),
+    ):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+    _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def _give_network(control: socket.socket) -> None:
+    """Send the hub a new network namespace that is ours. Raises OSError."""
+    pid = os.fork()
+    if pid:
+        if os.waitpid(pid, 0)[1]:
+            raise ChildProcessError("there is no network namespace for the hub")
+        return
+    status = 1
+    try:
+        namespaces.leave_for_new()
+        namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        socket.send_fds(control, [b"n"], [namespace])
+        status = 0
+    finally:
+        os._exit(status)
 
 
 class Outside:

@@ -27,6 +27,9 @@ AGENT = str(Path(__file__).parent / "agent.py")
 DEADLINE_SECONDS = 120
 SLOTS = 64
 
+IDENTITY = 1001
+"""The hub's id in the outer namespace."""
+
 PRELUDE = """
 import ctypes, errno, os, select, socket, struct, time
 SECONDS = 60
@@ -47,7 +50,7 @@ def begun(outer: OuterNamespace, command: list[str], **streams: Any) -> subproce
 
 
 class Member:
-    """One stand-in. `slot`, which it is to have; `namespace`, a descriptor of its network namespace."""
+    """One stand-in. `slot`, which it is to have; `namespace`, a descriptor of its network; its `pid`."""
 
     def __init__(self, outer: OuterNamespace, slot: int) -> None:
         self.slot = slot
@@ -55,7 +58,8 @@ class Member:
         self.mac = addresses.mac(slot)
         self._process = begun(outer, [], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert json.loads(self._process.stdout.readline()) == "ready"
-        self.namespace = os.open(f"/proc/{self._process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.pid = self._process.pid
+        self.namespace = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self.run(PRELUDE)
 
     def begin(self, program: str) -> None:
@@ -104,7 +108,7 @@ class Scene:
         return Hub(self._begin)
 
     def _begin(self, control: socket.socket) -> None:
-        command = [sys.executable, "-P", "-m", "jail.network", str(self._slots)]
+        command = [sys.executable, "-P", "-m", "jail.network", str(self._slots), str(IDENTITY)]
         self.process = begun(self._outer, command, stdin=control)
 
     def do(self, work: Awaitable[T]) -> T:
@@ -140,6 +144,15 @@ class Scene:
     def links(self) -> set[str]:
         """The names of the links in the hub."""
         return {link["ifname"] for link in json.loads(self.inside("ip", "-j", "link"))}
+
+    def as_hub(self, program: str) -> subprocess.Popen:
+        """A program of Python that runs as the hub's user, once it has said a line."""
+        script = f"import os; os.setresuid({IDENTITY}, {IDENTITY}, {IDENTITY})\n{program}"
+        made = begun(
+            self._outer, [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        made.stdout.readline()
+        return made
 
     @contextmanager
     def at_most_descriptors(self, count: int) -> Iterator[None]:

@@ -6,6 +6,7 @@ so what is not reached is not for want of somebody to reach. Shown for each prog
 
 import asyncio
 import errno
+import fcntl
 import json
 import os
 import re
@@ -32,9 +33,12 @@ from jail.settings import EGRESS_PROGRAMS
 
 OUTSIDE = str(Path(__file__).parent / "outside.py")
 SLOTS = 64
+IDENTITY = 1001
 CONNECTIONS = 8
 FAST = 100_000_000
 DEADLINE_SECONDS = 60
+
+NS_GET_USERNS = 0xB701  # <linux/nsfs.h>
 
 TCP = ("198.51.100.2/32:443/tcp", "2001:db8::2/128:443/tcp")
 ALL = (*TCP, "198.51.100.2/32:443/udp", "2001:db8::2/128:443/udp")
@@ -105,7 +109,7 @@ class Outside:
 
     def _begin(self, control: socket.socket) -> None:
         bounds = msgspec.json.encode(self._bounds).decode()
-        hub = [sys.executable, "-P", "-m", "jail.network", str(SLOTS), bounds]
+        hub = [sys.executable, "-P", "-m", "jail.network", str(SLOTS), str(IDENTITY), bounds]
         command = [sys.executable, "-P", OUTSIDE, str(self._resolv), *hub]
         self.process = self._stand_ins.begun(self._outer, command, stdin=control)
 
@@ -176,6 +180,10 @@ def status_of(pid: int) -> str:
         return Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return ""
+
+
+def status_field(pid: int, name: str) -> str:
+    return re.search(rf"^{name}:\t(.*)$", status_of(pid), re.MULTILINE)[1]
 
 
 def ancestors(pid: int) -> list[int]:
@@ -522,13 +530,37 @@ def test_two_that_need_the_way_out_at_once_get_one(make_outside):
 def test_the_way_out_has_no_file_and_no_power(outside):
     """But for files it was given, and low ports, which it cannot use as long as nothing is forwarded."""
     with outside.joined(3, *TCP):
-        status = dict(
-            line.split(":\t") for line in Path(f"/proc/{outside.way}/status").read_text().splitlines()
-        )
+        # It confines itself once its device is there, its filter last.
+        end = time.monotonic() + DEADLINE_SECONDS
+        while status_field(outside.way, "Seccomp") != "2":
+            assert time.monotonic() < end
+        status = {name: status_field(outside.way, name) for name in ("CapEff", "NoNewPrivs")}
         bind_low_ports, trace = 1 << 10, 1 << 19 | 1 << 21
         assert int(status["CapEff"], 16) & ~(bind_low_ports | trace) == 0
         assert status["NoNewPrivs"] == "1"
-        assert status["Seccomp"] == "2"
+
+
+def test_who_is_outside_has_power_over_the_hubs_network_and_nothing_else(outside):
+    with outside.joined(3, *TCP):
+        way = outside.way
+        beside = ancestors(way)[0]
+        own, hub, there, started = (
+            status_field(pid, "Uid") for pid in (os.getpid(), outside.process.pid, beside, way)
+        )
+        assert there == started
+        assert len({own, hub, there}) == 3
+        user = os.readlink(f"/proc/{beside}/ns/user")
+        assert user != os.readlink(f"/proc/{outside.process.pid}/ns/user")
+        assert os.readlink(f"/proc/{way}/ns/user") == user
+        mapped = Path(f"/proc/{beside}/uid_map").read_text().split()
+        assert (mapped[0], mapped[2]) == ("0", "1")
+        network = os.open(f"/proc/{outside.process.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        owner = fcntl.ioctl(network, NS_GET_USERNS)
+        try:
+            assert f"user:[{os.stat(owner).st_ino}]" == user
+        finally:
+            os.close(network)
+            os.close(owner)
 
 
 def test_a_program_that_is_not_there_is_told_to_who_needs_it(making):

@@ -101,7 +101,7 @@ def test_a_hub_that_cannot_start_says_why(scene):
     ended = []
 
     def start(control):
-        command = [sys.executable, "-P", "-m", "jail.network", "4"]
+        command = [sys.executable, "-P", "-m", "jail.network", "4", "1001"]
         ended.append(subprocess.Popen(command, stdin=control, stderr=subprocess.DEVNULL))
 
     async def begin():

@@ -436,9 +436,12 @@ def test_a_late_refusal_is_followed_by_the_next_address(scene):
 IN_FLIGHT = 200
 # Descriptors that nobody has taken in count for all processes of the user.
 SEND_DESCRIPTORS = f"""
+import socket, sys
 ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 for _ in range({IN_FLIGHT}):
     socket.send_fds(ends[0], [b"x"], [0])
+print(flush=True)
+sys.stdin.read()
 """
 
 
@@ -451,12 +454,13 @@ def test_a_connection_that_cannot_be_handed_over_is_refused(scene):
         dialling = asyncio.create_task(segment.dial(1, 80))
         # Answered after the dial was begun.
         await scene.hub.open({3: third.namespace})
-        one.run(SEND_DESCRIPTORS)
+        holding = scene.as_hub(SEND_DESCRIPTORS)
         with scene.at_most_descriptors(IN_FLIGHT // 2):
             one.run("server.listen(10)")
             with pytest.raises(SandboxError) as error:
                 await dialling
-        one.run("for end in ends: end.close()")
+        holding.kill()
+        holding.communicate()
         return error.value.error
 
     with scene.do(segment.dial(1, 80)):
