@@ -145,6 +145,15 @@ class Scene:
         """The names of the links in the hub."""
         return {link["ifname"] for link in json.loads(self.inside("ip", "-j", "link"))}
 
+    def as_hub(self, program: str) -> subprocess.Popen:
+        """A program of Python that runs as the hub's user, once it has said a line."""
+        script = f"import os; os.setresuid({IDENTITY}, {IDENTITY}, {IDENTITY})\n{program}"
+        made = begun(
+            self._outer, [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        made.stdout.readline()
+        return made
+
     @contextmanager
     def at_most_descriptors(self, count: int) -> Iterator[None]:
         """Within the context the hub can have no more of them, or only so many on their way."""

@@ -433,6 +433,41 @@ def test_a_late_refusal_is_followed_by_the_next_address(scene):
         assert dialled.getpeername() == (one.ipv4, 80)
 
 
+IN_FLIGHT = 200
+# Descriptors that nobody has taken in count for all processes of the user.
+SEND_DESCRIPTORS = f"""
+import socket, sys
+ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+for _ in range({IN_FLIGHT}):
+    socket.send_fds(ends[0], [b"x"], [0])
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_connection_that_cannot_be_handed_over_is_refused(scene):
+    one, third = scene.member(1), scene.member(3)
+    segment = scene.open(one)
+    one.run(TAKES_ONE)
+
+    async def dial_while_too_many_are_on_their_way():
+        dialling = asyncio.create_task(segment.dial(1, 80))
+        # Answered after the dial was begun.
+        await scene.hub.open({3: third.namespace})
+        holding = scene.as_hub(SEND_DESCRIPTORS)
+        with scene.at_most_descriptors(IN_FLIGHT // 2):
+            one.run("server.listen(10)")
+            with pytest.raises(SandboxError) as error:
+                await dialling
+        holding.kill()
+        holding.communicate()
+        return error.value.error
+
+    with scene.do(segment.dial(1, 80)):
+        assert scene.do(dial_while_too_many_are_on_their_way()) == errno.ETOOMANYREFS
+    scene.do(segment.dial(1, 80)).close()
+
+
 def test_ports_are_locked_to_their_one_address(scene):
     """The bridge's own wall, beneath the rules."""
     one, other = scene.members(1, 2)
