@@ -16,7 +16,7 @@ import struct
 from collections.abc import Collection
 from itertools import pairwise
 
-from jail.network.namespaces import check
+from jail.network.libc import LIBC, check, prctl
 
 # <linux/prctl.h>
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_SECCOMP = 1, 4, 8, 22
@@ -50,19 +50,19 @@ def give_up(identity: int, kept: Collection[int] = ()) -> None:
     parent = os.getppid()
     for number in range(_last_capability() + 1):
         if not KEPT >> number & 1:
-            _prctl(_PR_CAPBSET_DROP, number)
-    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    _prctl(_PR_SET_KEEPCAPS, 1)
+            prctl(_PR_CAPBSET_DROP, number)
+    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    prctl(_PR_SET_KEEPCAPS, 1)
     os.setresgid(identity, identity, identity)
     os.setresuid(identity, identity, identity)
-    _prctl(_PR_SET_KEEPCAPS, 0)
+    prctl(_PR_SET_KEEPCAPS, 0)
     # Effective, permitted, inheritable: of the first 32 capabilities, and of the others.
     sets = struct.pack("=6I", KEPT, KEPT, 0, 0, 0, 0)
-    check(_libc().capset(struct.pack("=Ii", _VERSION_3, 0), sets))
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _prctl(_PR_SET_DUMPABLE, 0)
+    check(LIBC.capset(struct.pack("=Ii", _VERSION_3, 0), sets))
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    prctl(_PR_SET_DUMPABLE, 0)
     # The change of ids has cleared it.
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
     _enter_networks_only()
@@ -95,17 +95,9 @@ def _enter_networks_only() -> None:
     text = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog
     filters = struct.pack("@HP", len(instructions), ctypes.addressof(text))
-    check(_libc().prctl(_PR_SET_SECCOMP, _FILTER_MODE, filters, 0, 0))
+    check(LIBC.prctl(_PR_SET_SECCOMP, _FILTER_MODE, filters, 0, 0))
 
 
 def _last_capability() -> int:
     with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as text:
         return int(text.read())
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _prctl(option: int, first: int, second: int = 0) -> None:
-    check(_libc().prctl(option, ctypes.c_ulong(first), ctypes.c_ulong(second), 0, 0))

@@ -27,7 +27,6 @@ from pathlib import Path
 import msgspec
 
 from jail.network import addresses, netlink, way
-from jail.network.netlink import MTU
 from jail.network.protocol import Allowed, Asked, Bounds, Told
 
 _SYSCTLS = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
@@ -114,7 +113,7 @@ class Egress:
         _set(f"ipv6/conf/{way.DEVICE}/disable_ipv6", "0")
         self._netlink.do(
             [
-                *netlink.raise_link(index, MTU),
+                *netlink.raise_link(index, way.MTU),
                 *(netlink.add_address(index, address) for address in way.ADDRESSES),
                 *(netlink.add_default_route(index, gateway) for gateway in way.GATEWAYS),
             ]

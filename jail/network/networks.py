@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 
 from jail.keeper import Kept
 from jail.network.client import Hub, Segment
@@ -48,15 +49,15 @@ class Networks:
     def _running(self) -> Hub:
         if self._hub is None or self._hub.lost.is_set():
             self._hub = Hub(self._start_hub)
+            self._kept.ended.add_done_callback(partial(self._note_loss, self._hub))
         return self._hub
 
     def _start_hub(self, control: socket.socket) -> None:
         self._kept = self._start(control)
-        self._kept.ended.add_done_callback(self._note_loss)
 
-    def _note_loss(self, ended: asyncio.Future[int]) -> None:
+    def _note_loss(self, hub: Hub, ended: asyncio.Future[int]) -> None:
         if not self._closes:
-            self._losses.put_nowait((ended.result(), self.words))
+            self._losses.put_nowait((ended.result(), hub.words))
 
     async def close(self) -> None:
         """End the hub, and wait until it has ended: END_SECONDS at most.

@@ -37,6 +37,7 @@ from jail import shed
 from jail.delegation import give_up_capabilities
 from jail.network import namespaces, way
 from jail.network.confinement import close_descriptors
+from jail.network.libc import LIBC, check, prctl
 from jail.network.protocol import Asked, Told
 
 RESOLVE_SECONDS = 5
@@ -82,7 +83,7 @@ def _prepare(control: socket.socket, identity: int) -> None:
     os.dup2(nothing, 1)
     close_descriptors([control.fileno()])
     _be_root_apart(identity)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _mount("", "/", "", _MS_REC | _MS_PRIVATE)
     _mount("tmpfs", _PLACE, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     os.close(os.open(_HUB, os.O_CREAT | os.O_CLOEXEC, 0o600))
@@ -92,9 +93,9 @@ def _be_root_apart(identity: int) -> None:
     """Be that user and group, and as such root of new namespaces. Raises OSError."""
     os.setresgid(identity, identity, identity)
     os.setresuid(identity, identity, identity)
-    _check(_libc().unshare(_CLONE_NEWUSER | _CLONE_NEWNS), "unshare")
+    check(LIBC.unshare(_CLONE_NEWUSER | _CLONE_NEWNS), "unshare")
     # Else these files were those of whom we were.
-    _prctl(_PR_SET_DUMPABLE, 1)
+    prctl(_PR_SET_DUMPABLE, 1)
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"0 {identity} 1"),
@@ -102,7 +103,7 @@ def _be_root_apart(identity: int) -> None:
     ):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
             file.write(text)
-    _prctl(_PR_SET_DUMPABLE, 0)
+    prctl(_PR_SET_DUMPABLE, 0)
 
 
 def _give_network(control: socket.socket) -> None:
@@ -270,22 +271,9 @@ def _ask(host: str, writing: int, landlock: bool) -> None:
 
 
 def _die_with_us() -> None:
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
-
-
-def _check(result: int, what: str) -> None:
-    if result:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), what)
-
-
-def _prctl(option: int, value: int) -> None:
-    _check(_libc().prctl(option, ctypes.c_ulong(value), 0, 0, 0), f"prctl {option}")
+    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _mount(source: str, target: str, kind: str, flags: int) -> None:
     texts = (text.encode() for text in (source, target, kind))
-    _check(_libc().mount(*texts, ctypes.c_ulong(flags), None), target)
+    check(LIBC.mount(*texts, ctypes.c_ulong(flags), None), target)
