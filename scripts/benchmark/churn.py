@@ -152,20 +152,25 @@ def ends(values: Sequence[float]) -> tuple[float, float]:
     return statistics.mean(values[:width]), statistics.mean(values[-width:])
 
 
-def rows(found: Figures, _floor: Floor) -> Iterator[Row]:
-    """First against last."""
-    buckets = found.buckets
-    first, last = ends([each.jobs_per_s for each in buckets])
-    jobs, seconds = sum(each.times.jobs for each in buckets), sum(each.seconds for each in buckets)
-    yield Row(
+def throughput(jobs_per_s: Sequence[float], note: str) -> Row:
+    """The last tenth against the first."""
+    first, last = ends(jobs_per_s)
+    return Row(
         name="throughput: last tenth",
         value=last,
         unit="jobs/s",
         ratio=last / first,
         to="first tenth",
         at_least=STEADY,
-        note=f"{jobs:,} jobs in {seconds:.0f} s",
+        note=note,
     )
+
+
+def rows(found: Figures, _floor: Floor) -> Iterator[Row]:
+    """First against last."""
+    buckets = found.buckets
+    jobs, seconds = sum(each.times.jobs for each in buckets), sum(each.seconds for each in buckets)
+    yield throughput([each.jobs_per_s for each in buckets], f"{jobs:,} jobs in {seconds:.0f} s")
     first, last = ends([each.times.p99_ms for each in buckets])
     yield Row(name="p99: last tenth", value=last, ratio=last / first, to="first tenth")
     yield from _waiting(buckets)

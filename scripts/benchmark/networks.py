@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from benchmark import load
-from benchmark.churn import STEADY, ends
+from benchmark.churn import throughput
 from benchmark.client import NO_OP, Connection, check
 from benchmark.figures import Times
 from benchmark.floor import Floor
@@ -104,15 +104,6 @@ def rows(found: Figures, _floor: Floor) -> Iterator[Row]:
         at_most=TIMES_MAX,
         note=f"rounds {min(ratios):.2f} to {max(ratios):.2f}",
     )
-    first, last = ends(found.tenths)
-    yield Row(
-        name="throughput: last tenth",
-        value=last,
-        unit="jobs/s",
-        ratio=last / first,
-        to="first tenth",
-        at_least=STEADY,
-        note=f"{found.jobs:,} jobs in a row",
-    )
+    yield throughput(found.tenths, f"{found.jobs:,} jobs in a row")
     note = ", ".join(f"{name} {count}" for name, count in found.left.items())
     yield Row(name="left in the hub", value=sum(found.left.values()), unit="", at_most=0, note=note)

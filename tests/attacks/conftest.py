@@ -322,6 +322,12 @@ def canary_file() -> Iterator[Path]:
     path.unlink()
 
 
+@pytest.fixture(scope="session")
+def eventually() -> Callable[[Callable[[], bool]], bool]:
+    """Look again and again; whether the condition became true."""
+    return _eventually
+
+
 def _eventually(condition: Callable[[], bool]) -> bool:
     end = time.monotonic() + DEADLINE_SECONDS
     while not condition():
