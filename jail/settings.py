@@ -19,6 +19,7 @@ from jail.limits import CEILINGS, MIB, PROCESSES_MAX, Limits
 FILE_VARIABLE = "JAIL_CONFIG"
 
 _DIGEST = re.compile("[0-9a-fA-F]{64}")
+_VOLUME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 DEGRADABLE = ("landlock", "swap")
 """Weaknesses that an operator can accept by name, and that every result then lists.
@@ -65,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     egress_bytes_per_s: of each sandbox, in each direction. egress_connections: of each, at once.
     egress_program: slirp4netns or pasta; empty is whichever is installed.
     policies: a directory of policies; empty is the shipped ones.
+    volumes: directories of the host that jobs may ask for, read-only, by name: a table, or NAME=PATH in a
+    variable. Nothing may be mounted in them.
     state: a directory of this user's for what lives as long as the service; empty is
     $XDG_STATE_HOME/jail, or ~/.local/state/jail. One and the same for all services of a user: there
     they agree on who has which subordinate ids.
@@ -92,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     egress_connections: int = 64
     egress_program: str = ""
     policies: str = ""
+    volumes: dict[str, str] = {}
     state: str = ""
     allow_degraded: tuple[str, ...] = ()
     defaults: Limits = Limits()
@@ -157,10 +161,21 @@ def _add_variables(values: dict[str, Any], environment: Mapping[str, str]) -> No
         known.add(variable)
         if variable in environment:
             text = environment[variable]
-            values[field.name] = _items(text) if isinstance(field.default, tuple) else text
+            values[field.name] = _value(field, variable, text)
     unknown = sorted(name for name in environment if name.startswith("JAIL_") and name not in known)
     if unknown:
         raise SettingsError(f"{unknown[0]} is not a setting; known: {', '.join(sorted(known))}")
+
+
+def _value(field: msgspec.structs.FieldInfo, variable: str, text: str) -> str | list[str] | dict[str, str]:
+    if isinstance(field.default, tuple):
+        return _items(text)
+    if field.default_factory is not dict:
+        return text
+    pairs = [item.partition("=") for item in _items(text)]
+    if not all(found for _, found, _ in pairs):
+        raise SettingsError(f"{variable} holds an item that is not NAME=VALUE")
+    return {name: value for name, _, value in pairs}
 
 
 def _items(text: str) -> list[str]:
@@ -191,6 +206,7 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
         raise SettingsError(f"{above}: lower the one or raise the other")
     _check_names("networks", found.networks, NETWORKS)
     _check_egress(found)
+    _check_volumes(found.volumes)
     _check_names("allow_degraded", found.allow_degraded, DEGRADABLE)
     if not all(_DIGEST.fullmatch(key) for key in found.keys_sha256):
         raise SettingsError("keys_sha256 holds what is not the 64 hexadecimal digits of a SHA-256")
@@ -214,6 +230,15 @@ def _check_names(setting: str, names: tuple[str, ...], known: tuple[str, ...]) -
     unknown = [name for name in names if name not in known]
     if unknown:
         raise SettingsError(f"{setting} names {unknown[0]!r}; it may name {', '.join(known)}")
+
+
+def _check_volumes(volumes: Mapping[str, str]) -> None:
+    for name, path in volumes.items():
+        if not _VOLUME.fullmatch(name):
+            raise SettingsError(f"volumes.{name}: a name is of letters, digits, '.', '_' and '-'")
+        # As overlay's lowerdir= has them, of which these are the marks between.
+        if not path.startswith("/") or any(mark in path for mark in ":,\\"):
+            raise SettingsError(f"volumes.{name} = {path!r} is no absolute path without ':', ',' and '\\'")
 
 
 def _check_egress(found: Settings) -> None:

@@ -204,7 +204,7 @@ class Jail:
     @property
     def ready(self) -> int:
         """How many sandboxes wait for a job."""
-        return self.engine.sandboxes.ready
+        return self.engine.sandboxes.stock.ready
 
     def settle(self) -> None:
         """Let what is under way behind a job's back come to its end: burials, and what replaces the used."""
