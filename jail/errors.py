@@ -1,8 +1,8 @@
 """Our own failures. A program's failure is never an exception: it is a result."""
 
 
-class HostError(Exception):
-    """The host cannot give what jail needs.
+class ExplainedError(Exception):
+    """What an operator can mend.
 
     Attributes: `cause`, what was found; `cure`, what the operator can do about it.
     """
@@ -12,6 +12,26 @@ class HostError(Exception):
         super().__init__(f"{cause} {cure}")
         self.cause = cause
         self.cure = cure
+
+
+class HostError(ExplainedError):
+    """The host cannot give what jail needs."""
+
+
+class ImageError(ExplainedError):
+    """An image cannot be had, kept or given away as asked: it is refused as a whole."""
+
+
+class ImageNotFoundError(ImageError):
+    """No image of the store has this name or digest."""
+
+
+class ImageInUseError(ImageError):
+    """Somebody holds the image: it stays."""
+
+
+class StoreFullError(ImageError):
+    """There is no room: of the disk, or of what the settings leave to the store."""
 
 
 class SandboxError(Exception):

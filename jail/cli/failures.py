@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import click
 
 from jail.doctor import Trial, describe_host, examine
-from jail.errors import HostError, SandboxError
+from jail.errors import ExplainedError, SandboxError
 from jail.outcome import Failure
 from jail.policy import PolicyError
 from jail.settings import DEGRADABLE, Settings, SettingsError
@@ -20,7 +20,7 @@ def explained(status: int = 1) -> Iterator[None]:
     """
     try:
         yield
-    except HostError as error:
+    except ExplainedError as error:
         click.echo(f"jail: {error.cause}\n      {error.cure}", err=True)
         if isinstance(error.__cause__, SandboxError):
             _say_what_is_missing(error.__cause__)

@@ -40,7 +40,7 @@ LAYERS = (
         "jail.spec",
     ),
     ("jail.delegation", "jail.instance", "jail.keeper", "jail.outputs", "jail.shed"),
-    ("jail.network", "jail.supervisor"),
+    ("jail.images", "jail.network", "jail.supervisor"),
     ("jail.egress", "jail.plan", "jail.sandbox"),
     ("jail.filters",),
     ("jail.process",),

@@ -1,0 +1,30 @@
+"""Images: file systems that others made, kept in a store and shared by all sandboxes.
+
+An image comes as archives, its layers, each of which says what it adds to those beneath it and what it
+takes away. All of it is somebody else's work and may be hostile. So:
+
+  - Bytes enter the store by their digest (jail.images.store): what does not match is not kept.
+  - What reads archives of layers, and writes what they ask for, is a confined program that sees nothing
+    but the tree it works on (jail.images.unpacker).
+  - A layer can be found once it is whole, an image once all its layers are; until then there is nothing
+    but what the next who opens the store takes away. Killing us at any moment costs time and nothing else.
+
+The store's directory is an OCI image layout, which other tools read:
+
+  oci-layout, index.json  the images, by manifest, with their names; replaced as a whole
+  blobs/sha256/HEX        manifests, configurations and layers as they came
+  layers/NAME/            a layer unpacked, in the form in which overlay mounts it
+  chains/HEX              a link to a layer of this chain id: layer-by-layer names would not do, for what an
+                          archive means depends on what is beneath. HEX.json says what came of unpacking it
+  incoming/               what is on its way: blobs by digest, and a directory for each process that writes
+
+Three kinds of locks, all flock(2), which end with their holder:
+
+  - the store's directory, for moments: whoever changes what names what;
+  - a file in incoming, for as long as it takes: who fetches a blob or unpacks a layer. Others wait, and then
+    find it there;
+  - a manifest's blob, shared, by those who use the image: it stays for as long as one does.
+
+And each writer's directory in incoming is locked by it, and lists what it needs that no image names yet, each
+with the bytes that it may take up: nobody takes that away, and it counts as used.
+"""
