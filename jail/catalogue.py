@@ -100,7 +100,7 @@ class Catalogue:
         return None
 
     def make(self, root: Root) -> Made:
-        """What sandboxes of that root are made of. Raises ImageError, of its own kind when it is gone; OSError."""
+        """What sandboxes of that root are made of. Raises OSError, ImageError: it is gone, say."""
         with ExitStack() as undo:
             image = self._host if not root.digest else self._make_stored(root.digest, undo)
             if root.volumes:

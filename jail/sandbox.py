@@ -123,7 +123,7 @@ class Sandboxes:
     """
 
     def __init__(self, state: str, images: str, count: int, ready: Size, limits: cgroup.Limits) -> None:
-        """Take the directories for what lives as long as the service, and of images; how many jobs run at once.
+        """Take the directories for what lives as long as the service, and of images; how many jobs at once.
 
         ready: how many more are made ahead of time; limits: those of the cgroups, until a job's own.
         """

@@ -10,7 +10,7 @@ from jail import layers
 
 @pytest.fixture
 def stack(tmp_path):
-    """Three layers, the topmost first; each is filled by paths: a text, None for a directory, or "-> link"."""
+    """Three layers, the topmost first; each filled by paths: a text, None for a directory, or "-> link"."""
     made = [tmp_path / name for name in ("top", "middle", "base")]
 
     def fill(*contents):

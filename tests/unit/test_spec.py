@@ -13,6 +13,7 @@ from offered import Offered
 
 from jail import spec
 from jail.destinations import parse_network, parse_offer
+from jail.image import Root
 from jail.limits import CEILINGS, MIB, MINIMA, Limits, LimitsRequest
 from jail.spec import (
     Content,
@@ -486,7 +487,8 @@ def test_a_whole_body_becomes_the_job_it_says():
             InputFile("c", b"c", 0o644),
         ),
         stdin=b"\xff",
-        env={**spec.DEFAULT_ENV, "LANG": "C", "X": ""},
+        root=Root(SLIM.digest),
+        env={**spec.DEFAULT_ENV, **SLIM.env, "LANG": "C", "X": ""},
         outputs=(Output("out", False), Output("maybe", True), Output("odd?", True)),
         limits=Limits(cpu_ms=5, cpus=2.0),
         truncate=True,
@@ -907,7 +909,20 @@ def test_volumes_are_told_apart_by_where_they_are_and_not_by_their_order():
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/", "data", "//data", "/data/", "/data/../etc", "/./data", "/box", "/box/in", "/proc/x", "/dev", "/tmp/x"],
+    [
+        "",
+        "/",
+        "data",
+        "//data",
+        "/data/",
+        "/data/../etc",
+        "/./data",
+        "/box",
+        "/box/in",
+        "/proc/x",
+        "/dev",
+        "/tmp/x",
+    ],
 )
 def test_a_volume_lies_beneath_the_root_and_in_nothing_that_every_sandbox_has(path):
     assert refused(body(volumes={path: "words"})) == f"volumes.{path}"
