@@ -1,6 +1,6 @@
 """What tests of real sandboxes share: `jail`, an engine in this process; `serve`, services of their own.
 
-Test modules are not importable from one another, so whatever they share is a fixture.
+Test modules are not importable from one another: what they share is a fixture, or lies in tests/shared.
 """
 
 import asyncio
