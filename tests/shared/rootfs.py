@@ -1,11 +1,16 @@
 """Small file systems for images, with programs of this host in them."""
 
+import hashlib
 import io
+import json
+import platform
 import re
 import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 
 # What a merged-/usr system has; ldd(1) names libraries by these links.
 LINKS = {"bin": "usr/bin", "lib": "usr/lib", "lib64": "usr/lib64", "sbin": "usr/sbin"}
@@ -18,14 +23,16 @@ def programs(*names):
         program = Path(shutil.which(name)).resolve()
         found[f"usr/bin/{name}"] = program
         for library in _libraries(program):
-            found[f"usr{library}" if not library.startswith("/usr/") else library[1:]] = Path(library).resolve()
+            found[f"usr{library}" if not library.startswith("/usr/") else library[1:]] = Path(
+                library
+            ).resolve()
     return {**LINKS, **found}
 
 
 def archive(entries, **about):
-    """A tar archive, as bytes. An entry is by its path: bytes, a Path of this host, a link's target, or None for a directory.
+    """A tar archive, as bytes: by path, an entry's bytes, a Path of this host, a link's target, or None.
 
-    about: what else is set of each TarInfo.
+    None is a directory. about: what else is set of each TarInfo.
     """
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -43,6 +50,36 @@ def archive(entries, **about):
                 setattr(info, name, value)
             tar.addfile(info, io.BytesIO(body) if isinstance(body, bytes) else None)
     return target.getvalue()
+
+
+def image(*layers, **settings):
+    """An OCI archive, as bytes, of archives of layers, the lowest first; settings: of its configuration."""
+    blobs = {}
+
+    def keep(media_type, content):
+        digest = hashlib.sha256(content).hexdigest()
+        blobs[f"blobs/sha256/{digest}"] = content
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
+
+    def document(media_type, value):
+        return keep(f"application/vnd.oci.image.{media_type}.v1+json", json.dumps(value).encode())
+
+    described = [keep("application/vnd.oci.image.layer.v1.tar", layer) for layer in layers]
+    config = {
+        "architecture": ARCHITECTURE,
+        "os": "linux",
+        "config": settings,
+        "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in described]},
+    }
+    manifest = {"schemaVersion": 2, "config": document("config", config), "layers": described}
+    index = {"schemaVersion": 2, "manifests": [document("manifest", manifest)]}
+    return archive(
+        {
+            "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+            "index.json": json.dumps(index).encode(),
+            **blobs,
+        }
+    )
 
 
 def _libraries(program):
