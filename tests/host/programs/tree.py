@@ -1,7 +1,7 @@
 """What a tree holds, as JSON by path: to be run as root of the outer user namespace.
 
-    python tree.py directory PATH            a directory
-    python tree.py overlay LAYER:LAYER...    layers of the working directory, mounted read-only as sandboxes do
+python tree.py directory PATH            a directory
+python tree.py overlay LAYER:LAYER...    layers of the working directory, mounted read-only as sandboxes do
 """
 
 import hashlib
