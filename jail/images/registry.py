@@ -229,7 +229,7 @@ class Repository:
                     f"{self.reference.registry} does not speak TLS.",
                     "If it is to be trusted with plain HTTP, say so: --insecure.",
                 ) from None
-            raise _PassingError(str(error) or type(error).__name__) from None
+            raise _PassingError(str(error).rstrip(".") or type(error).__name__) from None
         except httpx.InvalidURL as error:
             raise ImageError(f"{self.reference.registry} leads to no URL: {error}.", _FAULT) from None
 

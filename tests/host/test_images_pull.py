@@ -20,7 +20,9 @@ import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -173,11 +175,17 @@ def real(tmp_path_factory, image):
 # Servers of the test
 
 
+class Seen(NamedTuple):
+    path: str
+    headers: Message
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        self.server.seen.append(self)
+        # A handler is its connection's, and the next request's as well.
+        self.server.seen.append(Seen(self.path, self.headers))
         try:
             self.server.answer(self)
         except (BrokenPipeError, ConnectionResetError):
@@ -223,6 +231,9 @@ class Server(ThreadingHTTPServer):
         self.authority = f"127.0.0.1:{self.port}"
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
         self._thread.start()
+
+    def handle_error(self, *_):
+        """Clients that go away are what these tests are about."""
 
     def paths(self, part=""):
         return [each.path for each in self.seen if part in each.path]
@@ -435,15 +446,15 @@ def test_credentials_come_from_a_file_of_docker_s(guarded, pulled, store, image,
 class TokenService:
     """Answers of a registry that takes tokens, in front of another's, and of what makes them.
 
-    uses: how many requests each token is good for.
+    expires_after: so many requests end the tokens that there are.
     """
 
-    def __init__(self, upstream, uses=1000, realm=None):
+    def __init__(self, upstream, expires_after=1000):
         self._answer = passing_on(upstream)
-        self._uses = uses
+        self._left = expires_after
         self._lock = threading.Lock()
-        self.realm = realm
-        self.tokens = {}
+        self.realm = None
+        self.tokens = set()
         self.asked = []
 
     def __call__(self, handler):
@@ -451,10 +462,12 @@ class TokenService:
             return self.make(handler)
         with self._lock:
             scheme, _, token = handler.headers.get("Authorization", "").partition(" ")
-            left = self.tokens.get(token, 0) if scheme == "Bearer" else 0
-            if left:
-                self.tokens[token] = left - 1
-        if left:
+            is_known = scheme == "Bearer" and token in self.tokens
+            self._left -= is_known
+            if is_known and not self._left:
+                self.tokens.clear()
+                self._left = 1000
+        if is_known:
             return self._answer(handler)
         realm = self.realm or f"http://{handler.headers['Host']}/token?x=1"
         wanted = f'Bearer realm="{realm}",service="the \\"service\\"",scope="repository:*:push,pull"'
@@ -470,8 +483,9 @@ class TokenService:
         if not known:
             return handler.reply(401, b"{}")
         with self._lock:
-            token = f"token-{len(self.tokens)}"
-            self.tokens[token] = self._uses
+            token = f"token-{len(self.asked)}"
+            if self._left:
+                self.tokens.add(token)
         return handler.reply(200, json.dumps({"token": token, "expires_in": 60}).encode())
 
 
@@ -487,9 +501,9 @@ def test_a_token_is_had_once_for_all_blobs_and_for_this_repository_alone(
 
 
 def test_a_token_that_has_expired_is_renewed(real, pulled, store, image, serve_answers):
-    service = TokenService(real.authority, uses=1)
+    service = TokenService(real.authority, expires_after=2)
     assert_whole(store, pulled(serve_answers(service), credentials=USER), image)
-    assert len(service.asked) > 1
+    assert len(service.asked) == 2
 
 
 def test_a_lasting_token_is_traded_for_one_of_the_registry(real, pulled, store, image, serve_answers):
@@ -503,7 +517,7 @@ def test_a_lasting_token_is_traded_for_one_of_the_registry(real, pulled, store, 
 
 def test_a_token_that_is_given_is_used_as_it_is(real, pulled, store, image, serve_answers):
     service = TokenService(real.authority)
-    service.tokens["given"] = 1000
+    service.tokens.add("given")
     assert_whole(store, pulled(serve_answers(service), credentials=Credentials(token="given")), image)
     assert service.asked == []
 
@@ -514,7 +528,7 @@ def test_who_gets_no_token_is_denied(real, pulled, serve_answers):
 
 
 def test_a_token_that_is_never_enough_is_no_endless_loop(real, pulled, serve_answers):
-    service = TokenService(real.authority, uses=0)
+    service = TokenService(real.authority, expires_after=0)
     with pytest.raises(ImageError, match="denies"):
         pulled(serve_answers(service), credentials=USER)
     assert len(service.asked) <= 2
@@ -971,8 +985,7 @@ def test_redirects_that_lead_nowhere_are_given_up(pulled, image, serve_answers):
         "ftp://127.0.0.1/x",
         "file:///etc/passwd",
         "//user:secret@127.0.0.1:{port}/x",
-        "http://",
-        "https://[::1/",
+        "https://",
         "data:,x",
     ],
 )
