@@ -35,6 +35,9 @@ POLICY = "service"
 RESOLVER = "resolver"
 """The name of the filter beside it, of processes that ask for the addresses of a name."""
 
+UNPACKER = "unpacker"
+"""The name of the filter of processes that read archives."""
+
 T = TypeVar("T")
 
 _KEPT = ("PATH",)
@@ -110,15 +113,26 @@ def shed_files(landlock: bool = True) -> None:
 def shed_for_resolver(landlock: bool = True) -> None:
     """The same for a process that asks for one name: it reads, and talks to resolvers, TCP on their port.
 
-    To be called in a child without capabilities, after `prepare_resolver`.
+    To be called in a child without capabilities, after `prepare(RESOLVER)`.
     """
     readable = ((Path(path), _READ) for path in ("/etc", "/usr", "/lib", "/lib64", "/run", "/var/lib"))
     _shed(readable if landlock else None, RESOLVER, _DNS_PORTS)
 
 
-def prepare_resolver() -> None:
-    """Compile the filter of resolvers, so that no child has to."""
-    _program(RESOLVER)
+def shed_for_unpacker() -> None:
+    """Give up the calls that whoever reads an archive needs not; what files there are its root decides.
+
+    To be called in a child without threads, after `prepare(UNPACKER)`.
+    """
+    program = _program(UNPACKER)
+    _prctl(_PR_SET_DUMPABLE, 0)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _load_filter(program, 0)
+
+
+def prepare(name: str) -> None:
+    """Compile that filter, so that no child has to."""
+    _program(name)
 
 
 def _shed(rules: Iterable[tuple[Path, int]] | None, name: str = POLICY, ports: Iterable[int] = ()) -> None:

@@ -20,6 +20,7 @@ LAYERS = (
         "jail.destinations",
         "jail.errors",
         "jail.host",
+        "jail.libc",
         "jail.limits",
         "jail.locks",
         "jail.outcome",
@@ -34,6 +35,7 @@ LAYERS = (
         "jail.namespace",
         "jail.policy",
         "jail.pool",
+        "jail.privileges",
         "jail.result",
         "jail.rlimits",
         "jail.settings",
@@ -73,6 +75,7 @@ DOORS = {
     "uvicorn": ("jail.cli",),
     "uvloop": ("jail.cli", "jail.doctor.trial"),
     "websockets": ("jail.cli.websocket",),
+    "zstandard": ("jail.images.compression",),
 }
 """Who may import a third party: these modules, and those in these packages."""
 
