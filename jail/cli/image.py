@@ -19,8 +19,12 @@ from rich.text import Text
 from jail import settings
 from jail.cli.failures import explained
 from jail.errors import HostError, ImageError
-from jail.images import archive
+from jail.images import archive, pull
+from jail.images.credentials import Credentials
+from jail.images.credentials import read as read_credentials
 from jail.images.oci import Descriptor
+from jail.images.reference import Reference, parse
+from jail.images.registry import Repository
 from jail.images.store import Store, Stored, refuse_name
 from jail.images.summary import Summary, summarize
 from jail.images.unpacker import Unpacker
@@ -28,6 +32,8 @@ from jail.namespace import OuterNamespace
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="For scripts.")
 _CONFIG = click.option("--config", type=click.Path(), help="A TOML file; $JAIL_CONFIG by default.")
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 _DIGITS_SHOWN = 12
 _LABEL_WIDTH = 13
@@ -61,6 +67,54 @@ def import_images(file: Path, name: str | None, as_json: bool, config: str | Non
             with _source(file) as source:
                 found = archive.import_file(store, unpacker, source, name, shown)
     _tell(found, as_json)
+
+
+@image.command("pull")
+@click.argument("reference", metavar="REGISTRY/REPOSITORY[:TAG][@DIGEST]")
+@click.option("--name", help="Of the image; by default the reference without its digest.")
+@click.option("--platform", default="", metavar="OS/ARCHITECTURE[/VARIANT]", help="By default this host's.")
+@click.option("--login", metavar="USER", help="The password is asked for, or is the first line of stdin.")
+@click.option("--credentials", type=_FILE, help="A file with logins, in the form of Docker's config.json.")
+@click.option("--insecure", is_flag=True, help="The registry speaks plain HTTP, and is trusted with that.")
+@click.option(
+    "--proxy", default="", metavar="URL", help="To go through; those of the environment are not used."
+)
+@_JSON
+@_CONFIG
+def pull_image(
+    reference: str,
+    name: str | None,
+    platform: str,
+    login: str | None,
+    credentials: Path | None,
+    insecure: bool,
+    proxy: str,
+    as_json: bool,
+    config: str | None,
+) -> None:
+    """Bring in an image of a registry: what a tag means now, or what a digest always means.
+
+    A pull that is cut off goes on where it was when it is given again.
+    """
+    with explained():
+        wanted = parse(reference)
+        known = _credentials(wanted, login, credentials)
+        made_for = pull.parse_platform(platform)
+        with (
+            Repository(wanted, known, insecure, proxy) as repository,
+            _writing(config) as (store, unpacker),
+            _shown() as shown,
+        ):
+            found = pull.pull(store, unpacker, repository, name or "", made_for, shown)
+    _tell([found], as_json)
+
+
+def _credentials(wanted: Reference, login: str | None, file: Path | None) -> Credentials:
+    if login is not None:
+        if not sys.stdin.isatty():
+            return Credentials(login, sys.stdin.readline().removesuffix("\n"))
+        return Credentials(login, click.prompt("Password", hide_input=True, err=True))
+    return read_credentials(file, wanted.registry, wanted.repository) if file else Credentials()
 
 
 @image.command("ls")

@@ -1058,3 +1058,90 @@ def test_a_proxy_that_is_named_is_used(real, pulled, store, image, serve_answers
 def test_what_is_no_proxy_is_refused():
     with pytest.raises(ImageError, match="'gopher://x' is no proxy"):
         Repository(parse("registry.example/x"), proxy="gopher://x")
+
+
+# The command
+
+
+@pytest.fixture
+def command(environment, state):
+    """Run `jail image` with a store of its own; what comes back is what it wrote and its exit status."""
+
+    def run(*arguments, stdin="", status=0):
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "jail", "image", *arguments],
+            env={**environment, "JAIL_STATE": str(state)},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            timeout=DEADLINE_S,
+        )
+        assert done.returncode == status, done.stderr
+        return done
+
+    return run
+
+
+def test_a_pulled_image_is_told_by_the_digest_that_is_stored(real, command, image):
+    reference = f"{real.authority}/tools/gcc:13"
+    done = command("pull", "--insecure", reference)
+    assert done.stdout == f"{image.digest} {reference}\n"
+    assert done.stderr == ""
+    (listed,) = json.loads(command("ls", "--json").stdout)
+    assert (listed["names"], listed["digest"]) == ([reference], image.digest)
+
+
+def test_a_pulled_image_can_have_another_name(real, command, image):
+    done = command("pull", "--insecure", "--name", "gcc:13", "--json", f"{real.authority}/tools/gcc:13")
+    (told,) = json.loads(done.stdout)
+    assert (told["names"], told["digest"]) == (["gcc:13"], image.digest)
+
+
+def test_an_image_pulled_by_digest_alone_has_no_name(real, command, image):
+    done = command("pull", "--insecure", f"{real.authority}/tools/gcc@{image.digest}")
+    assert done.stdout == f"{image.digest}\n"
+
+
+def test_a_name_that_no_image_can_have_is_refused_before_anything_comes(command, serve_answers, image):
+    server = serve_answers(keeping(image))
+    done = command("pull", "--insecure", "--name", "host", f"{server.authority}/tools/gcc:13", status=1)
+    assert "'host' is an image that is always there." in done.stderr
+    assert server.seen == []
+
+
+def test_a_login_is_read_from_stdin(guarded, command, image):
+    reference = f"{guarded.authority}/tools/gcc:13"
+    done = command("pull", "--insecure", "--login", USER.user, reference, stdin=f"{USER.password}\n")
+    assert done.stdout.startswith(image.digest)
+    done = command("pull", "--insecure", "--login", USER.user, reference, stdin="wrong\n", status=1)
+    assert f"denies {reference}" in done.stderr
+
+
+def test_what_no_host_can_unpack_is_not_kept(command, serve_answers, state):
+    """Its digests match, and one of its layers is no archive."""
+    made = Made(b"first", b"second")
+    broken = gzip.compress(b"not a tar archive" * 1000, mtime=0)
+    layers = oci.parse_manifest(made.manifest).layers
+    swapped = oci.describe(broken, layers[1].media_type)
+    manifest = msgspec.structs.replace(oci.parse_manifest(made.manifest), layers=(layers[0], swapped))
+    made.blobs[swapped.digest] = broken
+    made.manifest = oci.encode(manifest)
+    server = serve_answers(keeping(made))
+    command("pull", "--insecure", f"{server.authority}/tools/gcc:13", status=1)
+    assert json.loads(command("ls", "--json").stdout) == []
+    kept = [path for path in (state / "images").rglob("*") if path.is_file() or path.parent.name == "layers"]
+    assert {path.name for path in kept} == {"index.json", "oci-layout"}
+
+
+def test_what_is_pulled_is_what_other_tools_take(real, command, pulled, store, image, tmp_path):
+    command("pull", "--insecure", "--name", "gcc:13", f"{real.authority}/tools/gcc:13")
+    command("export", "gcc:13", str(tmp_path / "gcc.tar"))
+    target = f"docker://{real.authority}/again:1"
+    options = ("--insecure-policy", "copy", "-q", "--dest-tls-verify=false")
+    given = f"oci-archive:{tmp_path}/gcc.tar:gcc:13"
+    done = subprocess.run(
+        ["skopeo", *options, given, target], capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert done.returncode == 0, done.stderr
+    assert_whole(store, pulled(real, "again:1"), image)
