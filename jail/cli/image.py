@@ -19,7 +19,8 @@ from rich.text import Text
 from jail import settings
 from jail.cli.failures import explained
 from jail.errors import HostError, ImageError
-from jail.images import archive, pull
+from jail.images import archive, pull, snapshot
+from jail.images.compression import compressed
 from jail.images.credentials import Credentials
 from jail.images.credentials import read as read_credentials
 from jail.images.oci import Descriptor
@@ -35,6 +36,7 @@ _CONFIG = click.option("--config", type=click.Path(), help="A TOML file; $JAIL_C
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+_LEFT_OUT_SHOWN = 20
 _DIGITS_SHOWN = 12
 _LABEL_WIDTH = 13
 
@@ -107,6 +109,29 @@ def pull_image(
         ):
             found = pull.pull(store, unpacker, repository, name or "", made_for, shown)
     _tell([found], as_json)
+
+
+@image.command("build-host")
+@click.argument("name")
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
+@_JSON
+@_CONFIG
+def build_host(name: str, paths: tuple[Path, ...], as_json: bool, config: str | None) -> None:
+    """Make the image NAME of files and directories of this host as they are now: PATHs, or all of /usr.
+
+    Without a PATH it has what the image `host` has, and changes of this host do not change it any more. What
+    not every user may read is left out. The same files make the same image.
+    """
+    with explained(), _writing(config) as (store, unpacker), _shown() as shown:
+        refuse_name(name)
+        found = snapshot.Snapshot(paths, lambda done: shown("read", whole, done))
+        whole = Descriptor("", "host", found.bytes)
+        made = archive.import_file(store, unpacker, compressed(found), name, shown)
+    for each in found.left_out[:_LEFT_OUT_SHOWN]:
+        click.echo(_plain(f"Left out: {each.path}: {each.reason}."), err=True)
+    if more := len(found.left_out[_LEFT_OUT_SHOWN:]):
+        click.echo(f"Left out: {more} more.", err=True)
+    _tell(made, as_json)
 
 
 def _credentials(wanted: Reference, login: str | None, file: Path | None) -> Credentials:
