@@ -63,15 +63,18 @@ Digest = Annotated[str, msgspec.Meta(pattern=rf"^{_DIGEST}\Z")]
 
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 
+# Told to people as it is.
+_Word = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}\Z")]
+
 T = TypeVar("T")
 
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
     """image-index.md: what a manifest is for."""
 
-    architecture: str = ""
-    os: str = ""
-    variant: str = ""
+    architecture: _Word = ""
+    os: _Word = ""
+    variant: _Word = ""
 
 
 class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -124,9 +127,9 @@ class Config(msgspec.Struct, frozen=True, rename={"settings": "config"}, kw_only
     `settings` is as it came: see `honoured` and `ignored`.
     """
 
-    architecture: str = ""
-    os: str = ""
-    variant: str = ""
+    architecture: _Word = ""
+    os: _Word = ""
+    variant: _Word = ""
     created: str | None = None
     rootfs: RootFs
     settings: dict[str, Any] | None = None
@@ -166,9 +169,15 @@ class Honoured(msgspec.Struct, frozen=True, rename="pascal"):
     user: _Text = ""
 
 
-def _parse(raw: bytes, form: type[T], what: str) -> T:
-    if len(raw) > DOCUMENT_BYTES_MAX:
+def refuse_long(size: int, what: str) -> None:
+    """Raise ImageError if a document has more bytes than one may: before it is read, or even fetched."""
+    if size > DOCUMENT_BYTES_MAX:
         raise ImageError(f"The {what} is longer than {DOCUMENT_BYTES_MAX} bytes.", _DAMAGED)
+
+
+def parse(raw: bytes, form: type[T], what: str) -> T:
+    """A JSON document of any form, called `what`; raises ImageError."""
+    refuse_long(len(raw), what)
     try:
         return msgspec.json.decode(raw, type=form)
     except (ValueError, RecursionError) as error:
@@ -180,7 +189,7 @@ def parse_manifest(raw: bytes) -> Manifest:
 
     What one reader takes for an image and another for an index is nobody's to run: manifest.md, mediaType.
     """
-    found = _parse(raw, Manifest, "manifest")
+    found = parse(raw, Manifest, "manifest")
     if found.media_type and found.media_type not in MANIFEST_TYPES:
         raise ImageError(f"The manifest says that it is {found.media_type!r}.", _DAMAGED)
     _refuse_fields(raw, ("manifests", "fsLayers"), "manifest")
@@ -197,7 +206,7 @@ def parse_manifest(raw: bytes) -> Manifest:
 
 def parse_index(raw: bytes) -> Index:
     """An index; raises ImageError, also when it is something else besides."""
-    found = _parse(raw, Index, "index")
+    found = parse(raw, Index, "index")
     if found.media_type and found.media_type not in INDEX_TYPES:
         raise ImageError(f"The index says that it is {found.media_type!r}.", _DAMAGED)
     _refuse_fields(raw, ("config", "layers", "fsLayers"), "index")
@@ -206,7 +215,7 @@ def parse_index(raw: bytes) -> Index:
 
 
 def _refuse_fields(raw: bytes, names: Sequence[str], what: str) -> None:
-    fields = _parse(raw, dict[str, msgspec.Raw], what)
+    fields = parse(raw, dict[str, msgspec.Raw], what)
     if foreign := sorted(fields.keys() & set(names)):
         raise ImageError(f"The {what} has {foreign[0]!r}, which is not a part of one.", _DAMAGED)
 
@@ -218,7 +227,7 @@ def _refuse_version(version: int) -> None:
 
 def parse_config(raw: bytes) -> Config:
     """A configuration whose honoured settings are valid; raises ImageError."""
-    found = _parse(raw, Config, "image's configuration")
+    found = parse(raw, Config, "image's configuration")
     if found.rootfs.type != "layers":
         raise ImageError(f"rootfs.type is {found.rootfs.type!r}, not 'layers'.", _DAMAGED)
     _ = found.honoured
@@ -230,10 +239,9 @@ def encode(document: Manifest | Index | Config) -> bytes:
     return msgspec.json.encode(document, order="sorted")
 
 
-def describe(raw: bytes, media_type: str, name: str | None = None) -> Descriptor:
-    """The descriptor of a document, with the name that an index.json gives it, if any."""
-    annotations = {REFERENCE_NAME: name} if name else None
-    return Descriptor(media_type, digest(raw), len(raw), annotations)
+def describe(raw: bytes, media_type: str) -> Descriptor:
+    """The descriptor of a document."""
+    return Descriptor(media_type, digest(raw), len(raw))
 
 
 def digest(raw: bytes) -> str:
