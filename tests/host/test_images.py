@@ -423,7 +423,11 @@ def index_of(raw: bytes) -> Callable[[Layout], None]:
 
 def foreign(layout: Layout) -> None:
     layout.settings = {}
-    config = {"architecture": "s390x", "os": "linux", "rootfs": {"type": "layers", "diff_ids": layout.diff_ids}}
+    config = {
+        "architecture": "s390x",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": layout.diff_ids},
+    }
     rewrite(config=layout.add_json(config, oci.CONFIG_TYPE))(layout)
 
 
@@ -489,9 +493,8 @@ def test_a_layer_that_is_a_link_to_itself_is_refused(place):
 
 def test_an_entry_that_is_there_twice_is_refused(place):
     raw = Layout(TREE).named("twice:1").archive()
-    doubled = raw.rstrip(b"\0")
-    doubled += bytes(-len(doubled) % 512) + raw
-    assert "index.json twice" in place.refusal(b"".join([doubled]))
+    once = raw.rstrip(b"\0")
+    assert "oci-layout twice" in place.refusal(once + bytes(-len(once) % 512) + raw)
 
 
 @pytest.mark.parametrize("cut", [0, 100, 512, 700, 2000])
@@ -503,7 +506,9 @@ def test_a_plain_archive_with_an_entry_cut_short_is_refused(place):
     assert "cut short" in place.refusal(packed(tar(TREE)[:1500], "gzip"), "cut:1")
 
 
-@pytest.mark.parametrize("name", ["", "host", "-x", "a b", "a@b", "../x", "sha256:" + "a" * 64, "a" * 256, "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", "host", "-x", "a b", "a@b", "../x", "sha256:" + "a" * 64, "a" * 256, "a\n"]
+)
 def test_a_name_that_an_image_cannot_have_is_refused(place, name):
     layout = Layout(TREE).named("x")
     layout.entries[0]["annotations"][oci.REFERENCE_NAME] = name
@@ -627,7 +632,10 @@ def test_prune_leaves_what_has_a_name_or_is_used(place):
     before = place.store.usage_bytes()
     freed = place.store.prune(place.unpacker, nameless=True)
     assert place.store.usage_bytes() == place.counted_bytes() == before - freed
-    assert {image.digest for image in place.store.stored()} == {used.digest, place.store.find("tree:1").digest}
+    assert {image.digest for image in place.store.stored()} == {
+        used.digest,
+        place.store.find("tree:1").digest,
+    }
     with pytest.raises(ImageNotFoundError):
         place.store.find(nameless.digest)
     os.close(held)
@@ -694,12 +702,12 @@ def test_an_import_that_is_killed_at_any_moment_leaves_a_clean_store(namespace, 
     raw = Layout(TREE, {"etc/.wh.name": b"", "b": b"2"}).named().archive()
     (tmp_path / "image.tar").write_bytes(raw)
     with temporary(namespace) as directory:
-        command = [sys.executable, "-P", DYING, Path(directory, "images"), tmp_path / "image.tar", "0", "3"]
+        command = [sys.executable, "-P", DYING, Path(directory, "images"), tmp_path / "image.tar"]
         done = subprocess.run(command, capture_output=True, env=environment, timeout=300, check=True)
     *died, last = map(json.loads, done.stdout.splitlines())
     assert last == {"exit": 0}
     assert len(died) > 40
-    assert {"os.mkdir", "os.rename", "os.symlink", "open"} <= {each["event"] for each in died}
+    assert {"os.mkdir", "os.rename", "os.symlink", "os.truncate", "open"} <= {each["event"] for each in died}
     for each in died:
         assert each["visible"] in ([], [digest_of(raw)]), each
         assert each["layers"] == each["linked"], each
@@ -709,6 +717,23 @@ def test_an_import_that_is_killed_at_any_moment_leaves_a_clean_store(namespace, 
     seen = [bool(each["visible"]) for each in died]
     assert seen == sorted(seen)
     assert any(seen)
+
+
+def test_an_import_that_is_killed_while_it_unpacks_leaves_a_clean_store(
+    environment, jail_image, state, tmp_path
+):
+    path, layers = tmp_path / "image.tar", state / "images" / "layers"
+    path.write_bytes(Layout(TREE, {str(number): b"x" for number in range(20_000)}).named().archive())
+    given = {**environment, "JAIL_STATE": str(state)}
+    for count in (1, 50, 1000, 5000):
+        with subprocess.Popen(import_command(path, "killed:1"), env=given) as process:
+            while sum(len(os.listdir(layer)) for layer in layers.glob("?????")) < count:
+                assert process.poll() is None
+            process.kill()
+        jail_image("prune")
+        assert list(layers.iterdir()) == []
+        assert list((state / "images/blobs/sha256").iterdir()) == []
+        assert list((state / "images/incoming").iterdir()) == []
 
 
 def digest_of(raw: bytes) -> str:

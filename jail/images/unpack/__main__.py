@@ -159,6 +159,8 @@ def _be_child(
     status = 1
     try:
         die_with(parent)
+        # It may be a terminal, which is no thing to have.
+        os.dup2(0, 2)
         try:
             upper = confinement.make_layer(request.parents, request.into)
             kept = [blob, control.fileno(), *([] if upper is None else [upper])]
