@@ -170,4 +170,9 @@ def _answer(control: socket.socket) -> Answer:
 
 def _raise_refusal(answer: Answer) -> None:
     if isinstance(answer, Refused):
-        raise _KINDS[answer.kind](answer.cause, answer.cure)
+        raise _KINDS[answer.kind](_printable(answer.cause), _printable(answer.cure))
+
+
+def _printable(text: str) -> str:
+    """Whoever says it has read an archive, and no terminal is to obey one."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

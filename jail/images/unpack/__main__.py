@@ -160,6 +160,8 @@ def _be_child(
     status = 1
     try:
         die_with(parent)
+        # It may be a terminal, which is no thing to have.
+        os.dup2(0, 2)
         try:
             upper = confinement.make_layer(request.parents, request.into)
             # The lock, if there is one: somebody waits for our end.
