@@ -19,10 +19,11 @@ import tarfile
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
+from unittest.mock import ANY
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -713,6 +714,116 @@ def wait_until(holds):
     raise AssertionError
 
 
+@pytest.fixture
+def start(environment, state):
+    """Start a pull whose end does not matter; what comes back is the process."""
+    running = []
+
+    def begin(server):
+        command = [sys.executable, "-P", "-m", "jail", "image", "pull", "--insecure"]
+        process = subprocess.Popen(
+            [*command, f"{server.authority}/tools/gcc:13"],
+            env={**environment, "JAIL_STATE": str(state)},
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("moment", ["manifest", "configuration", "layer", "last byte"])
+def test_a_pull_that_is_killed_leaves_nothing_to_be_found(
+    start, command, state, image, serve_answers, moment
+):
+    reached = threading.Event()
+    process = None
+
+    def last(handler):
+        answer(handler)
+        reached.set()
+
+    def killed(handler):
+        reached.set()
+        handler.until_gone()
+
+    answer = keeping(image)
+    place = {"manifest": "13", "configuration": digest(image.config)}.get(moment, big(image)[0])
+    server = serve_answers(keeping(image, {place: last if moment == "last byte" else killed}))
+    process = start(server)
+    assert reached.wait(DEADLINE_S)
+    process.kill()
+    process.wait()
+    assert json.loads(command("ls", "--json").stdout) in ([], [ANY])
+    server.answer = answer
+    assert command("pull", "--insecure", f"{server.authority}/tools/gcc:13").stdout.startswith(image.digest)
+    assert len(list((state / "images" / "layers").iterdir())) == len(image.layers)
+    assert {path.name for path in (state / "images" / "incoming").iterdir()} == set()
+
+
+def test_a_pull_that_is_interrupted_ends_at_once(start, image, serve_answers):
+    """Not when a registry that has nothing to say would be given up."""
+    reached = threading.Event()
+
+    def stuck(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(image.blobs[big(image)[0]])))
+        handler.end_headers()
+        reached.set()
+        handler.until_gone()
+
+    process = start(serve_answers(keeping(image, {big(image)[0]: stuck})))
+    assert reached.wait(DEADLINE_S)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=registry.SILENCE_S / 2)
+    assert process.returncode == 1
+    assert told.decode().strip() == "Aborted!"
+
+
+FULL = """
+import os, sys
+from pathlib import Path
+from jail.errors import StoreFullError
+from jail.images import oci, pull
+from jail.images.reference import parse
+from jail.images.registry import Repository
+from jail.images.store import Store
+
+def fetch():
+    with Store(Path(sys.argv[1])) as store, Repository(parse(sys.argv[2]), insecure=True) as repository:
+        print(pull.fetch(store, repository, oci.host_platform()).digest)
+
+try:
+    fetch()
+except StoreFullError as error:
+    print(error.cause)
+with Store(Path(sys.argv[1])) as store:
+    print(store.stored())
+os.system(f"mount -o remount,size=64m {sys.argv[1]}")
+fetch()
+"""
+
+
+def test_a_disk_that_is_full_is_told_and_no_matter_afterwards(real, image, tmp_path, environment):
+    needed("unshare")
+    place = tmp_path / "small"
+    place.mkdir()
+    script = f'mount -t tmpfs -o size=1m none {place} && exec "$0" "$@"'
+    inner = [sys.executable, "-P", "-c", FULL, str(place), f"{real.authority}/tools/gcc:13"]
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, *inner]
+    done = subprocess.run(
+        command, env=environment, cwd="/", capture_output=True, text=True, timeout=DEADLINE_S, check=True
+    )
+    full, stored, digest = done.stdout.splitlines()
+    assert full == "The disk of the store is full: No space left on device."
+    assert (stored, digest) == ("[]", image.digest)
+
+
 def test_two_who_pull_the_same_at_once_share_one_download(real, pulled, tmp_path, image, serve_answers):
     front = serve_answers(passing_on(real.authority))
 
@@ -786,6 +897,23 @@ def test_what_comes_too_slowly_is_given_up(pulled, image, serve_answers, monkeyp
 
     with pytest.raises(ImageError, match="only 1 bytes came in 0 seconds"):
         pulled(serve_answers(keeping(image, {name: trickle})))
+
+
+def test_an_answer_that_never_comes_to_its_end_is_given_up(pulled, image, serve_answers, monkeypatch):
+    monkeypatch.setattr(registry, "ANSWER_S", 0.1)
+
+    def drip(handler):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        with suppress(OSError):
+            for _ in range(DEADLINE_S * 1000):
+                handler.wfile.write(b"a: b\r\n")
+                threading.Event().wait(0.001)
+        handler.close_connection = True
+
+    server = serve_answers(keeping(image, {"13": drip}))
+    with pytest.raises(ImageError, match="failed 6 times"):
+        pulled(server)
+    assert len(server.seen) == registry.ATTEMPTS
 
 
 def test_a_blob_that_fails_ends_the_others(pulled, image, serve_answers):
