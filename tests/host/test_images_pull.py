@@ -786,7 +786,7 @@ def test_a_pull_that_is_interrupted_ends_at_once(start, image, serve_answers):
 
 
 FULL = """
-import os, sys
+import sys
 from pathlib import Path
 from jail.errors import StoreFullError
 from jail.images import oci, pull
@@ -804,7 +804,7 @@ except StoreFullError as error:
     print(error.cause)
 with Store(Path(sys.argv[1])) as store:
     print(store.stored())
-os.system(f"mount -o remount,size=64m {sys.argv[1]}")
+Path(sys.argv[1], "../other").unlink()
 fetch()
 """
 
@@ -813,12 +813,15 @@ def test_a_disk_that_is_full_is_told_and_no_matter_afterwards(real, image, tmp_p
     needed("unshare")
     place = tmp_path / "small"
     place.mkdir()
-    script = f'mount -t tmpfs -o size=1m none {place} && exec "$0" "$@"'
-    inner = [sys.executable, "-P", "-c", FULL, str(place), f"{real.authority}/tools/gcc:13"]
+    script = (
+        f'mount -t tmpfs -o size=9m none {place} && head -c 7M /dev/zero >{place}/other && exec "$0" "$@"'
+    )
+    inner = [sys.executable, "-P", "-c", FULL, f"{place}/store", f"{real.authority}/tools/gcc:13"]
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, *inner]
     done = subprocess.run(
-        command, env=environment, cwd="/", capture_output=True, text=True, timeout=DEADLINE_S, check=True
+        command, env=environment, cwd="/", capture_output=True, text=True, timeout=DEADLINE_S
     )
+    assert done.returncode == 0, done.stderr
     full, stored, digest = done.stdout.splitlines()
     assert full == "The disk of the store is full: No space left on device."
     assert (stored, digest) == ("[]", image.digest)
