@@ -1276,3 +1276,43 @@ def test_what_is_pulled_is_what_other_tools_take(real, command, pulled, store, i
     )
     assert done.returncode == 0, done.stderr
     assert_whole(store, pulled(real, "again:1"), image)
+
+
+def test_an_image_in_docker_s_own_form_is_pulled(real, command, image, tmp_path):
+    write_layout(tmp_path / "layout", [image], [image.descriptor("13")])
+    real.fill(tmp_path / "layout", "13", "tools/docker:13", "--format", "v2s2")
+    reference = f"{real.authority}/tools/docker:13"
+    command("pull", "--insecure", reference)
+    told = json.loads(command("inspect", "--json", reference).stdout)
+    assert told["digest"] != image.digest
+    assert {layer["media_type"] for layer in told["layers"]} == {
+        "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    }
+    assert [layer["digest"] for layer in told["layers"]] == image.layers
+
+
+def test_an_image_of_many_layers_is_pulled(command, serve_answers):
+    made = Made(*(bytes(number) for number in range(100)))
+    server = serve_answers(keeping(made))
+    command("pull", "--insecure", f"{server.authority}/tools/gcc:13")
+    (listed,) = json.loads(command("ls", "--json").stdout)
+    assert [layer["digest"] for layer in listed["layers"]] == made.layers
+    assert len(made.layers) == 100
+
+
+def test_a_person_sees_a_bar_for_each_blob(real, environment, state, image):
+    needed("script")
+    inner = f"{sys.executable} -P -m jail image pull --insecure {real.authority}/tools/gcc:13"
+    done = subprocess.run(
+        ["script", "-qec", inner, "/dev/null"],
+        env={**environment, "JAIL_STATE": str(state), "TERM": "xterm", "COLUMNS": "120"},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert done.returncode == 0, done.stdout
+    for layer in set(image.layers):
+        assert f"receive {layer[:19]}" in done.stdout
+    assert "3.1/3.1 MB" in done.stdout
