@@ -1056,6 +1056,77 @@ def test_a_store_that_has_no_room_says_so(tmp_path, pulled, real):
         pulled(real, into=small)
 
 
+class Chaos:
+    """Answers of a registry that goes wrong in every way now and then, the same ways for the same seed."""
+
+    def __init__(self, image, seed):
+        self._right = keeping(image)
+        self._image = image
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+
+    def __call__(self, handler):
+        with self._lock:
+            way = self._random.choice(self.WAYS)
+            share = self._random.random()
+        way(self, handler, share)
+
+    def right(self, handler, _):
+        self._right(handler)
+
+    def ranged(self, handler, share):
+        """What was asked for, from where, as far as it goes."""
+        whole = self._whole(handler)
+        start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Type", MANIFEST)
+        handler.send_header("Content-Length", str(len(whole) - start))
+        handler.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
+        handler.end_headers()
+        handler.wfile.write(whole[start : start + int(share * 3 * len(whole))])
+        handler.cut()
+
+    def silent(self, handler, _):
+        handler.cut()
+
+    def busy(self, handler, share):
+        handler.reply(429 if share < 0.5 else 502, Retry_After=0)
+
+    def nonsense(self, handler, share):
+        handler.wfile.write(random.Random(share).randbytes(int(share * 2000)))
+        handler.cut()
+
+    def forged(self, handler, share):
+        """Of the right length."""
+        whole = bytearray(self._whole(handler))
+        if share < 0.1:
+            whole[int(share * 10 * len(whole))] ^= 1
+        handler.reply(200, bytes(whole), Content_Type=MANIFEST)
+
+    def _whole(self, handler):
+        name = handler.path.rpartition("/")[2]
+        return self._image.manifest if "/manifests/" in handler.path else self._image.blobs[name]
+
+    WAYS = (right, right, right, ranged, ranged, ranged, silent, busy, nonsense, forged)
+
+
+def test_whatever_goes_wrong_what_is_kept_is_right(tmp_path, pulled, serve_answers):
+    """And in between all comes, now and then."""
+    made = Made(noise(200_000), noise(5000, 1), noise(70_000, 2))
+    ends = {True: 0, False: 0}
+    for seed in range(40):
+        server = serve_answers(Chaos(made, seed))
+        with Store(tmp_path / str(seed)) as store:
+            try:
+                assert_whole(store, pulled(server, f"tools/gcc@{made.digest}", into=store), made)
+                ends[True] += 1
+            except ImageError:
+                ends[False] += 1
+            for path in (store.directory / "blobs" / "sha256").iterdir():
+                assert digest(path.read_bytes()) == f"sha256:{path.name}"
+    assert min(ends.values()) > 3
+
+
 # Redirects
 
 
