@@ -30,6 +30,9 @@ _SKIPPABLE = tuple(bytes([0x50 + number, 0x2A, 0x4D, 0x18]) for number in range(
 # zlib.h: with the header of gzip.
 _GZIP = 16 + zlib.MAX_WBITS
 
+# After each member, what is left of this is copied; and members may be tiny.
+_GZIP_READ_BYTES = 1 << 14
+
 _CURE = "Get the archive anew from a source that you trust."
 
 
@@ -64,11 +67,11 @@ def _none(read: Callable[[int], bytes]) -> Iterator[bytes]:
 
 
 def _gzip(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    rest = read(PIECE_BYTES)
+    rest = read(_GZIP_READ_BYTES)
     while rest:
         member = zlib.decompressobj(_GZIP)
         while not member.eof:
-            if not rest and not (rest := read(PIECE_BYTES)):
+            if not rest and not (rest := read(_GZIP_READ_BYTES)):
                 raise ImageError("The gzip archive is cut short.", _CURE)
             try:
                 piece = member.decompress(rest, PIECE_BYTES)
@@ -77,7 +80,7 @@ def _gzip(read: Callable[[int], bytes]) -> Iterator[bytes]:
             rest = member.unconsumed_tail
             if piece:
                 yield piece
-        rest = member.unused_data or read(PIECE_BYTES)
+        rest = member.unused_data or read(_GZIP_READ_BYTES)
 
 
 def _zstd(read: Callable[[int], bytes]) -> Iterator[bytes]:

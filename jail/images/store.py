@@ -21,6 +21,7 @@ from jail.errors import HostError, ImageError, ImageInUseError, ImageNotFoundErr
 from jail.images import oci
 from jail.images.incoming import AlreadyThere, Incoming
 from jail.images.oci import Config, Descriptor, Index, Manifest
+from jail.images.unpack.messages import WORK
 from jail.images.unpacker import Bounds, Unpacker
 from jail.images.writers import Writer, claimed, discard, needed
 from jail.locks import held
@@ -372,6 +373,7 @@ class Store:
     ) -> Layer:
         """Make the layer of a blob upon a chain, given by the ids of its ends, the lowest first."""
         name = self._reserve_layer()
+        left = self._left_bytes()
         parents = [self._layer_name(chain) for chain in reversed(below)]
         with open(self.open_blob(blob), "rb") as file:
             found = unpacker.unpack(
@@ -381,6 +383,7 @@ class Store:
                 name,
                 bounds,
                 lambda done: progress("unpack", blob, done),
+                self._busy(),
             )
         try:
             if diff_id not in (None, found.diff_id):
@@ -485,6 +488,8 @@ class Store:
             for path in (*self._blobs.iterdir(), *self._incoming.iterdir()):
                 if path.is_file() and path.name not in blobs and f"blob-{path.name}" not in needs:
                     self._discard(path, is_doomed)
+            for path in self.directory.glob("*.new"):
+                path.unlink()
             for path in self._chains.iterdir():
                 chain = path.name.partition(".")[0]
                 if chain not in chains and f"chain-{chain}" not in needs:
@@ -506,10 +511,10 @@ class Store:
                 discard(path)
 
     def _orphans(self, needs: dict[str, int]) -> set[str]:
-        """Layers that no chain leads to and nobody is at."""
-        names = {path.name.removesuffix(".work") for path in self.layers.iterdir()}
+        """Layers that no chain leads to and nobody is at, and what making them left beside."""
+        names = {path.name for path in self.layers.iterdir()}
         names -= {os.path.basename(os.readlink(path)) for path in self._chains.iterdir() if path.is_symlink()}
-        return {name for name in names if f"layer-{name}" not in needs}
+        return {name for name in names if f"layer-{name.removesuffix(WORK)}" not in needs}
 
     def _referenced(self) -> tuple[set[str], set[str]]:
         """The digits of the blobs, and of the chains, that images of the index need."""
@@ -532,6 +537,11 @@ class Store:
         if self._writer is None:
             self._writer = Writer(self._incoming)
         return self._writer
+
+    def _busy(self) -> int:
+        """What is locked until nobody works for this process any more."""
+        with self._changing():
+            return self._own_writer().busy
 
     def _need(self, name: str, size: int) -> None:
         with _room(), self._changing():

@@ -38,10 +38,7 @@ class Stream:
 
     def exactly(self, count: int) -> bytes:
         """So many bytes, to be kept in memory. Raises ImageError when there are not as many."""
-        found = bytes(self.some(count))
-        while len(found) < count:
-            found += self._more(count - len(found))
-        return found
+        return b"".join(self.parts(count))
 
     def parts(self, count: int) -> Iterator[memoryview]:
         """So many bytes in parts. Raises ImageError when there are not as many."""
