@@ -1303,6 +1303,23 @@ def test_a_pulled_image_can_have_another_name(real, command, image):
 def test_an_image_pulled_by_digest_alone_has_no_name(real, command, image):
     done = command("pull", "--insecure", f"{real.authority}/tools/gcc@{image.digest}")
     assert done.stdout == f"{image.digest}\n"
+    for reference in (done.stdout.strip(), f"{real.authority}/tools/gcc@{image.digest}"):
+        assert json.loads(command("inspect", "--json", reference).stdout)["digest"] == image.digest
+    command("inspect", f"{real.authority}/tools/gcc@{image.digest[:20]}", status=1)
+    command("inspect", f"{real.authority}/tools/gcc@sha256:{'0' * 64}", status=1)
+
+
+def test_a_digest_means_the_same_image_when_the_tag_means_another(command, image, serve_answers):
+    other = Made(b"other")
+    server = serve_answers(keeping(image))
+    command("pull", "--insecure", reference := f"{server.authority}/tools/gcc:13")
+    server.answer = keeping(other)
+    command("pull", "--insecure", reference)
+    found = {
+        each: json.loads(command("inspect", "--json", each).stdout)["digest"]
+        for each in (reference, f"{reference}@{image.digest}", f"{reference}@{other.digest}")
+    }
+    assert list(found.values()) == [other.digest, image.digest, other.digest]
 
 
 def test_a_name_that_no_image_can_have_is_refused_before_anything_comes(command, serve_answers, image):
