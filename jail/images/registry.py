@@ -33,6 +33,9 @@ CONNECT_S = 15.0
 SILENCE_S = 30.0
 """How long a registry may say nothing, in seconds."""
 
+ANSWER_S = 60.0
+"""How long an answer's headers may take, in seconds, from when it is asked for."""
+
 DOCUMENT_S = 60.0
 """How long a document may take that has begun, in seconds."""
 
@@ -134,6 +137,10 @@ class Repository:
     def stop(self) -> None:
         """Have whatever other threads do here end soon, with an ImageError."""
         self._stopped.set()
+        self._cut()
+
+    def _cut(self) -> None:
+        """End all connections: threads that wait at one wake up, and go on with another."""
         for connection in list(self._sockets):
             with suppress(OSError):
                 # Not ssl's own, which is not for a second thread.
@@ -268,9 +275,15 @@ class Repository:
         self._refuse_stopped()
         self._refuse_url(url)
         extensions = {"trace": self._trace}
-        with self._broken():
-            request = self._client.build_request(method, url, extensions=extensions, **parts)
-            return self._client.send(request, stream=True)
+        # Each byte of an answer would have the client wait for the next.
+        limit = threading.Timer(ANSWER_S, self._cut)
+        limit.start()
+        try:
+            with self._broken():
+                request = self._client.build_request(method, url, extensions=extensions, **parts)
+                return self._client.send(request, stream=True)
+        finally:
+            limit.cancel()
 
     def _trace(self, event: str, about: dict[str, Any]) -> None:
         """Know each connection: a thread that waits at one is only woken by its end."""

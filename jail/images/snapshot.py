@@ -153,7 +153,9 @@ class Snapshot:
             return
         with open(descriptor, "rb", buffering=0) as file:
             about = os.fstat(descriptor)
-            if not stat.S_ISREG(about.st_mode):
+            # Whoever may write somewhere on the way could lead us to what only we may enter.
+            is_there = os.readlink(f"/proc/self/fd/{descriptor}") == path
+            if not is_there or not stat.S_ISREG(about.st_mode) or not about.st_mode & stat.S_IROTH:
                 raise _changed(path)
             name, mode = path[1:], stat.S_IMODE(about.st_mode)
             first = self._first.setdefault((about.st_dev, about.st_ino), name) if about.st_nlink > 1 else name

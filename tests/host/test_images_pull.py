@@ -19,10 +19,11 @@ import tarfile
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
+from unittest.mock import ANY
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -713,6 +714,119 @@ def wait_until(holds):
     raise AssertionError
 
 
+@pytest.fixture
+def start(environment, state):
+    """Start a pull whose end does not matter; what comes back is the process."""
+    running = []
+
+    def begin(server):
+        command = [sys.executable, "-P", "-m", "jail", "image", "pull", "--insecure"]
+        process = subprocess.Popen(
+            [*command, f"{server.authority}/tools/gcc:13"],
+            env={**environment, "JAIL_STATE": str(state)},
+            cwd="/",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("moment", ["manifest", "configuration", "layer", "last byte"])
+def test_a_pull_that_is_killed_leaves_nothing_to_be_found(
+    start, command, state, image, serve_answers, moment
+):
+    reached = threading.Event()
+    process = None
+
+    def last(handler):
+        answer(handler)
+        reached.set()
+
+    def killed(handler):
+        reached.set()
+        handler.until_gone()
+
+    answer = keeping(image)
+    place = {"manifest": "13", "configuration": digest(image.config)}.get(moment, big(image)[0])
+    server = serve_answers(keeping(image, {place: last if moment == "last byte" else killed}))
+    process = start(server)
+    assert reached.wait(DEADLINE_S)
+    process.kill()
+    process.wait()
+    assert json.loads(command("ls", "--json").stdout) in ([], [ANY])
+    server.answer = answer
+    assert command("pull", "--insecure", f"{server.authority}/tools/gcc:13").stdout.startswith(image.digest)
+    assert len(list((state / "images" / "layers").iterdir())) == len(image.layers)
+    assert {path.name for path in (state / "images" / "incoming").iterdir()} == set()
+
+
+def test_a_pull_that_is_interrupted_ends_at_once(start, image, serve_answers):
+    """Not when a registry that has nothing to say would be given up."""
+    reached = threading.Event()
+
+    def stuck(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(image.blobs[big(image)[0]])))
+        handler.end_headers()
+        reached.set()
+        handler.until_gone()
+
+    process = start(serve_answers(keeping(image, {big(image)[0]: stuck})))
+    assert reached.wait(DEADLINE_S)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=registry.SILENCE_S / 2)
+    assert process.returncode == 1
+    assert told.decode().strip() == "Aborted!"
+
+
+FULL = """
+import sys
+from pathlib import Path
+from jail.errors import StoreFullError
+from jail.images import oci, pull
+from jail.images.reference import parse
+from jail.images.registry import Repository
+from jail.images.store import Store
+
+def fetch():
+    with Store(Path(sys.argv[1])) as store, Repository(parse(sys.argv[2]), insecure=True) as repository:
+        print(pull.fetch(store, repository, oci.host_platform()).digest)
+
+try:
+    fetch()
+except StoreFullError as error:
+    print(error.cause)
+with Store(Path(sys.argv[1])) as store:
+    print(store.stored())
+Path(sys.argv[1], "../other").unlink()
+fetch()
+"""
+
+
+def test_a_disk_that_is_full_is_told_and_no_matter_afterwards(real, image, tmp_path, environment):
+    needed("unshare")
+    place = tmp_path / "small"
+    place.mkdir()
+    script = (
+        f'mount -t tmpfs -o size=9m none {place} && head -c 7M /dev/zero >{place}/other && exec "$0" "$@"'
+    )
+    inner = [sys.executable, "-P", "-c", FULL, f"{place}/store", f"{real.authority}/tools/gcc:13"]
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, *inner]
+    done = subprocess.run(
+        command, env=environment, cwd="/", capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert done.returncode == 0, done.stderr
+    full, stored, digest = done.stdout.splitlines()
+    assert full == "The disk of the store is full: No space left on device."
+    assert (stored, digest) == ("[]", image.digest)
+
+
 def test_two_who_pull_the_same_at_once_share_one_download(real, pulled, tmp_path, image, serve_answers):
     front = serve_answers(passing_on(real.authority))
 
@@ -786,6 +900,23 @@ def test_what_comes_too_slowly_is_given_up(pulled, image, serve_answers, monkeyp
 
     with pytest.raises(ImageError, match="only 1 bytes came in 0 seconds"):
         pulled(serve_answers(keeping(image, {name: trickle})))
+
+
+def test_an_answer_that_never_comes_to_its_end_is_given_up(pulled, image, serve_answers, monkeypatch):
+    monkeypatch.setattr(registry, "ANSWER_S", 0.1)
+
+    def drip(handler):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        with suppress(OSError):
+            for _ in range(DEADLINE_S * 1000):
+                handler.wfile.write(b"a: b\r\n")
+                threading.Event().wait(0.001)
+        handler.close_connection = True
+
+    server = serve_answers(keeping(image, {"13": drip}))
+    with pytest.raises(ImageError, match="failed 6 times"):
+        pulled(server)
+    assert len(server.seen) == registry.ATTEMPTS
 
 
 def test_a_blob_that_fails_ends_the_others(pulled, image, serve_answers):
@@ -923,6 +1054,77 @@ def test_what_no_store_may_have_is_refused_before_it_comes(tmp_path, pulled, ima
 def test_a_store_that_has_no_room_says_so(tmp_path, pulled, real):
     with Store(tmp_path / "small", bytes_max=1 << 20) as small, pytest.raises(StoreFullError):
         pulled(real, into=small)
+
+
+class Chaos:
+    """Answers of a registry that goes wrong in every way now and then, the same ways for the same seed."""
+
+    def __init__(self, image, seed):
+        self._right = keeping(image)
+        self._image = image
+        self._random = random.Random(seed)
+        self._lock = threading.Lock()
+
+    def __call__(self, handler):
+        with self._lock:
+            way = self._random.choice(self.WAYS)
+            share = self._random.random()
+        way(self, handler, share)
+
+    def right(self, handler, _):
+        self._right(handler)
+
+    def ranged(self, handler, share):
+        """What was asked for, from where, as far as it goes."""
+        whole = self._whole(handler)
+        start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Type", MANIFEST)
+        handler.send_header("Content-Length", str(len(whole) - start))
+        handler.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
+        handler.end_headers()
+        handler.wfile.write(whole[start : start + int(share * 3 * len(whole))])
+        handler.cut()
+
+    def silent(self, handler, _):
+        handler.cut()
+
+    def busy(self, handler, share):
+        handler.reply(429 if share < 0.5 else 502, Retry_After=0)
+
+    def nonsense(self, handler, share):
+        handler.wfile.write(random.Random(share).randbytes(int(share * 2000)))
+        handler.cut()
+
+    def forged(self, handler, share):
+        """Of the right length."""
+        whole = bytearray(self._whole(handler))
+        if share < 0.25:
+            whole[int(share * 4 * len(whole))] ^= 1
+        handler.reply(200, bytes(whole), Content_Type=MANIFEST)
+
+    def _whole(self, handler):
+        name = handler.path.rpartition("/")[2]
+        return self._image.manifest if "/manifests/" in handler.path else self._image.blobs[name]
+
+    WAYS = (right, right, right, ranged, ranged, ranged, silent, busy, nonsense, forged)
+
+
+def test_whatever_goes_wrong_what_is_kept_is_right(tmp_path, pulled, serve_answers):
+    """And in between all comes, now and then."""
+    made = Made(noise(200_000), noise(5000, 1), noise(70_000, 2))
+    ends = {True: 0, False: 0}
+    for seed in range(40):
+        server = serve_answers(Chaos(made, seed))
+        with Store(tmp_path / str(seed)) as store:
+            try:
+                assert_whole(store, pulled(server, f"tools/gcc@{made.digest}", into=store), made)
+                ends[True] += 1
+            except ImageError:
+                ends[False] += 1
+            for path in (store.directory / "blobs" / "sha256").iterdir():
+                assert digest(path.read_bytes()) == f"sha256:{path.name}"
+    assert all(ends.values())
 
 
 # Redirects
@@ -1101,6 +1303,23 @@ def test_a_pulled_image_can_have_another_name(real, command, image):
 def test_an_image_pulled_by_digest_alone_has_no_name(real, command, image):
     done = command("pull", "--insecure", f"{real.authority}/tools/gcc@{image.digest}")
     assert done.stdout == f"{image.digest}\n"
+    for reference in (done.stdout.strip(), f"{real.authority}/tools/gcc@{image.digest}"):
+        assert json.loads(command("inspect", "--json", reference).stdout)["digest"] == image.digest
+    command("inspect", f"{real.authority}/tools/gcc@{image.digest[:20]}", status=1)
+    command("inspect", f"{real.authority}/tools/gcc@sha256:{'0' * 64}", status=1)
+
+
+def test_a_digest_means_the_same_image_when_the_tag_means_another(command, image, serve_answers):
+    other = Made(b"other")
+    server = serve_answers(keeping(image))
+    command("pull", "--insecure", reference := f"{server.authority}/tools/gcc:13")
+    server.answer = keeping(other)
+    command("pull", "--insecure", reference)
+    found = {
+        each: json.loads(command("inspect", "--json", each).stdout)["digest"]
+        for each in (reference, f"{reference}@{image.digest}", f"{reference}@{other.digest}")
+    }
+    assert list(found.values()) == [other.digest, image.digest, other.digest]
 
 
 def test_a_name_that_no_image_can_have_is_refused_before_anything_comes(command, serve_answers, image):
@@ -1145,3 +1364,43 @@ def test_what_is_pulled_is_what_other_tools_take(real, command, pulled, store, i
     )
     assert done.returncode == 0, done.stderr
     assert_whole(store, pulled(real, "again:1"), image)
+
+
+def test_an_image_in_docker_s_own_form_is_pulled(real, command, image, tmp_path):
+    write_layout(tmp_path / "layout", [image], [image.descriptor("13")])
+    real.fill(tmp_path / "layout", "13", "tools/docker:13", "--format", "v2s2")
+    reference = f"{real.authority}/tools/docker:13"
+    command("pull", "--insecure", reference)
+    told = json.loads(command("inspect", "--json", reference).stdout)
+    assert told["digest"] != image.digest
+    assert {layer["media_type"] for layer in told["layers"]} == {
+        "application/vnd.docker.image.rootfs.diff.tar.gzip"
+    }
+    assert [layer["digest"] for layer in told["layers"]] == image.layers
+
+
+def test_an_image_of_many_layers_is_pulled(command, serve_answers):
+    made = Made(*(bytes(number) for number in range(100)))
+    server = serve_answers(keeping(made))
+    command("pull", "--insecure", f"{server.authority}/tools/gcc:13")
+    (listed,) = json.loads(command("ls", "--json").stdout)
+    assert [layer["digest"] for layer in listed["layers"]] == made.layers
+    assert len(made.layers) == 100
+
+
+def test_a_person_sees_a_bar_for_each_blob(real, environment, state, image):
+    needed("script")
+    inner = f"{sys.executable} -P -m jail image pull --insecure {real.authority}/tools/gcc:13"
+    done = subprocess.run(
+        ["script", "-qec", inner, "/dev/null"],
+        env={**environment, "JAIL_STATE": str(state), "TERM": "xterm", "COLUMNS": "120"},
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert done.returncode == 0, done.stdout
+    for layer in set(image.layers):
+        assert f"receive {layer[:19]}" in done.stdout
+    assert "3.1/3.1 MB" in done.stdout

@@ -229,6 +229,21 @@ def test_a_file_that_shrinks_meanwhile_is_told(tree):
         drain(made)
 
 
+def test_a_directory_that_becomes_a_link_meanwhile_leads_nowhere(tree, tmp_path):
+    for name in ("first", "second"):
+        (tree / "empty" / name).write_text(name)
+        (tree / "empty" / name).chmod(0o644)
+    (tmp_path / "second").write_text("not for everyone: the directory is closed")
+    (tmp_path / "second").chmod(0o644)
+
+    def swap(_):
+        (tree / "empty").rename(tree / "aside")
+        (tree / "empty").symlink_to(tmp_path)
+
+    with pytest.raises(ImageError, match="empty/second changed while it was read"):
+        drain(Snapshot([tree / "empty"], swap))
+
+
 def test_how_much_was_read_is_told(tree):
     told = []
     made = Snapshot([tree], told.append)
