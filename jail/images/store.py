@@ -162,6 +162,15 @@ class Store:
         found = [self._describe(index, digest) for digest in {each.digest for each in index.manifests}]
         return sorted(found, key=lambda image: (not image.names, image.names, image.digest))
 
+    def names(self) -> list[str]:
+        """The names of all images, in order."""
+        return sorted({each.name for each in self._index().manifests if each.name})
+
+    def state(self) -> tuple[int, ...]:
+        """Something else whenever images, or their names, have come or gone."""
+        about = (self.directory / "index.json").stat()
+        return about.st_ino, about.st_mtime_ns, about.st_size
+
     def hold(self, digest: str) -> int:
         """A descriptor that keeps this image until it is closed. Raises ImageNotFoundError."""
         while _entries(self._index(), digest):
