@@ -137,6 +137,7 @@ class _Import:
     def _tree(self, source: "_Replayed", compression: str) -> Stored:
         """A plain archive is an image of one layer."""
         source.replay()
+        source.forget()
         with self._store.spool() as spool:
             while piece := source.read(_PIECE_BYTES):
                 spool.write(piece)

@@ -159,7 +159,8 @@ class Store:
     def find(self, reference: str) -> Stored:
         """The image of this name (without a tag of NAME:latest, too), NAME@DIGEST, or digest.
 
-        Of a digest at least 12 digits will do when no other begins so. Raises ImageNotFoundError.
+        With a whole digest the name is no matter: it may have gone on to another image since. Of a digest
+        alone at least 12 digits will do when no other begins so. Raises ImageNotFoundError.
         """
         index = self._index()
         return self._describe(index, _resolve(index, reference).digest)
@@ -675,15 +676,18 @@ def _resolve(index: Index, reference: str) -> Descriptor:
     name, _, digest = reference.partition("@")
     names = {each.name: each for each in index.manifests if each.name}
     found = names.get(name) or names.get(f"{name}:latest")
-    if found is None and _DIGITS.fullmatch(reference):
-        digests = {each.digest: each for each in index.manifests if each.digest.startswith(reference)}
-        if len(digests) > 1:
-            raise ImageNotFoundError(f"{len(digests)} images begin with {reference}.", "Give more digits.")
-        found = next(iter(digests.values()), None)
-        found = found and msgspec.structs.replace(found, annotations=None)
-    if found is None or digest not in ("", found.digest):
+    if found and digest in ("", found.digest):
+        return found
+    # A name may have gone on to another image since, and what was pulled by digest alone never had one.
+    wanted = digest or reference
+    if not (oci.is_digest(wanted) if digest else _DIGITS.fullmatch(wanted)):
         raise _not_found(reference)
-    return found
+    digests = {each.digest: each for each in index.manifests if each.digest.startswith(wanted)}
+    if len(digests) > 1:
+        raise ImageNotFoundError(f"{len(digests)} images begin with {reference}.", "Give more digits.")
+    if not digests:
+        raise _not_found(reference)
+    return msgspec.structs.replace(digests.popitem()[1], annotations=None)
 
 
 def _not_found(reference: str) -> ImageNotFoundError:
