@@ -71,6 +71,25 @@ def import_images(file: Path, name: str | None, as_json: bool, config: str | Non
     _tell(found, as_json)
 
 
+@image.command("commit")
+@click.argument("image", metavar="IMAGE")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--name", required=True, help="Of the new image.")
+@_JSON
+@_CONFIG
+def commit_layer(image: str, file: Path, name: str, as_json: bool, config: str | None) -> None:
+    """Make an image of IMAGE with FILE, or stdin if it is -, as a layer on top.
+
+    That is a tar archive, compressed by gzip, zstd or not at all, such as a job leaves in its outputs. Its
+    names are those beneath the root; whiteouts (.wh.NAME) take away what the image has.
+    """
+    with explained(), _writing(config) as (store, unpacker), _shown() as shown, _source(file) as source:
+        refuse_name(name)
+        found = store.find(image)
+        with os.fdopen(store.hold(found.digest), "rb"):
+            _tell(archive.import_file(store, unpacker, source, name, shown, found), as_json)
+
+
 @image.command("pull")
 @click.argument("reference", metavar="REGISTRY/REPOSITORY[:TAG][@DIGEST]")
 @click.option("--name", help="Of the image; by default the reference without its digest.")

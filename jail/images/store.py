@@ -336,11 +336,21 @@ class Store:
                 self._write_index(changed)
         return self.find(manifest.digest)
 
-    def add_base(self, blob: Descriptor, unpacker: Unpacker, progress: Progress | None = None) -> str:
-        """Unpack a layer that is upon no other and whose diff id is not known, and return that.
+    def add_layer(
+        self, below: Stored, blob: Descriptor, unpacker: Unpacker, progress: Progress | None = None
+    ) -> str:
+        """Unpack a layer whose diff id is not known upon those of an image that is held, and return that.
 
         Raises ImageError, StoreFullError.
         """
+        self._need_blobs([blob])
+        chains = oci.chain_ids(below.config.rootfs.diff_ids)
+        bounds = self._bounds([self._layer(chain) for chain in chains])
+        with _room():
+            return self._unpack(chains, blob, None, bounds, unpacker, progress or _silence).diff_id
+
+    def add_base(self, blob: Descriptor, unpacker: Unpacker, progress: Progress | None = None) -> str:
+        """The same upon no other, which may be there. Raises ImageError, StoreFullError."""
         self._need_blobs([blob])
         with _room(), claimed(self._incoming / f"unpack-{blob.hex}"):
             for path in self._chains.glob("*.json"):
