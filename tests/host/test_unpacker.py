@@ -715,6 +715,16 @@ def test_a_bomb_is_refused_when_it_is_longer_than_the_bound(layers, pack):
     assert f"longer than {64 << 20} bytes" in error.cause
 
 
+def test_a_sparse_file_is_no_longer_than_the_bound(layers):
+    for size, refused in ((1 << 30, False), ((1 << 30) + 1, True)):
+        headers = pax(record(b"GNU.sparse.size=%d" % size), record(b"GNU.sparse.map=0,1"))
+        content = archive(headers + raw(b"a", size=1) + b"x".ljust(512, b"\0"))
+        if refused:
+            assert f"longer than {1 << 30} bytes" in layers.refuse(content, Bounds(bytes=1 << 30)).cause
+        else:
+            layers.add(content, Bounds(bytes=1 << 30))
+
+
 def test_what_follows_an_archive_is_bounded_too(layers):
     error = layers.refuse(gzip.compress(archive(entry("a")) + bytes(100 << 20)), Bounds(bytes=64 << 20))
     assert "longer than" in error.cause
