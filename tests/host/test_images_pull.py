@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -919,8 +920,8 @@ def test_an_answer_that_never_comes_to_its_end_is_given_up(pulled, image, serve_
     assert len(server.seen) == registry.ATTEMPTS
 
 
-def test_a_blob_that_fails_ends_the_others(pulled, image, serve_answers):
-    """Well before their own time limits."""
+def stuck_and_gone(image):
+    """Answers of which one never ends, and another, after it, is a refusal."""
     name, whole = big(image)
     began = threading.Event()
 
@@ -936,8 +937,16 @@ def test_a_blob_that_fails_ends_the_others(pulled, image, serve_answers):
         assert began.wait(DEADLINE_S)
         handler.reply(404)
 
+    return keeping(image, {name: stuck, image.layers[1]: gone})
+
+
+def test_a_blob_that_fails_ends_the_others(pulled, image, serve_answers, monkeypatch):
+    """They would not end by themselves."""
+    monkeypatch.setattr(registry, "SILENCE_S", 10 * DEADLINE_S)
+    begun = time.monotonic()
     with pytest.raises(ImageError, match="does not have"):
-        pulled(serve_answers(keeping(image, {name: stuck, image.layers[1]: gone})))
+        pulled(serve_answers(stuck_and_gone(image)))
+    assert time.monotonic() - begun < DEADLINE_S / 2
 
 
 # Registries that lie
@@ -1227,6 +1236,16 @@ def test_a_registry_whose_authority_is_unknown_is_not_trusted(secured, pulled):
 def test_a_registry_whose_authority_this_host_knows_is_trusted(secured, pulled, store, image, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(secured[1]))
     assert_whole(store, pulled(secured[0], insecure=False), image)
+
+
+def test_a_blob_that_fails_ends_the_others_over_tls_as_well(secured, pulled, image, monkeypatch):
+    monkeypatch.setattr(registry, "SILENCE_S", 10 * DEADLINE_S)
+    monkeypatch.setenv("SSL_CERT_FILE", str(secured[1]))
+    secured[0].answer = stuck_and_gone(image)
+    begun = time.monotonic()
+    with pytest.raises(ImageError, match="does not have"):
+        pulled(secured[0], insecure=False)
+    assert time.monotonic() - begun < DEADLINE_S / 2
 
 
 def test_plain_http_is_not_spoken_unless_it_is_named(serve_answers, pulled, image):
