@@ -17,7 +17,14 @@ from pathlib import Path
 
 import msgspec
 
-from jail.errors import HostError, ImageError, ImageInUseError, ImageNotFoundError, StoreFullError
+from jail.errors import (
+    HostError,
+    ImageError,
+    ImageInUseError,
+    ImageNotFoundError,
+    ImageTooLargeError,
+    StoreFullError,
+)
 from jail.images import oci
 from jail.images.incoming import AlreadyThere, Incoming
 from jail.images.oci import Config, Descriptor, Index, Manifest
@@ -43,6 +50,7 @@ _DIGITS = re.compile("sha256:[0-9a-f]{12,64}")
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 # 127 of them, and as many times "l/" and ":", fit in the page that mount(2) takes.
 _LAYER_NAME_LENGTH = 5
+_SPARE_BYTES = 256 << 10
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _AGAIN = "Have it made or fetched anew."
@@ -104,6 +112,7 @@ class Store:
         self._blobs = directory / "blobs" / "sha256"
         self._chains = directory / "chains"
         self._incoming = directory / "incoming"
+        self._spare = directory / "spare"
         self._bytes_max = bytes_max
         self._image_bytes = image_bytes
         self._image_entries = image_entries
@@ -357,6 +366,17 @@ class Store:
             )
         return Bounds(entries=entries, bytes=size)
 
+    @contextmanager
+    def _bounded(self, bounds: Bounds) -> Iterator[Bounds]:
+        """These, and no more than there is room for in the store. Others may take some of it meanwhile."""
+        left = self._bytes_max - self.usage_bytes() if self._bytes_max else bounds.bytes
+        try:
+            yield msgspec.structs.replace(bounds, bytes=max(0, min(left, bounds.bytes)))
+        except ImageTooLargeError as error:
+            if left >= bounds.bytes:
+                raise
+            raise self._full(f"{error.cause} The store may have {self._bytes_max} bytes.") from None
+
     def _has(self, chain: str) -> bool:
         """Whether a layer is there; then it stays until this store is closed."""
         with self._changing():
@@ -374,15 +394,14 @@ class Store:
     ) -> Layer:
         """Make the layer of a blob upon a chain, given by the ids of its ends, the lowest first."""
         name = self._reserve_layer()
-        left = self._left_bytes()
         parents = [self._layer_name(chain) for chain in reversed(below)]
-        with open(self.open_blob(blob), "rb") as file:
+        with self._bounded(bounds) as bounded, open(self.open_blob(blob), "rb") as file:
             found = unpacker.unpack(
                 parents,
                 file.fileno(),
                 blob.media_type,
                 name,
-                bounds,
+                bounded,
                 lambda done: progress("unpack", blob, done),
                 self._busy(),
             )
@@ -422,7 +441,7 @@ class Store:
         Returns the bytes that are free again. Raises ImageNotFoundError, ImageInUseError.
         """
         before = self.usage_bytes()
-        with self._changing():
+        with _room(), self._changing():
             index = self._index()
             found = _resolve(index, reference)
             names = [found.name] if found.name else [each.name for each in _entries(index, found.digest)]
@@ -436,7 +455,7 @@ class Store:
         With `nameless`, images without a name that nobody holds, too. Returns the bytes that are free again.
         """
         before = self.usage_bytes()
-        with self._changing():
+        with _room(), self._changing():
             for each in self._index().manifests if nameless else ():
                 with suppress(ImageInUseError):
                     if each.name is None:
@@ -447,6 +466,7 @@ class Store:
     def sweep(self, unpacker: Unpacker) -> None:
         """Remove what dead processes left, but for blobs that one can go on with: to be called first."""
         oldest = time.time() - RESUMABLE_S
+        self._keep_spare()
         self._collect(unpacker, lambda path: path.stat().st_mtime < oldest)
 
     def abandon(self, unpacker: Unpacker) -> None:
@@ -565,10 +585,12 @@ class Store:
             return
         used = self._usage_bytes()
         if used + size > self._bytes_max:
-            raise StoreFullError(
-                f"The store may have {self._bytes_max} bytes, and this would make it {used + size}.",
-                f"{_ROOM}, or raise the setting `images_bytes`.",
+            raise self._full(
+                f"The store may have {self._bytes_max} bytes, and this would make it {used + size}."
             )
+
+    def _full(self, cause: str) -> StoreFullError:
+        return StoreFullError(cause, f"{_ROOM}, or raise the setting `images_bytes`.")
 
     def _refuse_more_now(self, size: int) -> None:
         if self._bytes_max:
@@ -588,7 +610,20 @@ class Store:
         return oci.parse_index((self.directory / "index.json").read_bytes())
 
     def _write_index(self, index: Index) -> None:
-        _replace(self.directory / "index.json", oci.encode(index))
+        raw = oci.encode(index)
+        try:
+            _replace(self.directory / "index.json", raw)
+        except OSError as error:
+            if error.errno not in _FULL or not self._spare.exists():
+                raise
+            # On a full disk nothing could be removed otherwise.
+            self._spare.unlink()
+            _replace(self.directory / "index.json", raw)
+
+    def _keep_spare(self) -> None:
+        if not self._spare.exists():
+            with suppress(OSError), self._spare.open("xb") as file:
+                os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
 
     def _blob(self, digest: str) -> Path:
         return self._blobs / digest.partition(":")[2]

@@ -14,7 +14,7 @@ from typing import Self
 
 import msgspec
 
-from jail.errors import HostError, ImageError, StoreFullError
+from jail.errors import HostError, ImageError, ImageTooLargeError, StoreFullError
 from jail.images.oci import compression
 from jail.images.unpack.messages import (
     BOUNDS,
@@ -38,7 +38,7 @@ __all__ = ["BOUNDS", "Bounds", "Unpacked", "Unpacker"]
 _NAME = re.compile("[0-9A-Za-z_-]{1,64}")
 _LEFT = re.compile(f"{_NAME.pattern}({re.escape(WORK)})?")
 
-_KINDS = {"image": ImageError, "full": StoreFullError, "host": HostError}
+_KINDS = {"image": ImageError, "large": ImageTooLargeError, "full": StoreFullError, "host": HostError}
 
 
 class Unpacker:

@@ -727,6 +727,14 @@ def test_a_window_that_would_take_the_memory_is_refused(layers):
     assert "zstd" in layers.refuse(content).cause
 
 
+def test_memory_is_bounded(layers):
+    parameters = zstandard.ZstdCompressionParameters(window_log=27, compression_level=1)
+    packed = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    content = packed.compress(archive(entry("a", content=os.urandom(3 << 20)))) + packed.flush()
+    layers.refuse(content, Bounds(memory_bytes=128 << 20))
+    layers.add(content)
+
+
 def test_headers_take_no_more_memory_than_the_bound(layers):
     records = b"".join(record(b"SCHILY.xattr.user.%d=" % number) for number in range(30_000))
     layers.refuse(archive(*[pax(records) + raw(b"%d" % number) for number in range(20)]), Bounds(entries=20))
