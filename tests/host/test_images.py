@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -236,6 +237,13 @@ def test_a_plain_archive_becomes_an_image_of_one_layer(place, compression):
     assert (root / "link").read_text() == "here\n"
     assert image.config.rootfs.diff_ids == (digest(tar(TREE)),)
     assert place.store.find("tree:1") == image
+
+
+def test_a_tree_that_comes_compressed_otherwise_is_unpacked_to_the_same_layer(place):
+    layers = {place.bring(packed(tar(TREE), each), each)[0].layers for each in ("none", "gzip", "zstd")}
+    assert len(layers) == 1
+    assert len(list(place.store.layers.iterdir())) == 1
+    assert len(place.store.stored()) == 3
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
@@ -674,6 +682,96 @@ def test_what_was_cut_off_is_kept_for_a_while_and_gone_on_with(place):
     os.utime(blob, (old, old))
     place.store.sweep(place.unpacker)
     assert not blob.exists()
+
+
+# The command
+
+
+def test_the_command_lists_shows_and_removes(jail_image, tmp_path):
+    path = tmp_path / "image.tar"
+    path.write_bytes(Layout(TREE, Env=["A=1"], Cmd=["tool"], Volumes={"/data": {}}).named("two:1").archive())
+    done = jail_image("import", path)
+    digest_told, name = done.stdout.decode().split()
+    assert name == "two:1"
+    assert b"do not follow: Volumes" in done.stderr
+    (listed,) = json.loads(jail_image("ls", "--json").stdout)
+    shown = json.loads(jail_image("inspect", digest_told[:19], "--json").stdout)
+    assert listed == shown
+    assert (shown["digest"], shown["names"], shown["ignored"]) == (digest_told, ["two:1"], ["Volumes"])
+    assert (shown["config"]["Env"], shown["config"]["Cmd"]) == (["A=1"], ["tool"])
+    text = jail_image("inspect", "two:1").stdout.decode()
+    assert f"digest       {digest_told}\n" in text
+    jail_image("rm", "two:1")
+    assert json.loads(jail_image("ls", "--json").stdout) == []
+
+
+def test_the_command_reads_stdin_and_writes_stdout(jail_image):
+    done = jail_image("import", "-", "--json", input=Layout(TREE).named("two:1").archive())
+    (found,) = json.loads(done.stdout)
+    raw = jail_image("export", "two:1", "-").stdout
+    assert digest_of(raw) == found["digest"]
+
+
+def test_the_command_says_what_is_wrong_and_what_helps(jail_image, tmp_path):
+    done = jail_image("inspect", "nothing:1", status=1)
+    assert done.stderr.decode().splitlines() == [
+        "jail: There is no image 'nothing:1'.",
+        "      `jail image ls` lists those that there are.",
+    ]
+    jail_image("import", "-", status=1, input=b"x" * 1024)
+    jail_image("export", "nothing:1", tmp_path / "exported.tar", status=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_image_says_of_itself_moves_no_terminal(jail_image):
+    evil = "\x1b[2J"
+    layout = Layout(TREE, Env=[f"A={evil}"], Cmd=[evil], **{evil: "1"}).named("evil:1")
+    done = jail_image("import", "-", input=layout.archive())
+    outputs = [done.stdout, done.stderr, jail_image("ls").stdout, jail_image("inspect", "evil:1").stdout]
+    assert b"\x1b" not in b"".join(outputs)
+    assert b"A=?[2J" in outputs[3]
+
+
+def test_what_is_no_store_is_left_alone(jail_image, state):
+    (state / "images").mkdir()
+    (state / "images" / "photograph").touch()
+    assert b"is no store of images" in jail_image("ls", "--json", status=1).stderr
+    (state / "images" / "photograph").unlink()
+
+
+def test_an_export_that_is_cut_off_leaves_the_file_that_was_there(jail_image, tmp_path):
+    jail_image("import", "-", input=Layout(TREE).named("two:1").archive())
+    (tmp_path / "file").write_text("before")
+    jail_image("export", "nothing:1", tmp_path / "file", status=1)
+    assert (tmp_path / "file").read_text() == "before"
+    jail_image("export", "two:1", tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "images.md"
+
+
+def test_the_examples_of_the_page_answer_as_it_says(environment, state, tmp_path, jail_image):
+    for needed in ("skopeo", "umoci"):
+        tool(needed, "--version")
+    command = tmp_path / "bin" / "jail"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m jail "$@"\n')
+    command.chmod(0o755)
+    work = tmp_path / "work"
+    work.mkdir()
+    given = {**environment, "JAIL_STATE": str(state), "PATH": f"{command.parent}:{environment['PATH']}"}
+    examples = "".join(re.findall(r"```console\n(.*?)```", PAGE.read_text(), re.DOTALL))
+    parts = re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", examples, re.MULTILINE)
+    assert len(parts) == 16
+    for typed, answer in parts:
+        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        done = subprocess.run(
+            ["sh", "-c", typed], **both, cwd=work, env=given, timeout=100, text=True, check=False
+        )
+        lines = [line.rstrip() for line in done.stdout.splitlines()]
+        pattern = "\n".join(".*".join(map(re.escape, line.split("…"))) for line in answer.splitlines())
+        assert re.fullmatch(pattern, "\n".join(lines)), (typed, done.stdout)
 
 
 # Ends
