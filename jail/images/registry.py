@@ -113,6 +113,7 @@ class Repository:
         self._logging_in = threading.Lock()
         self._stopped = threading.Event()
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._connecting = threading.Lock()
         try:
             self._client = httpx.Client(
                 # The host's own authorities, which an operator can add to.
@@ -141,7 +142,9 @@ class Repository:
 
     def _cut(self) -> None:
         """End all connections: threads that wait at one wake up, and go on with another."""
-        for connection in list(self._sockets):
+        with self._connecting:
+            connections = list(self._sockets)
+        for connection in connections:
             with suppress(OSError):
                 # Not ssl's own, which is not for a second thread.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
@@ -288,7 +291,10 @@ class Repository:
     def _trace(self, event: str, about: dict[str, Any]) -> None:
         """Know each connection: a thread that waits at one is only woken by its end."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
-            self._sockets.add(about["return_value"].get_extra_info("socket"))
+            with self._connecting:
+                self._sockets.add(about["return_value"].get_extra_info("socket"))
+            if self._stopped.is_set():
+                self._cut()
 
     def _is_own(self, url: httpx.URL) -> bool:
         return _origin(url) == _origin(self._base)

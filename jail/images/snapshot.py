@@ -48,7 +48,7 @@ class Snapshot:
         self._pieces = self._archive()
         self._rest = memoryview(b"")
         self.left_out: list[LeftOut] = []
-        self.bytes = sum(about.st_size for root in self._roots for _, about in self._walk(root))
+        self.bytes = sum(about.st_size for root in self._roots for _, about in self._walk(str(root)))
         self.left_out.clear()
 
     def read(self, most: int) -> bytes:
@@ -64,7 +64,7 @@ class Snapshot:
     def _archive(self) -> Iterator[bytes]:
         yield from self._made_up()
         for root in self._roots:
-            for path, about in self._walk(root):
+            for path, about in self._walk(str(root)):
                 yield from self._entry(path, about)
         yield bytes(2 * tarfile.BLOCKSIZE)
 
@@ -87,25 +87,27 @@ class Snapshot:
         """Whether one of the parts has this name in the archive, or may have it within."""
         return any(Path("/", name).is_relative_to(root) for root in self._roots)
 
-    def _walk(self, path: Path | str) -> Iterator[tuple[str, os.stat_result]]:
-        """What is to be had at and beneath a path, in order."""
+    def _walk(self, path: str, device: int | None = None) -> Iterator[tuple[str, os.stat_result]]:
+        """What is to be had at and beneath a path, in order. device: of the directory that it is in."""
         try:
             about = os.lstat(path)
         except OSError as error:
             self._leave_out(path, os.strerror(error.errno))
             return
+        is_directory = stat.S_ISDIR(about.st_mode)
         if not stat.S_ISLNK(about.st_mode) and not about.st_mode & stat.S_IROTH:
             self._leave_out(path, "not every user may read it")
         elif stat.S_IFMT(about.st_mode) not in _KINDS:
             self._leave_out(path, "neither a file nor a directory, a link or a fifo")
-        elif stat.S_ISDIR(about.st_mode):
+        # Files of an overlay have the device of their layer.
+        elif is_directory and device not in (None, about.st_dev):
+            self._leave_out(path, "another file system is mounted there")
+        elif is_directory:
             yield from self._walk_directory(path, about)
         else:
-            yield str(path), about
+            yield path, about
 
-    def _walk_directory(
-        self, path: Path | str, about: os.stat_result
-    ) -> Iterator[tuple[str, os.stat_result]]:
+    def _walk_directory(self, path: str, about: os.stat_result) -> Iterator[tuple[str, os.stat_result]]:
         if not about.st_mode & stat.S_IXOTH:
             self._leave_out(path, "not every user may enter it")
             return
@@ -114,22 +116,10 @@ class Snapshot:
         except OSError as error:
             self._leave_out(path, os.strerror(error.errno))
             return
-        if str(path) != "/":
-            yield str(path), about
+        if path != "/":
+            yield path, about
         for name in names:
-            inner = os.path.join(path, name)
-            if self._is_mounted(inner, about.st_dev):
-                self._leave_out(inner, "another file system is mounted there")
-            else:
-                yield from self._walk(inner)
-
-    def _is_mounted(self, path: str, device: int) -> bool:
-        try:
-            about = os.lstat(path)
-        except OSError:
-            return False
-        # Files of an overlay have the device of their layer.
-        return stat.S_ISDIR(about.st_mode) and about.st_dev != device
+            yield from self._walk(os.path.join(path, name), about.st_dev)
 
     def _entry(self, path: str, about: os.stat_result) -> Iterator[bytes]:
         name, kind = path[1:], _KINDS[stat.S_IFMT(about.st_mode)]
@@ -183,8 +173,8 @@ class Snapshot:
             yield piece
         yield _padding(size)
 
-    def _leave_out(self, path: Path | str, reason: str) -> None:
-        self.left_out.append(LeftOut(str(path), reason))
+    def _leave_out(self, path: str, reason: str) -> None:
+        self.left_out.append(LeftOut(path, reason))
 
 
 def _host_parts() -> list[Path]:
