@@ -387,10 +387,12 @@ class Store:
                 raise ImageError(f"The layer {blob.digest} holds {found.diff_id}, not {diff_id}.", _AGAIN)
             layer = Layer(blob.digest, found.diff_id, found.entries, found.bytes, found.omitted)
             chain = oci.digest(f"{below[-1]} {found.diff_id}".encode()) if below else found.diff_id
-            self._link(chain, name, layer)
+            is_new = self._link(chain, name, layer)
         except BaseException:
             unpacker.remove([name])
             raise
+        if not is_new:
+            unpacker.remove([name])
         return layer
 
     def _reserve_layer(self) -> str:
@@ -401,14 +403,17 @@ class Store:
             self._own_writer().need(f"layer-{name}")
             return name
 
-    def _link(self, chain: str, name: str, layer: Layer) -> None:
-        """Let a layer be found."""
+    def _link(self, chain: str, name: str, layer: Layer) -> bool:
+        """Let a layer be found; False when another archive has made the same already."""
         with self._changing():
             self._own_writer().need(f"chain-{chain.partition(':')[2]}")
+            if self._chain(chain).is_symlink():
+                return False
             self._refuse_more(layer.bytes)
             _replace(self._facts(chain), msgspec.json.encode(layer))
             self._chain(chain).symlink_to(Path("..", "layers", name))
             self._own_writer().forget(f"layer-{name}")
+            return True
 
     # Images that go
 

@@ -13,8 +13,9 @@ import stat
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -328,6 +329,43 @@ def test_layers_are_shared_and_there_once(place):
     assert before < place.store.usage_bytes() == place.counted_bytes()
 
 
+def test_the_same_tree_packed_otherwise_is_the_same_layer(place):
+    (first,) = place.bring(tar(TREE), "plain")
+    (second,) = place.bring(packed(tar(TREE), "gzip"), "packed")
+    assert first.digest != second.digest
+    assert first.layers == second.layers
+    assert place.store.usage_bytes() == place.counted_bytes()
+
+
+class Zeros(io.RawIOBase):
+    """A header and as many zeros as are asked for. Attribute `left`."""
+
+    def __init__(self, header: bytes, left: int) -> None:
+        self.header = header
+        self.left = left
+
+    def read(self, most: int = -1) -> bytes:
+        found, self.header = self.header[:most], self.header[most:]
+        if not found:
+            found = bytes(min(most, self.left))
+            self.left -= len(found)
+        return found
+
+
+@pytest.mark.parametrize("name", ["blobs", "bin/large"])
+def test_no_archive_is_kept_in_memory(place, name):
+    header = tarfile.TarInfo(name)
+    header.size = 64 << 20
+    source = Zeros(header.tobuf(), header.size + 1024)
+    tracemalloc.start()
+    try:
+        with suppress(ImageError):
+            archive.import_file(place.store, place.unpacker, source, "large")
+        assert tracemalloc.get_traced_memory()[1] < 48 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_store_is_an_oci_layout_for_other_tools(place):
     (image,) = place.bring(tar(TREE), "tree:1")
     told = json.loads(tool("skopeo", "inspect", f"oci:{place.store.directory}:tree:1").stdout)
@@ -423,7 +461,11 @@ def index_of(raw: bytes) -> Callable[[Layout], None]:
 
 def foreign(layout: Layout) -> None:
     layout.settings = {}
-    config = {"architecture": "s390x", "os": "linux", "rootfs": {"type": "layers", "diff_ids": layout.diff_ids}}
+    config = {
+        "architecture": "s390x",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": layout.diff_ids},
+    }
     rewrite(config=layout.add_json(config, oci.CONFIG_TYPE))(layout)
 
 
@@ -503,7 +545,9 @@ def test_a_plain_archive_with_an_entry_cut_short_is_refused(place):
     assert "cut short" in place.refusal(packed(tar(TREE)[:1500], "gzip"), "cut:1")
 
 
-@pytest.mark.parametrize("name", ["", "host", "-x", "a b", "a@b", "../x", "sha256:" + "a" * 64, "a" * 256, "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", "host", "-x", "a b", "a@b", "../x", "sha256:" + "a" * 64, "a" * 256, "a\n"]
+)
 def test_a_name_that_an_image_cannot_have_is_refused(place, name):
     layout = Layout(TREE).named("x")
     layout.entries[0]["annotations"][oci.REFERENCE_NAME] = name
@@ -627,7 +671,10 @@ def test_prune_leaves_what_has_a_name_or_is_used(place):
     before = place.store.usage_bytes()
     freed = place.store.prune(place.unpacker, nameless=True)
     assert place.store.usage_bytes() == place.counted_bytes() == before - freed
-    assert {image.digest for image in place.store.stored()} == {used.digest, place.store.find("tree:1").digest}
+    assert {image.digest for image in place.store.stored()} == {
+        used.digest,
+        place.store.find("tree:1").digest,
+    }
     with pytest.raises(ImageNotFoundError):
         place.store.find(nameless.digest)
     os.close(held)
