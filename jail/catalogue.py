@@ -106,7 +106,10 @@ class Catalogue:
             return f"/{parts[0]} of that image is the host's"
         for depth in range(1, len(parts) + 1):
             path = "/".join(parts[:depth])
-            found = layers.lookup(stack, path)
+            try:
+                found = layers.lookup(stack, path)
+            except PermissionError:
+                return f"/{path} of that image lies where only its owner may look"
             if found is None:
                 return None
             if not stat.S_ISDIR(found[1].st_mode):

@@ -548,6 +548,16 @@ REFUSED = {
         + bytes(512),
         "longer than",
     ),
+    "sparse and longer than any": (
+        pax(
+            record(b"GNU.sparse.major=1"),
+            record(b"GNU.sparse.minor=0"),
+            record(b"GNU.sparse.realsize=%d" % (1 << 63)),
+        )
+        + raw(b"a", size=512)
+        + b"0\n".ljust(512, b"\0"),
+        "longer than any",
+    ),
     "time beyond all": (pax(record(b"mtime=99999999999999999")) + raw(b"a"), "out of every range"),
     "time that is none": (pax(record(b"mtime=soon")) + raw(b"a"), "time"),
 }
