@@ -43,6 +43,7 @@ def _limit_options(command: Any) -> Any:
 @click.option("--policy", default="default", show_default=True)
 @click.option("--explain", is_flag=True, help="Tell which system calls the policy denied.")
 @click.option("--image", default="host", show_default=True)
+@click.option("--volume", "volumes", multiple=True, metavar="PLACE=NAME", help="See a volume there.")
 @_limit_options
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def run(
@@ -55,6 +56,7 @@ def run(
     policy: str,
     explain: bool,
     image: str,
+    volumes: tuple[str, ...],
     argv: tuple[str, ...],
     **limits: float | None,
 ) -> None:
@@ -70,6 +72,7 @@ def run(
             argv=list(argv) or msgspec.UNSET,
             policy=policy,
             image=image,
+            volumes=dict(_pair(item, "--volume") for item in volumes),
             env=dict(_pair(item, "--env") for item in env),
             files={name: _content(Path(path)) for name, path in (_pair(f, "--file") for f in files)},
             stdin=_encoded(stdin.read()) if stdin else "",
