@@ -129,7 +129,7 @@ class _Import:
         source.replay()
         # What is not compressed is on somebody's disk already.
         bytes_max = _ENDLESS_BYTES if compression == "none" else self._store.image_bytes
-        stream = Stream(decompressed(source.read, compression), bytes_max)
+        stream = Stream(decompressed(source.read, compression), bytes_max, is_digested=False)
         parts = _Parts(self._store, self._progress)
         for entry in tar.entries(stream):
             name = posixpath.normpath(os.fsdecode(entry.name))
