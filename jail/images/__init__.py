@@ -30,6 +30,6 @@ And each writer's directory in incoming is locked by it, and lists what it needs
 with the bytes that it may take up: nobody takes that away, and it counts as used. What works for a writer and
 may outlive it for a moment, the unpacker, keeps a lock there, too: who sweeps waits for it.
 
-After a power failure no more is left than after a kill: blobs are on the disk before they have their name, and
-all layers of an image (syncfs(2)) before the index names it; what no index names is swept.
+After a power failure no more is left than after a kill: blobs are on the disk before they have their name,
+and all layers of an image (syncfs(2)) before the index names it; what no index names is swept.
 """
