@@ -38,7 +38,8 @@ class Engine:
         limits = settings.defaults
         usual = cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus)
         self._egress_private = tuple(map(parse_exception, settings.egress_private))
-        self.sandboxes = Sandboxes(settings.state, settings.slots, ready, usual)
+        self.sandboxes = Sandboxes(settings.state, settings.images, settings.slots, ready, usual)
+        self.sandboxes.volumes = settings.volumes
         self.published = Published()
         self.runs: set[Run] = set()
         self.draining = False
@@ -87,7 +88,7 @@ class Engine:
     async def _fill(self) -> None:
         """Have as many sandboxes ready as there are to be at least. Raises HostError."""
         try:
-            await self.sandboxes.fill()
+            await self.sandboxes.stock.fill()
         except (SandboxError, OSError) as error:
             raise HostError(
                 f"Not all of {self.settings.ready_min} sandboxes can be made ahead of time: {error}.",
@@ -113,6 +114,7 @@ class Engine:
             defaults=self.settings.defaults,
             ceilings=self.settings.ceilings,
             images=self.sandboxes.images,
+            volumes=self.settings.volumes,
             policies=self.means.filters,
             networks=self._networks,
             egress=tuple(map(parse_offer, self.settings.egress)),

@@ -1,12 +1,13 @@
-"""Images: what a sandbox's / is made of.
+"""What a sandbox's / is made of.
 
 An Image is a list of overlays, each a target beneath the root and the directories stacked on it,
-the topmost first. The one image so far is `host`: this host's /usr and the few parts of /etc that
-programs need, and nothing else of the host.
+the topmost first. The image `host` is this host's /usr and the few parts of /etc that programs need,
+and nothing else of the host. One of the store is its layers. Either can have volumes of the operator's.
 """
 
 import os
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,11 @@ import msgspec
 from jail import host
 from jail.errors import HostError
 
-MOUNT_POINTS = ("proc", "dev", "tmp", "box", "usr")
+MOUNT_POINTS = ("proc", "dev", "tmp", "box")
+"""What is mounted there, whatever the image has."""
+
+RESERVED = (*MOUNT_POINTS, "sys")
+"""Where no volume can be."""
 
 # What a merged-/usr system has links for; a host without them gets an overlay for each directory.
 TOP_DIRECTORIES = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -64,22 +69,68 @@ class Image(msgspec.Struct, frozen=True):
         return tuple(path for path in paths if path.startswith("/"))
 
 
+class Root(msgspec.Struct, frozen=True):
+    """What a sandbox is asked to be made with: by this ready ones are told apart.
+
+    digest: of an image of the store, "" for `host`. volumes: pairs of a path relative to the root, and the
+    volume that is to be seen there.
+    """
+
+    digest: str = ""
+    volumes: tuple[tuple[str, str], ...] = ()
+
+
 def build_host(directory: Path, name: str) -> Image:
     """Make this host's image as `directory`/`name`, which has to stay. Raises OSError, HostError."""
     root, empty = directory / name / "root", directory / name / "empty"
-    for path in (empty, *(root / name for name in MOUNT_POINTS), root / "etc"):
+    for path in (empty, *(root / name for name in MOUNT_POINTS), root / "usr", root / "etc"):
         path.mkdir(parents=True)
     targets = [("usr", Path("/usr")), *_top_directories(root)]
     refuse_mounts([path for _, path in targets])
     _fill_etc(root / "etc")
-    # Jobs read it, whatever the umask of the service is.
-    for path in (directory / name, *(directory / name).rglob("*")):
-        if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() else 0o644)
+    _open_to_jobs(directory / name)
     # An overlay without an upper directory needs two lower ones.
     overlays = [("", f"{name}/root:{name}/empty")]
     overlays += [(target, f"{path}:{name}/empty") for target, path in targets]
     return Image(name, tuple(overlays))
+
+
+def build_stored(directory: Path, name: str, stack: Sequence[str], etc: Mapping[str, str]) -> Image:
+    """Make an image of the layers in `stack`, the topmost first, with `directory`/`name` upon them.
+
+    That has to stay. It has the mount points and the files of /etc in `etc`, by their names. Raises OSError.
+    """
+    top = directory / name
+    for path in (*(top / name for name in MOUNT_POINTS), top / "etc"):
+        path.mkdir(parents=True)
+    for file, text in etc.items():
+        (top / "etc" / file).write_text(text, errors="surrogateescape")
+    _open_to_jobs(top)
+    return Image(name, (("", ":".join((name, *stack))),))
+
+
+def with_volumes(directory: Path, name: str, image: Image, volumes: Mapping[str, str]) -> Image:
+    """The same image with directories of the host, read-only, by where they are seen: relative to the root.
+
+    `directory`/`name` is made for it, and has to stay. Raises OSError.
+    """
+    top, empty = directory / name / "top", directory / name / "empty"
+    for path in (empty, *(top / target for target in volumes)):
+        path.mkdir(parents=True)
+    _open_to_jobs(directory / name)
+    (_, root), *others = image.overlays
+    mounts = ((target, f"{path}:{name}/empty") for target, path in volumes.items())
+    return Image(name, (("", f"{name}/top:{root}"), *others, *mounts))
+
+
+def _open_to_jobs(top: Path) -> None:
+    """Jobs read it, whatever the umask of the service is."""
+    for path in (top, *top.rglob("*")):
+        if not path.is_symlink():
+            # A service that has shed what it does not need changes modes by descriptor.
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fchmod(descriptor, 0o755 if path.is_dir() else 0o644)
+            os.close(descriptor)
 
 
 def refuse_mounts(paths: list[Path]) -> None:

@@ -98,6 +98,8 @@ _WITH_JOB = Verdict("cancelled", detail="ended with the job")
 _HOST_MEMORY = "the host ran out of memory; the program is not to blame"
 
 _START_STAGES = ("program", "exec")
+# As find_program() of native/job.c tells it.
+_START_DIRECTORY = ("program", 1)
 
 _LIMIT_OF = {
     Ended.CPU: ("cpu_limit", "cpu_ms"),
@@ -130,7 +132,7 @@ def _not_started(facts: Facts) -> Verdict | None:
     if failure is None or facts.ended in (Ended.CANCELLED, Ended.WITH_JOB):
         return None
     if failure.stage in _START_STAGES:
-        return Verdict("start_failed", detail=_start_detail(failure.error))
+        return Verdict("start_failed", detail=_start_detail(failure))
     return Verdict("sandbox_error", detail=_failure_detail(failure))
 
 
@@ -183,9 +185,12 @@ def _own_end(facts: Facts) -> Verdict:
     return Verdict(status, exit_code=facts.exit_code)
 
 
-def _start_detail(error: int) -> str:
+def _start_detail(failure: Failure) -> str:
+    name = errno.errorcode.get(failure.error, failure.error)
+    if (failure.stage, failure.index) == _START_DIRECTORY:
+        return f"{name}: the directory that the image names to start in"
     words = {errno.ENOENT: "no such program, or its interpreter is missing"}
-    return f"{errno.errorcode.get(error, error)}: {words.get(error, os.strerror(error))}"
+    return f"{name}: {words.get(failure.error, os.strerror(failure.error))}"
 
 
 def _failure_detail(failure: Failure) -> str:

@@ -40,6 +40,6 @@ def pack(spec: ProcessSpec, hosts: bytes = b"") -> bytes:
         raise SandboxError("hosts", errno.E2BIG)
     strings = [argument.encode() for argument in spec.argv]
     strings += [f"{name}={value}".encode() for name, value in spec.env.items()]
-    strings.append(spec.env["PATH"].encode())
+    strings += [spec.env["PATH"].encode(), spec.directory.encode()]
     files = [pack_file(file.path.encode(), file.mode, file.content) for file in spec.files]
     return b"\0".join(strings) + b"\0" + b"".join(files) + hosts

@@ -1,6 +1,7 @@
 """Ready sandboxes: made ahead of time, each used once; how many there are follows the demand.
 
-Every sandbox comes this way. Whoever takes one gets a ready one, or waits for the next to be made. Others
+Every sandbox comes this way. There is a pool for each root that sandboxes are made with; what they keep ready
+together is bounded. Whoever takes one gets a ready one, or waits for the next to be made. Others
 are made in a pause, or when half are gone: to make one takes the processors longer than a short job does, so
 what is made while a job runs makes it slower. A pool of any size, none included, changes nothing but time.
 """
@@ -9,7 +10,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -45,7 +46,7 @@ class Ready(Protocol):
 
 
 class Size(msgspec.Struct, frozen=True):
-    """How many are kept ready: at least, at most, and in how much memory together."""
+    """How many are kept ready: at least by a pool, at most by all, and in how much memory of all."""
 
     minimum: int
     maximum: int
@@ -77,17 +78,22 @@ class Demand:
 
 
 class Pool:
-    """Ready sandboxes of one image. Attribute `tasks`: in which they are made."""
+    """Ready sandboxes that are alike. Attribute `tasks`: in which they are made."""
 
     def __init__(
         self,
         make: Callable[[], Awaitable[Ready]],
         size: Size,
         clock: Callable[[], float] = time.monotonic,
+        pools: Iterable["Pool"] = (),
     ) -> None:
-        """Keep as many as `size` says of what `make` makes, from the first one on that is taken."""
+        """Keep as many as `size` says of what `make` makes, from the first one on that is taken.
+
+        pools: all that share what `size` says at most; this may be among them.
+        """
         self._make = make
         self._size = size
+        self._pools = pools
         self._ready: deque[Ready] = deque()
         self._turns: deque[tuple[int, asyncio.Future[Ready]]] = deque()
         self._comers = 0
@@ -102,6 +108,11 @@ class Pool:
     def ready(self) -> int:
         """How many wait for a job."""
         return len(self._ready)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for one, and none is on its way."""
+        return not (self._turns or self.tasks)
 
     async def take(self) -> Ready:
         """One for a job; the caller closes it. Raises what `make` raises."""
@@ -154,7 +165,17 @@ class Pool:
         if self._closed:
             return 0
         wanted = max(self._size.minimum, math.ceil(self._demand.per_second() * LEAD_SECONDS))
-        return min(wanted, self._size.maximum, self._size.memory_bytes // self._memory_bytes)
+        return max(0, min(wanted, self._room()))
+
+    def _room(self) -> int:
+        """How many it may keep beside what the others do."""
+        count, memory_bytes = self._size.maximum, self._size.memory_bytes
+        for other in self._pools:
+            if other is not self:
+                kept = len(other._ready) + max(0, len(other.tasks) - len(other._turns))
+                count -= kept
+                memory_bytes -= kept * other._memory_bytes
+        return min(count, memory_bytes // self._memory_bytes)
 
     def _adjust(self) -> None:
         """Close what is too much; make what is missing when half is, or in a pause; and look again later."""

@@ -102,7 +102,7 @@ class Process:
     async def take(self, reservation: Reservation) -> None:
         """Have a sandbox that is ready. When it is closed, what is reserved for it is given back."""
         try:
-            self.sandbox = sandbox = await self._means.sandboxes.take(self.spec.image)
+            self.sandbox = sandbox = await self._means.sandboxes.stock.take(self.spec.root)
         except (SandboxError, OSError) as error:
             self._fail(error)
             return
@@ -183,7 +183,10 @@ class Process:
             denials_omitted=execution.denials_omitted,
             usage=execution.usage,
             sandbox=SandboxInfo(
-                image=self.spec.image, policy=self.spec.policy, degraded=self._means.degraded
+                image=self.spec.image,
+                digest=self.spec.root.digest or None,
+                policy=self.spec.policy,
+                degraded=self._means.degraded,
             ),
             **more,
         )

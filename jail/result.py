@@ -98,9 +98,13 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SandboxInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the job ran in; `degraded` names the barriers that this host could not give."""
+    """What the job ran in; `degraded` names the barriers that this host could not give.
+
+    digest: of the image, as the store knows it; None of `host`.
+    """
 
     image: str
+    digest: str | None
     policy: str
     degraded: tuple[str, ...]
 

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -12,16 +12,18 @@ from pathlib import Path
 import msgspec
 
 from jail import cgroup, host
+from jail.catalogue import Catalogue
 from jail.cgroup import Cgroup, Counters
 from jail.errors import HostError, SandboxError
 from jail.ids import IdBlocks
-from jail.image import build_host
+from jail.images.store import Store
 from jail.instance import Instance
 from jail.keeper import Keeper, module_command
 from jail.namespace import OuterNamespace
 from jail.network.networks import Networks
 from jail.network.protocol import Bounds
-from jail.pool import Pool, Size
+from jail.pool import AT_ONCE, Size
+from jail.stock import Shelf, Stock
 from jail.supervisor import MOUNT_PLACE, SETUP_SECONDS, SLOTS_MAX, Report, Start, Supervisor
 
 BACKLOG = 256
@@ -31,6 +33,9 @@ It does that one after the other, 0.1 to 0.2 MB each, and falls behind when jobs
 """
 
 _BACKLOG_WAIT_SECONDS = 0.02
+
+MAKERS_PER_PROCESSOR = 4
+"""So many are made at once. More would wait for each other, and for longer than SETUP_SECONDS in the end."""
 
 HUB = "jail.network"
 """The program that joins sandboxes to networks. Its argument: how many slots there are."""
@@ -111,23 +116,26 @@ def most_at_once(slots: int, ready_max: int) -> int:
 class Sandboxes:
     """Makes sandboxes on this host; an async context manager that raises HostError on entry.
 
-    Attributes, once entered: `hierarchy`, of cgroups; `images` by name; `landlock_abi`, 0 for none;
-    `keeper`, of supervisors and hubs; `networks`, of sandboxes; `supervisor`, the running one; `pools`, of
-    ready sandboxes, by image; `dying`, the tasks in which sandboxes come to nothing. To be set before:
-    `bounds`, of egress, where networks may have a way out.
+    Attributes, once entered: `hierarchy`, of cgroups; `images`, that are offered; `landlock_abi`, 0 for none;
+    `keeper`, of supervisors and hubs; `networks`, of sandboxes; `supervisor`, the running one; `stock`, of
+    ready sandboxes; `dying`, the tasks in which sandboxes come to nothing. To be set before:
+    `bounds`, of egress, where networks may have a way out; `volumes`, directories by name.
     """
 
-    def __init__(self, state: str, count: int, ready: Size, limits: cgroup.Limits) -> None:
-        """Take the directory for what lives as long as the service, and how many jobs run at once.
+    def __init__(self, state: str, images: str, count: int, ready: Size, limits: cgroup.Limits) -> None:
+        """Take the directories for what lives as long as the service, and of images; how many jobs at once.
 
         ready: how many more are made ahead of time; limits: those of the cgroups, until a job's own.
         """
         self._state = Path(state)
+        self._store = Path(images)
         self._size = ready
         self._limits = limits
         self._count = most_at_once(count, ready.maximum)
         self._networks = self._count + BACKLOG
         self.bounds: Bounds | None = None
+        self.volumes: Mapping[str, str] = {}
+        self._makers = asyncio.Semaphore(max(AT_ONCE, MAKERS_PER_PROCESSOR * host.cpus()))
         self._made = 0
         # Last in, first out: the supervisor touches no more of its table than is in use at once.
         self._places: list[Place] = []
@@ -154,9 +162,10 @@ class Sandboxes:
                 self._places.append((slot, self._namespace.ids(pair)))
             directory = self._instance.directory
             (directory / MOUNT_PLACE).mkdir()
-            self.images = {"host": build_host(directory, "host")}
+            with _explained(self._store):
+                self.images = Catalogue(directory, Store(self._store), self.volumes)
             self.landlock_abi = host.landlock_abi()
-            view = MOUNT_PLACE, *self.images["host"].host_directories
+            view = MOUNT_PLACE, *self.images.directories
             # Fixed here, before a job is taken.
             identity, _ = self._namespace.ids(blocks.slots[self._count])
             hub = module_command(HUB, str(self._count), str(identity), *self._bounds())
@@ -165,7 +174,7 @@ class Sandboxes:
             self.networks = Networks(self.keeper.start_hub)
             self.supervisor = Supervisor(self.keeper)
             self._undo = undo.pop_all()
-        self.pools = {name: Pool(partial(self._make, name), self._size) for name in self.images}
+        self.stock: Stock[Sandbox] = Stock(self.images, self._make, self._size)
         return self
 
     def _bounds(self) -> list[str]:
@@ -173,46 +182,26 @@ class Sandboxes:
 
     async def __aexit__(self, *_exception: object) -> None:
         """End the supervisor and give everything back; every Sandbox has been closed."""
-        for pool in self.pools.values():
-            await pool.close()
+        await self.stock.close()
         while self.dying:
             await asyncio.wait(self.dying)
         await self.networks.close()
         await self.supervisor.close()
         self._undo.close()
 
-    async def take(self, image: str) -> Sandbox:
-        """A sandbox of the image of that name, ready for a job. Raises SandboxError, OSError."""
-        return await self.pools[image].take()
-
-    async def fill(self) -> None:
-        """Wait until all that are made ahead of time are ready. Raises SandboxError, OSError."""
-        for pool in self.pools.values():
-            await pool.fill()
-
-    @property
-    def ready(self) -> int:
-        """How many wait for a job."""
-        return sum(pool.ready for pool in self.pools.values())
-
-    @property
-    def making(self) -> int:
-        """How many are on their way."""
-        return sum(len(pool.tasks) for pool in self.pools.values())
-
     async def settle(self) -> None:
         """Wait until nothing dies and all are ready that are to be, as far as they can be made."""
-        while busy := [*self.dying, *(task for pool in self.pools.values() for task in pool.tasks)]:
+        while busy := self.dying | self.stock.making | self.stock.tasks:
             await asyncio.wait(busy)
         with suppress(SandboxError, OSError):
-            await self.fill()
+            await self.stock.fill()
 
-    async def _make(self, image: str) -> Sandbox:
+    async def _make(self, shelf: Shelf) -> Sandbox:
         """Make one, as soon as the kernel's backlog allows it. Raises SandboxError, OSError."""
         deadline = time.monotonic() + SETUP_SECONDS
         while True:
             try:
-                return await self._make_at_once(image)
+                return await self._make_at_once(shelf)
             except SandboxError as error:
                 is_backlog = (error.stage, error.error) == ("namespaces", errno.ENOSPC)
                 if not is_backlog or self._made < self._networks or time.monotonic() > deadline:
@@ -220,8 +209,12 @@ class Sandboxes:
             # The kernel has no event for that.
             await asyncio.sleep(_BACKLOG_WAIT_SECONDS)
 
-    async def _make_at_once(self, image: str) -> Sandbox:
+    async def _make_at_once(self, shelf: Shelf) -> Sandbox:
         """Make one. Raises SandboxError, OSError."""
+        async with self._makers:
+            return await self._make_now(shelf)
+
+    async def _make_now(self, shelf: Shelf) -> Sandbox:
         self._made += 1
         supervisor = await self.running_supervisor()
         place = slot, ids = await self._free_place()
@@ -230,8 +223,9 @@ class Sandboxes:
             group = self.hierarchy.make(str(slot))
             undo.callback(group.remove)
             group.limit(self._limits)
-            asked = supervisor.make(slot, group, self.images[image], ids)
+            asked = supervisor.make(slot, group, shelf.made.image, ids)
             undo.pop_all()
+        shelf.enter()
         network = -1
         try:
             report = await asked
@@ -241,10 +235,10 @@ class Sandboxes:
             # None came along: this process may open no more.
             if network < 0:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            bury = partial(self._bury, place, group, supervisor, network)
+            bury = partial(self._bury, shelf, place, group, supervisor, network)
             return Sandbox(slot, group, supervisor, report, bury)
         except (OSError, SandboxError):
-            self._bury(place, group, supervisor, network)
+            self._bury(shelf, place, group, supervisor, network)
             raise
 
     async def running_supervisor(self) -> Supervisor:
@@ -267,7 +261,9 @@ class Sandboxes:
             await asyncio.wait(self.dying, return_when=asyncio.FIRST_COMPLETED)
         return self._places.pop()
 
-    def _bury(self, place: Place, group: Cgroup, supervisor: Supervisor, network: int) -> asyncio.Task[None]:
+    def _bury(
+        self, shelf: Shelf, place: Place, group: Cgroup, supervisor: Supervisor, network: int
+    ) -> asyncio.Task[None]:
         """In the background, let go of a sandbox whose job has been told to end; of its network at once.
 
         What is open of a network keeps it: a place that is free would have one more than are counted.
@@ -278,6 +274,7 @@ class Sandboxes:
         self.dying.add(task)
         # What it raises is logged, by asyncio; its place is not used again.
         task.add_done_callback(self.dying.discard)
+        task.add_done_callback(lambda _: shelf.leave())
         return task
 
     async def _let_go(self, place: Place, group: Cgroup, supervisor: Supervisor) -> None:

@@ -19,6 +19,7 @@ from jail.limits import CEILINGS, MIB, PROCESSES_MAX, Limits
 FILE_VARIABLE = "JAIL_CONFIG"
 
 _DIGEST = re.compile("[0-9a-fA-F]{64}")
+_VOLUME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 DEGRADABLE = ("landlock", "swap")
 """Weaknesses that an operator can accept by name, and that every result then lists.
@@ -48,9 +49,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     slots: jobs at once, one for each worker at least; 0 is one for each processor it may use, at least two.
     processes: the most of one job, each of which takes a slot; no more than each worker has.
     memory_bytes: for all jobs together; 0 is three quarters of the host's memory, or of the container's.
-    ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and
-    however many; 0 makes each when its job is there. A ready_min that is not given follows a lower ready_max.
-    ready_memory_bytes: for all of those of an image.
+    ready_min, ready_max: sandboxes that are made ahead of time, of the image `host` however few jobs come,
+    and of all images together however many; 0 makes each when its job is there. A ready_min that is not given
+    follows a lower ready_max.
+    ready_memory_bytes: for all of those.
     pin: each job runs on processors of its own, as many as its `cpus`, while there are enough; jobs beyond
     that share those with the fewest. Times are more alike then beside busy neighbours; what is idle
     elsewhere is of no use to a job. No policy allows sched_setaffinity then. Workers divide the processors.
@@ -65,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     egress_bytes_per_s: of each sandbox, in each direction. egress_connections: of each, at once.
     egress_program: slirp4netns or pasta; empty is whichever is installed.
     policies: a directory of policies; empty is the shipped ones.
+    volumes: directories of the host that jobs may ask for, read-only, by name: a table, or NAME=PATH in a
+    variable. Nothing may be mounted in them.
     state: a directory of this user's for what lives as long as the service; empty is
     $XDG_STATE_HOME/jail, or ~/.local/state/jail. One and the same for all services of a user: there
     they agree on who has which subordinate ids.
@@ -96,6 +100,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     egress_connections: int = 64
     egress_program: str = ""
     policies: str = ""
+    volumes: dict[str, str] = {}
     state: str = ""
     images: str = ""
     images_bytes: int = 0
@@ -165,10 +170,21 @@ def _add_variables(values: dict[str, Any], environment: Mapping[str, str]) -> No
         known.add(variable)
         if variable in environment:
             text = environment[variable]
-            values[field.name] = _items(text) if isinstance(field.default, tuple) else text
+            values[field.name] = _value(field, variable, text)
     unknown = sorted(name for name in environment if name.startswith("JAIL_") and name not in known)
     if unknown:
         raise SettingsError(f"{unknown[0]} is not a setting; known: {', '.join(sorted(known))}")
+
+
+def _value(field: msgspec.structs.FieldInfo, variable: str, text: str) -> str | list[str] | dict[str, str]:
+    if isinstance(field.default, tuple):
+        return _items(text)
+    if field.default_factory is not dict:
+        return text
+    pairs = [item.partition("=") for item in _items(text)]
+    if not all(found for _, found, _ in pairs):
+        raise SettingsError(f"{variable} holds an item that is not NAME=VALUE")
+    return {name: value for name, _, value in pairs}
 
 
 def _items(text: str) -> list[str]:
@@ -202,6 +218,7 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
             raise SettingsError(f"{name} = {getattr(found, name)} is below 1: no image would fit")
     _check_names("networks", found.networks, NETWORKS)
     _check_egress(found)
+    _check_volumes(found.volumes)
     _check_names("allow_degraded", found.allow_degraded, DEGRADABLE)
     if not all(_DIGEST.fullmatch(key) for key in found.keys_sha256):
         raise SettingsError("keys_sha256 holds what is not the 64 hexadecimal digits of a SHA-256")
@@ -226,6 +243,15 @@ def _check_names(setting: str, names: tuple[str, ...], known: tuple[str, ...]) -
     unknown = [name for name in names if name not in known]
     if unknown:
         raise SettingsError(f"{setting} names {unknown[0]!r}; it may name {', '.join(known)}")
+
+
+def _check_volumes(volumes: Mapping[str, str]) -> None:
+    for name, path in volumes.items():
+        if not _VOLUME.fullmatch(name):
+            raise SettingsError(f"volumes.{name}: a name is of letters, digits, '.', '_' and '-'")
+        # As overlay's lowerdir= has them, of which these are the marks between.
+        if not path.startswith("/") or any(mark in path for mark in ":,\\"):
+            raise SettingsError(f"volumes.{name} = {path!r} is no absolute path without ':', ',' and '\\'")
 
 
 def _check_egress(found: Settings) -> None:

@@ -96,13 +96,15 @@ def made_under_filter(make: Callable[[], T]) -> T:
         return thread.submit(under_filter).result()
 
 
-def shed(state: Path, hierarchy: Hierarchy, landlock: bool = True) -> None:
+def shed(state: Path, hierarchy: Hierarchy, landlock: bool = True, readable: Iterable[Path] = ()) -> None:
     """Give up what this process does not need, in every thread. Raises HostError, PolicyError.
 
-    `state` and the claimed cgroups stay its own. `landlock` is False only where the operator has accepted
-    that the host has none. To be called by the one thread there is: Landlock reaches no other.
+    `state` and the claimed cgroups stay its own, and what is beneath `readable` can be read. `landlock` is
+    False only where the operator has accepted that the host has none. To be called by the one thread there
+    is: Landlock reaches no other.
     """
-    _shed([*_code_rules(), *_rules(state, hierarchy)] if landlock else None)
+    others = ((path, _READ) for path in readable)
+    _shed([*_code_rules(), *others, *_rules(state, hierarchy)] if landlock else None)
 
 
 def shed_files(landlock: bool = True) -> None:

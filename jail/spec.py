@@ -11,8 +11,9 @@ import binascii
 import json
 import re
 from base64 import b64decode
-from collections.abc import Collection, Mapping
-from typing import Annotated, Literal
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -27,6 +28,7 @@ from jail.destinations import (
     parse_network,
     refusal,
 )
+from jail.image import RESERVED, Root
 from jail.limits import PROCESSES_MAX, Limits, LimitsRequest
 
 # execve(2) refuses a single string of 128 KiB (MAX_ARG_STRLEN) and, for a stack of 8 MiB, 2 MiB in all.
@@ -40,6 +42,10 @@ FILES_MAX = 4096
 OUTPUTS_MAX = 256
 DESTINATIONS_MAX = 32
 PUBLISHED_MAX = 16
+VOLUMES_MAX = 16
+
+BOX = "/box"
+"""Where a job's files are, and it starts, unless the image says where its own command does."""
 
 NAME = "[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 """What a process is called: a label of a host name (RFC 1123, 2.1) that begins with a letter."""
@@ -49,7 +55,7 @@ _OWN_NAME = "localhost"
 
 DEFAULT_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    "HOME": "/box",
+    "HOME": BOX,
     "LANG": "C.UTF-8",
 }
 """What a job's environment holds beside what the caller sets. Nothing of the service's own."""
@@ -97,10 +103,14 @@ class Network(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is to run in one sandbox, as it comes: right in its types, not yet in its values."""
+    """What is to run in one sandbox, as it comes: right in its types, not yet in its values.
 
-    argv: Annotated[list[str], Meta(min_length=1, max_length=4096)]
+    argv: not given, it is what the image says. volumes: by where they are to be seen, an absolute path.
+    """
+
+    argv: Annotated[list[str], Meta(min_length=1, max_length=4096)] | UnsetType = UNSET
     image: str = "host"
+    volumes: Annotated[dict[str, str], Meta(max_length=VOLUMES_MAX)] = {}
     policy: str = "default"
     files: dict[str, str | FileContent] = {}
     stdin: str | Content = ""
@@ -150,13 +160,16 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One process of a valid job. `env` is whole: defaults and the caller's; `limits` are all set.
 
     explain: the result lists the calls that the policy denied. name: "" of the only one of a job that was
-    asked for without names. background: it is ended when all have ended that are not.
+    asked for without names. background: it is ended when all have ended that are not. image: as it was named;
+    root: what that is. directory: which the program starts in.
     """
 
     name: str = ""
     background: bool = False
     argv: tuple[str, ...]
+    directory: str = BOX
     image: str
+    root: Root = Root()
     policy: str
     files: tuple[InputFile, ...]
     stdin: bytes
@@ -184,8 +197,33 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
         return sum(process.limits.memory_bytes for process in self.processes)
 
 
+class ImageOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that jobs may name, and what it says of itself.
+
+    digest: of its manifest, "" for `host`. argv: () when it names no command; directory: where that starts.
+    """
+
+    digest: str = ""
+    env: dict[str, str] = {}
+    argv: tuple[str, ...] = ()
+    directory: str = BOX
+
+
+class Images(Protocol):
+    """The images that are offered, which come and go."""
+
+    def names(self) -> list[str]:
+        """All of their names."""
+
+    def find(self, name: str) -> ImageOffer | None:
+        """The one of that name, or digest, or None."""
+
+    def obstacle(self, offer: ImageOffer, target: str) -> str | None:
+        """Why no volume can be at `target`, relative to its root, or None."""
+
+
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator offers: limits, and the names of images, policies and modes of networks.
+    """What the operator offers: limits, images, and the names of policies, volumes and modes of networks.
 
     egress: the destinations that jobs may ask for. egress_private: the ranges that they may reach though they
     are not of the internet at large. publishes: whether ports can be published. processes, memory_bytes: the
@@ -195,8 +233,9 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
 
     defaults: Limits
     ceilings: Limits
-    images: Collection[str]
+    images: Images
     policies: Collection[str]
+    volumes: Collection[str] = ()
     networks: Collection[str] = ("none",)
     egress: tuple[Offer, ...] = ()
     egress_private: tuple[AddressRange, ...] = ()
@@ -398,18 +437,21 @@ def _check_published(network: Network, names: Collection[str], rules: Rules) -> 
 
 
 def _process(request: Program, rules: Rules, name: str = "", background: bool = False) -> ProcessSpec:
-    _check_member("image", request.image, rules.images)
+    image = _image(request.image, rules)
     _check_member("policy", request.policy, rules.policies)
     resolved = _limits(request.limits, rules)
+    argv = image.argv if request.argv is UNSET else request.argv
     spec = ProcessSpec(
         name=name,
         background=background,
-        argv=_argv(request.argv),
+        argv=_argv(argv, request.image),
+        directory=image.directory if request.argv is UNSET else BOX,
         image=request.image,
+        root=Root(image.digest, _volumes(request.volumes, image, rules)),
         policy=request.policy,
         files=_files(request.files),
         stdin=_bytes("stdin", request.stdin),
-        env=_env(request.env),
+        env=_env(request.env, image.env),
         outputs=_outputs(request.outputs),
         limits=resolved,
         truncate=request.on_output_limit == "truncate",
@@ -418,6 +460,39 @@ def _process(request: Program, rules: Rules, name: str = "", background: bool = 
     _check_strings(spec)
     _check_room(spec)
     return spec
+
+
+def _image(name: str, rules: Rules) -> ImageOffer:
+    found = rules.images.find(name)
+    if found is None:
+        raise SpecError("image", f"{name!r} is not offered here; known: {', '.join(rules.images.names())}")
+    return found
+
+
+def _volumes(asked: Mapping[str, str], image: ImageOffer, rules: Rules) -> tuple[tuple[str, str], ...]:
+    found = []
+    for path, name in asked.items():
+        field = f"volumes.{path}"
+        _check_member(field, name, rules.volumes)
+        found.append((_target(field, path), name))
+    found.sort()
+    for (above, _), (target, _) in pairwise(found):
+        if target.startswith(f"{above}/"):
+            raise SpecError(f"volumes./{target}", f"lies beneath another, /{above}")
+    for target, _ in found:
+        if obstacle := rules.images.obstacle(image, target):
+            raise SpecError(f"volumes./{target}", obstacle)
+    return tuple(found)
+
+
+def _target(field: str, path: str) -> str:
+    """The same path, relative to the root."""
+    if not path.startswith("/"):
+        raise SpecError(field, "is not absolute")
+    target = check_path(field, path[1:], "/")
+    if target.partition("/")[0] in RESERVED:
+        raise SpecError(field, f"lies in what every sandbox has of its own: {', '.join(RESERVED)}")
+    return target
 
 
 def _check_member(field: str, value: str, known: Collection[str]) -> None:
@@ -446,7 +521,9 @@ def _check_text(field: str, text: str) -> bytes:
     return encoded
 
 
-def _argv(argv: list[str]) -> tuple[str, ...]:
+def _argv(argv: Sequence[str], image: str) -> tuple[str, ...]:
+    if not argv:
+        raise SpecError("argv", f"is missing, and the image {image!r} names no command")
     for index, argument in enumerate(argv):
         _check_text(f"argv[{index}]", argument)
     if not argv[0]:
@@ -454,13 +531,13 @@ def _argv(argv: list[str]) -> tuple[str, ...]:
     return tuple(argv)
 
 
-def _env(env: Mapping[str, str]) -> dict[str, str]:
-    for name, value in env.items():
+def _env(env: dict[str, str], images: dict[str, str]) -> dict[str, str]:
+    for name, value in (images | env).items():
         field = f"env.{name}"
         _check_text(field, f"{name}={value}")
         if not name or "=" in name:
             raise SpecError(field, "a variable's name is not empty and holds no '='")
-    return DEFAULT_ENV | dict(env)
+    return DEFAULT_ENV | images | env
 
 
 def _check_strings(spec: ProcessSpec) -> None:
@@ -473,8 +550,8 @@ def _check_strings(spec: ProcessSpec) -> None:
         raise SpecError("argv", f"argv and env take {total} bytes; the maximum is {maximum}")
 
 
-def check_path(field: str, path: str) -> str:
-    """Return `path` if it names something beneath /box and nothing else; raises SpecError.
+def check_path(field: str, path: str, above: str = BOX) -> str:
+    """Return `path` if it names something beneath `above` and nothing else; raises SpecError.
 
     Refused: absolute paths, empty components, "." and "..", NULs, names and paths that are too long
     or too deep. What is left needs no normalising.
@@ -482,7 +559,7 @@ def check_path(field: str, path: str) -> str:
     encoded = _check_text(field, path)
     parts = encoded.split(b"/")
     if encoded.startswith(b"/"):
-        raise SpecError(field, f"{path!r} is absolute; paths are relative to /box")
+        raise SpecError(field, f"{path!r} is absolute; paths are relative to {above}")
     if any(part in (b"", b".", b"..") for part in parts):
         raise SpecError(field, f"{path!r} has an empty, '.' or '..' component")
     if len(encoded) > PATH_BYTES_MAX or max(map(len, parts)) > NAME_BYTES_MAX:

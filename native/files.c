@@ -83,8 +83,8 @@ static int write_each_file(const struct sandbox *sandbox, const char *place, int
 	struct planned_file file;
 	int error = 0;
 
-	/* Arguments, variables and the search path come first, and are for pid 2 to read. */
-	for (uint64_t left = (uint64_t)sandbox->start.arguments + sandbox->start.variables + 1; left; left--)
+	/* Arguments, variables, the search path and the directory come first, and are for pid 2 to read. */
+	for (uint64_t left = (uint64_t)sandbox->start.arguments + sandbox->start.variables + 2; left; left--)
 		if (!plan_string(&place, end))
 			return EBADMSG;
 	for (uint32_t i = 0; !error && i < sandbox->start.files; i++) {

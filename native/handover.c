@@ -68,7 +68,8 @@ static int read_plan(struct sandbox *sandbox)
 	if (error)
 		return error;
 	sandbox->search = plan_string(&place, end);
-	return sandbox->search && start->arguments ? 0 : EBADMSG;
+	sandbox->directory = sandbox->search ? plan_string(&place, end) : NULL;
+	return sandbox->directory && start->arguments ? 0 : EBADMSG;
 }
 
 /*

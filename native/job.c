@@ -80,9 +80,10 @@ int find_program(struct sandbox *sandbox, int *index)
 	const char *name = sandbox->arguments[0], *place = sandbox->search;
 	int refused = ENOENT;
 
-	(void)index;
-	if (chdir("/box"))
+	*index = 1;
+	if (chdir(sandbox->directory))
 		return errno;
+	*index = 0;
 	if (strchr(name, '/')) {
 		int error = join_path(sandbox->program, "", 0, name);
 

@@ -171,9 +171,10 @@ struct answer {
  * hands over any.
  *
  * The plan holds, in this order: `arguments` strings and `variables` strings, each ended by a
- * NUL; the list of directories to search for a program without a slash, one string, separated
- * by colons; then `files` times a struct file, its path ended by a NUL, and its bytes; then `hosts_bytes`,
- * at most HOSTS_BYTES_MAX, of text that is to be /etc/hosts, of which the image has its own: none, and that stays.
+ * NUL; the list of directories to search for a program without a slash, one string, separated by colons;
+ * the directory to start in, one string; then `files` times a struct file, its path ended by a NUL, and its
+ * bytes; then `hosts_bytes`, at most HOSTS_BYTES_MAX, of text that is to be /etc/hosts, of which the image has
+ * its own: none, and that stays.
  */
 struct start {
 	struct header header;

@@ -131,10 +131,13 @@ int make_mounts_private(struct sandbox *sandbox, int *index)
 	return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ? errno : 0;
 }
 
-/* "lowerdir=" and the list, in `options`. */
+/*
+ * The list of layers, in `options`. What an image's layer has in place of those beneath is written in attributes
+ * of the user's, for want of a right to the trusted ones (Documentation/filesystems/overlayfs.rst, "userxattr").
+ */
 static int overlay_options(char *options, size_t capacity, const char *lower)
 {
-	static const char name[] = "lowerdir=";
+	static const char name[] = "userxattr,lowerdir=";
 	size_t length = strlen(lower) + 1;
 
 	if (sizeof name - 1 + length > capacity)

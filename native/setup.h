@@ -37,6 +37,7 @@ struct sandbox {
 	char **arguments;                   /* ended by NULL */
 	char **variables;                   /* ended by NULL */
 	const char *search;
+	const char *directory;
 	char program[PATH_BYTES_MAX];       /* what execve() is given */
 };
 

@@ -1,6 +1,6 @@
 """What tests of real sandboxes share: `jail`, an engine in this process; `serve`, services of their own.
 
-Test modules are not importable from one another, so whatever they share is a fixture.
+Test modules are not importable from one another: what they share is a fixture, or lies in tests/shared.
 """
 
 import asyncio
@@ -204,7 +204,7 @@ class Jail:
     @property
     def ready(self) -> int:
         """How many sandboxes wait for a job."""
-        return self.engine.sandboxes.ready
+        return self.engine.sandboxes.stock.ready
 
     def settle(self) -> None:
         """Let what is under way behind a job's back come to its end: burials, and what replaces the used."""
@@ -610,6 +610,8 @@ def stranger(environment: dict[str, str], tmp_path_factory: pytest.TempPathFacto
         pytest.skip(str(lack))
     resolv = tmp_path_factory.mktemp("outside") / "resolv.conf"
     resolv.write_text("nameserver 198.51.100.2\n")
+    # As a host's is, whatever our umask.
+    resolv.chmod(0o644)
     with tempfile.TemporaryDirectory(prefix="jail-state-") as state:
         Path(state).chmod(0o711)
         made = Stranger(environment, Path(state), resolv)

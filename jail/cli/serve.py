@@ -301,4 +301,5 @@ def _shed(engine: Engine, threads: ThreadPoolExecutor) -> None:
     threads.shutdown()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
     landlock = "landlock" not in engine.means.degraded
-    shed.shed(Path(engine.settings.state), engine.sandboxes.hierarchy, landlock)
+    readable = (Path(engine.settings.images),)
+    shed.shed(Path(engine.settings.state), engine.sandboxes.hierarchy, landlock, readable)

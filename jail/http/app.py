@@ -100,7 +100,8 @@ class Service:
         return _json(
             {
                 "version": __version__,
-                "images": sorted(self._rules.images),
+                "images": self._rules.images.names(),
+                "volumes": sorted(self._rules.volumes),
                 "policies": sorted(self._rules.policies),
                 "networks": sorted(self._rules.networks),
                 "publishes": self._rules.publishes,

@@ -32,8 +32,8 @@ _GAUGES = {
     "jail_queued": ("Jobs that wait for some.", lambda engine: engine.scheduler.queued),
     "jail_slots_free": ("That no job holds.", lambda engine: engine.scheduler.slots_free),
     "jail_memory_free_bytes": ("Not reserved.", lambda engine: engine.scheduler.memory_free_bytes),
-    "jail_ready": ("Sandboxes that wait for a job.", lambda engine: engine.sandboxes.ready),
-    "jail_making": ("Sandboxes on their way.", lambda engine: engine.sandboxes.making),
+    "jail_ready": ("Sandboxes that wait for a job.", lambda engine: engine.sandboxes.stock.ready),
+    "jail_making": ("Sandboxes on their way.", lambda engine: len(engine.sandboxes.stock.making)),
     "jail_dying": ("Sandboxes whose job has ended.", lambda engine: len(engine.sandboxes.dying)),
     "jail_forwarded_connections": (
         "To published ports of jobs that live.",

@@ -36,8 +36,7 @@ def describe(rules: Rules) -> bytes:
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     _add_ranges(schemas["LimitsRequest"]["properties"], rules)
     for kind in ("Request", "ProcessRequest"):
-        for name, known in (("image", rules.images), ("policy", rules.policies)):
-            schemas[kind]["properties"][name]["enum"] = sorted(known)
+        schemas[kind]["properties"]["policy"]["enum"] = sorted(rules.policies)
     schemas["Network"]["properties"]["mode"]["enum"] = sorted(rules.networks)
     schemas["GroupRequest"]["properties"]["processes"]["maxItems"] = rules.processes
     document = {

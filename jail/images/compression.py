@@ -6,6 +6,7 @@ To be used where the archive can do no harm: see jail.images.unpack.
 import zlib
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import zstandard
 
@@ -16,6 +17,9 @@ PIECE_BYTES = 1 << 18
 
 ZSTD_WINDOW_BYTES_MAX = 1 << 27
 """How far back a zstd archive may refer, all of which is kept in memory: what `zstd --long` makes at most."""
+
+ZSTD_LEVEL = 1
+"""Of archives that are made here: they are read once, soon, and disks are slower."""
 
 MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 """What each begins with. RFC 1952, RFC 8878."""
@@ -46,6 +50,15 @@ def decompressed(read: Callable[[int], bytes], compression: str) -> Iterator[byt
     damaged or followed by something else, and when one of gzip is cut short: of zstd, just less comes.
     """
     return {"gzip": _gzip, "zstd": _zstd, "none": _none}[compression](read)
+
+
+def compressed(source: Any) -> Any:
+    """What reads (`read`, given how many bytes at most) the zstd archive of what `source` reads.
+
+    The same bytes make the same archive, as long as it is the same zstd.
+    """
+    made = zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=1)
+    return made.stream_reader(source, read_size=PIECE_BYTES)
 
 
 def _none(read: Callable[[int], bytes]) -> Iterator[bytes]:

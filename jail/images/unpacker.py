@@ -14,7 +14,7 @@ from typing import Self
 
 import msgspec
 
-from jail.errors import HostError, ImageError, StoreFullError
+from jail.errors import HostError, ImageError, ImageTooLargeError, StoreFullError
 from jail.images.oci import compression
 from jail.images.unpack.messages import (
     BOUNDS,
@@ -38,7 +38,7 @@ __all__ = ["BOUNDS", "Bounds", "Unpacked", "Unpacker"]
 _NAME = re.compile("[0-9A-Za-z_-]{1,64}")
 _LEFT = re.compile(f"{_NAME.pattern}({re.escape(WORK)})?")
 
-_KINDS = {"image": ImageError, "full": StoreFullError, "host": HostError}
+_KINDS = {"image": ImageError, "large": ImageTooLargeError, "full": StoreFullError, "host": HostError}
 
 
 class Unpacker:
@@ -73,13 +73,15 @@ class Unpacker:
         into: str,
         bounds: Bounds = BOUNDS,
         progress: Callable[[int], None] = lambda _: None,
+        lock: int | None = None,
     ) -> Unpacked:
         """Make the layer in the descriptor `blob` the directory `into`, which is empty or not there.
 
         parents: names of layers that are unpacked, the topmost first, which stay as they are.
         media_type: of the blob, by which it is decompressed; "" for whatever its first bytes say.
         progress: called some ten times a second with the bytes of the blob that are read; what it raises ends
-        the unpacking.
+        the unpacking. lock: a descriptor, locked by flock(2), that stays open for as long as anything of this
+        may be written, even if this process is killed.
         What is raised leaves nothing: ImageError is the archive's fault, StoreFullError the disk's, HostError
         what this host lacks. When this process is killed there may be `into` and `into`.work, for remove().
         The layer is not flushed to the disk: see os.sync().
@@ -88,7 +90,9 @@ class Unpacker:
             _check(name, _NAME)
         kind = compression(media_type) if media_type else ""
         try:
-            answer = self._ask(Unpack(tuple(parents), into, kind, bounds), [blob], bounds.idle_s, progress)
+            descriptors = [blob] if lock is None else [blob, lock]
+            request = Unpack(tuple(parents), into, kind, bounds)
+            answer = self._ask(request, descriptors, bounds.idle_s, progress)
         except BaseException:
             with suppress(HostError, ImageError):
                 self.remove([into])

@@ -10,6 +10,7 @@ from jail._protocol import ffi, lib
 
 from jail import supervisor
 from jail.outcome import Failure
+from jail.stock import HOST
 from jail.supervisor import Supervisor
 
 READY, SLOTS = 3, 4
@@ -55,7 +56,7 @@ def cgroups_of(pid):
 
 
 def ready_ones(engine):
-    return list(engine.engine.sandboxes.pools["host"]._ready)
+    return list(engine.engine.sandboxes.stock._shelves[HOST].pool._ready)
 
 
 def every_status(engine, count):

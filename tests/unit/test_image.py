@@ -59,7 +59,7 @@ def test_every_target_is_a_directory_of_the_root(built, root):
     assert all((root / target).is_dir() for target, _ in built[0].overlays)
 
 
-@pytest.mark.parametrize("name", image.MOUNT_POINTS)
+@pytest.mark.parametrize("name", [*image.MOUNT_POINTS, "usr"])
 def test_a_place_to_mount_on_is_there_and_empty(root, name):
     assert list((root / name).iterdir()) == []
 
@@ -75,7 +75,7 @@ def test_a_top_directory_is_as_the_host_has_it(root, name):
 
 def test_the_root_holds_nothing_else(root):
     names = {path.name for path in root.iterdir()}
-    assert names <= {*image.MOUNT_POINTS, *image.TOP_DIRECTORIES, "etc"}
+    assert names <= {*image.MOUNT_POINTS, *image.TOP_DIRECTORIES, "usr", "etc"}
 
 
 @pytest.mark.parametrize(("name", "text"), image.ETC_FILES.items(), ids=image.ETC_FILES)

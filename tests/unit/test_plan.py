@@ -7,6 +7,7 @@ import os
 import struct
 
 import pytest
+from offered import Offered
 
 from jail import plan, spec
 from jail.errors import SandboxError
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("leaks_nothing")
 RULES = Rules(
     defaults=Limits(),
     ceilings=CEILINGS,
-    images=("host",),
+    images=Offered(),
     policies=("default",),
     processes=1,
     memory_bytes=CEILINGS.memory_bytes,
@@ -35,7 +36,7 @@ def job(**fields):
 def take_apart(packed, arguments, variables, files):
     """Read a plan as native/setup.c does."""
     strings = []
-    for _ in range(arguments + variables + 1):
+    for _ in range(arguments + variables + 2):
         string, _, packed = packed.partition(b"\0")
         strings.append(string)
     found = []
@@ -45,10 +46,10 @@ def take_apart(packed, arguments, variables, files):
         found.append((path, mode, packed[:size]))
         packed = packed[size:]
     assert packed == b""
-    return strings[:arguments], strings[arguments:-1], strings[-1], found
+    return strings[:arguments], strings[arguments:-2], strings[-2:], found
 
 
-def test_a_plan_is_arguments_variables_the_search_path_and_files():
+def test_a_plan_is_arguments_variables_the_search_path_the_directory_and_files():
     found = job(
         argv=["sh", "-c", "", "é"],
         env={"X": "", "PATH": "/bin:/a b"},
@@ -61,7 +62,7 @@ def test_a_plan_is_arguments_variables_the_search_path_and_files():
     arguments, variables, path, files = take_apart(plan.pack(found), 4, len(found.env), 3)
     assert arguments == [b"sh", b"-c", b"", "é".encode()]
     assert variables == [b"PATH=/bin:/a b", b"HOME=/box", b"LANG=C.UTF-8", b"X="]
-    assert path == b"/bin:/a b"
+    assert path == [b"/bin:/a b", b"/box"]
     assert files == [
         (b"a.txt\0", 0o644, "é".encode()),
         (b"d/run\0", 0o755, b"\0\xff\0"),
@@ -69,10 +70,10 @@ def test_a_plan_is_arguments_variables_the_search_path_and_files():
     ]
 
 
-def test_a_plan_without_files_ends_with_the_search_path():
+def test_a_plan_without_files_ends_with_the_directory():
     found = job()
     assert take_apart(plan.pack(found), 1, len(found.env), 0)[2:] == (
-        spec.DEFAULT_ENV["PATH"].encode(),
+        [spec.DEFAULT_ENV["PATH"].encode(), b"/box"],
         [],
     )
 

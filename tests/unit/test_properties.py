@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from offered import Offered
 
 from jail import policy as policies
 from jail import spec
@@ -120,7 +121,7 @@ def rules(draw):
     return spec.Rules(
         defaults=Limits(**between(MINIMA, ceilings)),
         ceilings=ceilings,
-        images=("host",),
+        images=Offered(),
         policies=("default",),
         processes=2,
         memory_bytes=ceilings.memory_bytes,
@@ -130,7 +131,7 @@ def rules(draw):
 AS_SHIPPED = spec.Rules(
     defaults=Limits(),
     ceilings=CEILINGS,
-    images=("host",),
+    images=Offered(),
     policies=("default",),
     processes=3,
     memory_bytes=CEILINGS.memory_bytes,

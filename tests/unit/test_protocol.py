@@ -4,6 +4,7 @@ import typing
 
 import pytest
 from jail._protocol import ffi, lib
+from offered import Offered
 
 from jail import limits, outcome, process, rlimits, spec, supervisor
 from jail.outcome import Failure
@@ -129,7 +130,7 @@ def test_a_start_has_room_for_the_options_of_the_largest_scratch():
         spec.Rules(
             defaults=limits.Limits(),
             ceilings=limits.Limits(disk_bytes=1 << 62, files=1 << 62),
-            images=("host",),
+            images=Offered(),
             policies=("default",),
             processes=1,
             memory_bytes=limits.Limits().memory_bytes,

@@ -9,13 +9,16 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from offered import Offered
 
 from jail import spec
 from jail.destinations import parse_network, parse_offer
+from jail.image import Root
 from jail.limits import CEILINGS, MIB, MINIMA, Limits, LimitsRequest
 from jail.spec import (
     Content,
     FileContent,
+    ImageOffer,
     InputFile,
     JobSpec,
     Network,
@@ -27,11 +30,18 @@ from jail.spec import (
     SpecError,
 )
 
+SLIM = ImageOffer(
+    digest="sha256:" + "5" * 64,
+    env={"PATH": "/opt/bin", "EDITION": "slim"},
+    argv=("serve", "--fast"),
+    directory="/srv",
+)
 RULES = spec.Rules(
     defaults=Limits(),
     ceilings=CEILINGS,
-    images=("host", "slim"),
+    images=Offered(slim=SLIM),
     policies=("default", "strict"),
+    volumes=("words", "models"),
     processes=3,
     memory_bytes=CEILINGS.memory_bytes,
 )
@@ -477,7 +487,8 @@ def test_a_whole_body_becomes_the_job_it_says():
             InputFile("c", b"c", 0o644),
         ),
         stdin=b"\xff",
-        env={**spec.DEFAULT_ENV, "LANG": "C", "X": ""},
+        root=Root(SLIM.digest),
+        env={**spec.DEFAULT_ENV, **SLIM.env, "LANG": "C", "X": ""},
         outputs=(Output("out", False), Output("maybe", True), Output("odd?", True)),
         limits=Limits(cpu_ms=5, cpus=2.0),
         truncate=True,
@@ -740,7 +751,7 @@ CONTENTS = TEXT | st.fixed_dictionaries(
 NEARLY = st.fixed_dictionaries(
     {"argv": st.lists(TEXT, max_size=4) | VALUES},
     optional={
-        "image": st.sampled_from(RULES.images) | VALUES,
+        "image": st.sampled_from(RULES.images.names()) | VALUES,
         "policy": st.sampled_from(RULES.policies) | VALUES,
         "network": st.just("none") | VALUES,
         "files": st.dictionaries(PATHS, CONTENTS | VALUES, max_size=4) | VALUES,
@@ -870,3 +881,69 @@ def test_outputs_that_are_not_asked_for_do_not_count():
     most = {"output_bytes": RULES.ceilings.output_bytes}
     processes = [{"name": f"p{n}", "argv": ["true"], "limits": most} for n in range(2)]
     assert spec.parse(json.dumps({"processes": processes}).encode(), RULES)
+
+
+def test_what_an_image_says_stands_unless_the_job_says_otherwise():
+    process = parse(image="slim", env={"EDITION": "mine"})
+    assert process.env == {**spec.DEFAULT_ENV, "PATH": "/opt/bin", "EDITION": "mine"}
+    assert (process.argv, process.directory) == (("true",), "/box")
+    assert process.root.digest == SLIM.digest
+
+
+def test_without_argv_a_job_is_the_command_of_its_image_where_that_wants_to_be():
+    process = spec.parse(b'{"image": "slim"}', RULES).processes[0]
+    assert (process.argv, process.directory) == (("serve", "--fast"), "/srv")
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"image": "host"}'])
+def test_without_argv_an_image_has_to_name_a_command(content):
+    assert refused(content) == "argv"
+
+
+def test_volumes_are_told_apart_by_where_they_are_and_not_by_their_order():
+    one = parse(volumes={"/data/b": "words", "/data/a": "models"})
+    assert one.root.volumes == (("data/a", "models"), ("data/b", "words"))
+    assert parse(volumes={"/data/a": "models", "/data/b": "words"}).root == one.root
+    assert parse().root == parse(image="host").root != one.root
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/",
+        "data",
+        "//data",
+        "/data/",
+        "/data/../etc",
+        "/./data",
+        "/box",
+        "/box/in",
+        "/proc/x",
+        "/dev",
+        "/tmp/x",
+    ],
+)
+def test_a_volume_lies_beneath_the_root_and_in_nothing_that_every_sandbox_has(path):
+    assert refused(body(volumes={path: "words"})) == f"volumes.{path}"
+
+
+def test_a_volume_that_is_not_offered_is_refused():
+    assert refused(body(volumes={"/data": "secrets"})) == "volumes./data"
+
+
+def test_a_volume_beneath_another_is_refused():
+    volumes = {"/data": "words", "/data/models": "models"}
+    assert refused(body(volumes=volumes)) == "volumes./data/models"
+
+
+def test_a_volume_where_the_image_has_something_else_is_refused():
+    rules = msgspec.structs.replace(RULES, images=Offered(obstacles=["lib/words"]))
+    with pytest.raises(SpecError) as error:
+        spec.parse(body(volumes={"/lib/words": "words"}), rules)
+    assert (error.value.field, error.value.detail) == ("volumes./lib/words", "is in the way")
+
+
+def test_more_volumes_than_there_may_be_are_refused():
+    volumes = {f"/data/{number}": "words" for number in range(spec.VOLUMES_MAX + 1)}
+    assert refused(body(volumes=volumes)) == "volumes"

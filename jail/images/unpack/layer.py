@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from jail.errors import ImageError
+from jail.errors import ImageError, ImageTooLargeError
 from jail.images.compression import decompressed, detect
 from jail.images.unpack import tar
 from jail.images.unpack.messages import Progress, Refused, Unpack, Unpacked
@@ -46,7 +46,8 @@ class Layer:
         try:
             return self._unpack()
         except ImageError as error:
-            return Refused(f"{self._where()}{error.cause}", error.cure)
+            kind = "large" if isinstance(error, ImageTooLargeError) else "image"
+            return Refused(f"{self._where()}{error.cause}", error.cure, kind)
         except MemoryError:
             most = self._request.bounds.memory_bytes
             return Refused(f"{self._where()}More than {most} bytes of memory are needed.", CURE)
@@ -99,7 +100,7 @@ class Layer:
             return disk_full(error)
         if error.errno == errno.EFBIG:
             most = self._request.bounds.bytes
-            return Refused(f"{self._where()}It is longer than {most} bytes.", _TRUST.format("bytes"))
+            return Refused(f"{self._where()}It is longer than {most} bytes.", _TRUST.format("bytes"), "large")
         return Refused(f"{self._where()}It cannot be made: {error.strerror}.", CURE)
 
 

@@ -77,7 +77,8 @@ class Removed(msgspec.Struct, frozen=True, tag="removed"):
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """It cannot be done: `cause` and `cure` as in ImageError.
 
-    kind: "image", "full" when there is no room for it on the disk, "host" when the host lacks something.
+    kind: "image", "large" when it has more bytes than it may have, "full" when there is no room for it on the
+    disk, "host" when the host lacks something.
     """
 
     cause: str

@@ -18,7 +18,7 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 
-from jail.errors import ImageError
+from jail.errors import ImageError, ImageTooLargeError
 from jail.images.unpack import tar
 from jail.images.unpack.messages import Bounds
 from jail.images.unpack.removal import remove
@@ -233,7 +233,7 @@ class Tree:
             return []
         self._copied += about.st_size
         if self._copied > self._bounds.bytes:
-            raise ImageError(
+            raise ImageTooLargeError(
                 "Its layer has hard links to too many bytes of the layers beneath.",
                 "If you trust it, raise the bound on an image's bytes.",
             )

@@ -73,7 +73,7 @@ def looked_at(place: Path, namespace: int, path: str) -> dict:
             store.remove(image.digest, unpacker)
         store.prune(unpacker)
         found["bytes"] = store.usage_bytes()
-        found["rest"] = sorted(str(each.relative_to(place)) for each in place.rglob("*") if each.is_file())
+    found["rest"] = sorted(str(each.relative_to(place)) for each in place.rglob("*") if each.is_file())
     return found
 
 
