@@ -44,7 +44,7 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
         "tests/host/test_limits_table.py",
     ),
     "install": ("tests/vm/test_install.py",),
-    # Those make containers of their own, for which the unit leaves its processes too little; and see `images`.
+    # The first left out make containers of their own, for which the unit leaves its processes too little.
     "host": (
         "tests/host",
         "tests/network",
