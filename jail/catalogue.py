@@ -71,12 +71,13 @@ class Catalogue:
         return [HOST, *self._store.names()]
 
     def find(self, name: str) -> ImageOffer | None:
-        """The image of that name or digest, or None. Raises ImageError, OSError: the store cannot be read."""
+        """The image of that name or digest, or None. Raises ImageError, OSError: it cannot be read."""
         if name == HOST:
             return ImageOffer()
         try:
             stored = self._find(name)
-        except ImageNotFoundError:
+        except (ImageNotFoundError, FileNotFoundError):
+            # The latter while it is removed.
             return None
         config = stored.config.honoured
         pairs = (text.partition("=") for text in config.env)

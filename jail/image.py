@@ -121,7 +121,7 @@ def with_volumes(
     for path in (empty, *(top / target for target in volumes)):
         path.mkdir(parents=True)
     _open_to_jobs(directory / name)
-    # Merged, they would have those of ours. Their owner, as which no job ever runs, is to be able to remove them.
+    # Merged, they would have those of ours. The owner, as which no job ever runs, will remove them.
     for path, mode in modes.items():
         _set_mode(top / path, mode & 0o777 | 0o700)
     (_, root), *others = image.overlays

@@ -28,6 +28,7 @@ from jail.destinations import (
     parse_network,
     refusal,
 )
+from jail.errors import ImageError
 from jail.image import RESERVED, Root
 from jail.limits import PROCESSES_MAX, Limits, LimitsRequest
 
@@ -218,7 +219,7 @@ class Images(Protocol):
         """All of their names."""
 
     def find(self, name: str) -> ImageOffer | None:
-        """The one of that name, or digest, or None."""
+        """The one of that name, or digest, or None. Raises ImageError: it is damaged, say."""
 
     def obstacle(self, offer: ImageOffer, target: str) -> str | None:
         """Why no volume can be at `target`, relative to its root, or None."""
@@ -465,7 +466,10 @@ def _process(request: Program, rules: Rules, name: str = "", background: bool = 
 
 
 def _image(name: str, rules: Rules) -> ImageOffer:
-    found = rules.images.find(name)
+    try:
+        found = rules.images.find(name)
+    except ImageError as error:
+        raise SpecError("image", f"{name!r} cannot be used: {error.cause}") from None
     if found is None:
         raise SpecError("image", f"{name!r} is not offered here; known: {', '.join(rules.images.names())}")
     return found
