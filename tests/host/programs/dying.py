@@ -77,6 +77,11 @@ def looked_at(place: Path, namespace: int, path: str) -> dict:
     return found
 
 
+def tell(found: dict) -> None:
+    """A line of JSON."""
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
 def main(place: Path, path: str) -> None:
     """Do so until one import is not killed any more."""
     namespace = OuterNamespace()
@@ -92,10 +97,10 @@ def main(place: Path, path: str) -> None:
         with open(read) as events:
             event = events.read()
         if os.WIFEXITED(status):
-            print(json.dumps({"exit": os.WEXITSTATUS(status)}), flush=True)
+            tell({"exit": os.WEXITSTATUS(status)})
             return
         found = looked_at(place, namespace.descriptor, path)
-        print(json.dumps({"step": step, "event": event} | found), flush=True)
+        tell({"step": step, "event": event} | found)
 
 
 main(Path(sys.argv[1]), sys.argv[2])
