@@ -790,7 +790,7 @@ def _room() -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise StoreFullError(
-            f"The store's disk is full: {error.strerror}.", f"{_ROOM}, or make room on its disk."
+            f"The disk of the store is full: {error.strerror}.", f"{_ROOM}, or make room on its disk."
         ) from None
 
 
