@@ -43,6 +43,8 @@ OUTPUTS_MAX = 256
 DESTINATIONS_MAX = 32
 PUBLISHED_MAX = 16
 VOLUMES_MAX = 16
+# All of them go to the supervisor in one message, with what the image is made of.
+VOLUME_PATH_BYTES_MAX = 255
 
 BOX = "/box"
 """Where a job's files are, and it starts, unless the image says where its own command does."""
@@ -490,6 +492,8 @@ def _target(field: str, path: str) -> str:
     if not path.startswith("/"):
         raise SpecError(field, "is not absolute")
     target = check_path(field, path[1:], "/")
+    if len(path.encode()) > VOLUME_PATH_BYTES_MAX:
+        raise SpecError(field, f"longer than {VOLUME_PATH_BYTES_MAX} bytes")
     if target.partition("/")[0] in RESERVED:
         raise SpecError(field, f"lies in what every sandbox has of its own: {', '.join(RESERVED)}")
     return target

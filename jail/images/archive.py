@@ -47,6 +47,7 @@ _DOCKER_PART = re.compile(r"[0-9a-f]{64}(\.json|\.tar|/layer\.tar)")
 # What archives of images have beside, and trees might have, too.
 _UNDECIDED = re.compile(r"\.|blobs|blobs/sha256|[0-9a-f]{64}(/json|/VERSION)?|repositories")
 _UNDECIDED_BYTES_MAX = 1 << 20
+_KEPT_BYTES_MAX = 8 << 20
 _PIECE_BYTES = 1 << 20
 _ENDLESS_BYTES = 1 << 62
 
@@ -255,6 +256,9 @@ class _Replayed:
         if not self.is_forgotten:
             self._kept.append(piece)
             self.kept_bytes += len(piece)
+            if self.kept_bytes > _KEPT_BYTES_MAX:
+                # Or one that nobody can decide about would be kept in memory, as long as it is.
+                self.forget()
         return piece
 
     def replay(self) -> None:

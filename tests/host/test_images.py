@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -333,6 +334,43 @@ def test_layers_are_shared_and_there_once(place):
     assert first.layers[1] == second.layers[1]
     assert len(list(place.store.layers.iterdir())) == 3
     assert before < place.store.usage_bytes() == place.counted_bytes()
+
+
+def test_the_same_tree_packed_otherwise_is_the_same_layer(place):
+    (first,) = place.bring(tar(TREE), "plain")
+    (second,) = place.bring(packed(tar(TREE), "gzip"), "packed")
+    assert first.digest != second.digest
+    assert first.layers == second.layers
+    assert place.store.usage_bytes() == place.counted_bytes()
+
+
+class Zeros(io.RawIOBase):
+    """A header and as many zeros as are asked for. Attribute `left`."""
+
+    def __init__(self, header: bytes, left: int) -> None:
+        self.header = header
+        self.left = left
+
+    def read(self, most: int = -1) -> bytes:
+        found, self.header = self.header[:most], self.header[most:]
+        if not found:
+            found = bytes(min(most, self.left))
+            self.left -= len(found)
+        return found
+
+
+@pytest.mark.parametrize("name", ["blobs", "bin/large"])
+def test_no_archive_is_kept_in_memory(place, name):
+    header = tarfile.TarInfo(name)
+    header.size = 64 << 20
+    source = Zeros(header.tobuf(), header.size + 1024)
+    tracemalloc.start()
+    try:
+        with suppress(ImageError):
+            archive.import_file(place.store, place.unpacker, source, "large")
+        assert tracemalloc.get_traced_memory()[1] < 48 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_the_store_is_an_oci_layout_for_other_tools(place):

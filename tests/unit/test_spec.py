@@ -928,6 +928,12 @@ def test_a_volume_lies_beneath_the_root_and_in_nothing_that_every_sandbox_has(pa
     assert refused(body(volumes={path: "words"})) == f"volumes.{path}"
 
 
+def test_where_volumes_are_has_no_long_name():
+    longest = "/" + "d" * 100 + "/" + "d" * (spec.VOLUME_PATH_BYTES_MAX - 102)
+    assert parse(volumes={longest: "words"}).root.volumes == ((longest[1:], "words"),)
+    assert refused(body(volumes={longest + "d": "words"})) == f"volumes.{longest}d"
+
+
 def test_a_volume_that_is_not_offered_is_refused():
     assert refused(body(volumes={"/data": "secrets"})) == "volumes./data"
 

@@ -77,11 +77,6 @@ def looked_at(place: Path, namespace: int, path: str) -> dict:
     return found
 
 
-def tell(found: dict) -> None:
-    """A line of JSON."""
-    sys.stdout.write(json.dumps(found) + "\n")
-
-
 def main(place: Path, path: str) -> None:
     """Do so until one import is not killed any more."""
     namespace = OuterNamespace()
@@ -97,10 +92,10 @@ def main(place: Path, path: str) -> None:
         with open(read) as events:
             event = events.read()
         if os.WIFEXITED(status):
-            tell({"exit": os.WEXITSTATUS(status)})
+            print(json.dumps({"exit": os.WEXITSTATUS(status)}), flush=True)  # noqa: T201
             return
         found = looked_at(place, namespace.descriptor, path)
-        tell({"step": step, "event": event} | found)
+        print(json.dumps({"step": step, "event": event} | found), flush=True)  # noqa: T201
 
 
 main(Path(sys.argv[1]), sys.argv[2])
