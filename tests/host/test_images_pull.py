@@ -899,7 +899,7 @@ def test_what_comes_too_slowly_is_given_up(pulled, image, serve_answers, monkeyp
         handler.wfile.write(b"x")
         handler.until_gone()
 
-    with pytest.raises(ImageError, match="only 1 bytes came in 0 seconds"):
+    with pytest.raises(ImageError, match=r"only 1 bytes came in \d+ seconds"):
         pulled(serve_answers(keeping(image, {name: trickle})))
 
 
