@@ -166,9 +166,14 @@ class Honoured(msgspec.Struct, frozen=True, rename="pascal"):
     user: _Text = ""
 
 
-def _parse(raw: bytes, form: type[T], what: str) -> T:
-    if len(raw) > DOCUMENT_BYTES_MAX:
+def refuse_long(size: int, what: str) -> None:
+    """Raise ImageError if a document has more bytes than one may: before it is read, or even fetched."""
+    if size > DOCUMENT_BYTES_MAX:
         raise ImageError(f"The {what} is longer than {DOCUMENT_BYTES_MAX} bytes.", _DAMAGED)
+
+
+def _parse(raw: bytes, form: type[T], what: str) -> T:
+    refuse_long(len(raw), what)
     try:
         return msgspec.json.decode(raw, type=form)
     except (ValueError, RecursionError) as error:
@@ -230,10 +235,9 @@ def encode(document: Manifest | Index | Config) -> bytes:
     return msgspec.json.encode(document, order="sorted")
 
 
-def describe(raw: bytes, media_type: str, name: str | None = None) -> Descriptor:
-    """The descriptor of a document, with the name that an index.json gives it, if any."""
-    annotations = {REFERENCE_NAME: name} if name else None
-    return Descriptor(media_type, digest(raw), len(raw), annotations)
+def describe(raw: bytes, media_type: str) -> Descriptor:
+    """The descriptor of a document."""
+    return Descriptor(media_type, digest(raw), len(raw))
 
 
 def digest(raw: bytes) -> str:

@@ -4,65 +4,57 @@ Blocking, and for one thread, but for `receive`, which several may be within at 
 its kinds for what an operator can mend, OSError for what is broken.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+import ctypes
+import errno
+import fcntl
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
 
 import msgspec
 
-from jail.images.oci import Config, Descriptor, Manifest
+from jail.errors import HostError, ImageError, ImageInUseError, ImageNotFoundError, StoreFullError
+from jail.images import oci
+from jail.images.incoming import AlreadyThere, Incoming
+from jail.images.oci import Config, Descriptor, Index, Manifest
+from jail.images.unpacker import Bounds, Unpacker
+from jail.images.writers import Writer, claimed, discard, needed
+from jail.locks import held
 
 Progress = Callable[[str, Descriptor, int], None]
-"""Told what is done ("receive", "unpack"), of which blob, and how many of its bytes so far."""
+"""Told what is done ("receive", "unpack"), to which blob, and how many of its bytes are done."""
 
+NAME_BYTES_MAX = 255
 
-class Bounds(msgspec.Struct, frozen=True):
-    """Of an image: how many files, directories and links its layers may have, and how many bytes."""
+RESERVED = ("host",)
+"""Names that no image of the store can have."""
 
-    entries: int = 1_000_000
-    bytes: int = 16 << 30
+RESUMABLE_S = 24 * 3600
+"""How long a blob that no image names is kept, in seconds, for whoever goes on fetching its image."""
 
+# annotations.md, org.opencontainers.image.ref.name, but for @, which comes before a digest.
+_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[-._:/+]|__)[A-Za-z0-9]+)*")
+_DIGITS = re.compile("sha256:[0-9a-f]{12,64}")
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+# 127 of them, and as many times "l/" and ":", fit in the page that mount(2) takes.
+_LAYER_NAME_LENGTH = 5
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-BOUNDS = Bounds()
-
-
-class Unpacked(Protocol):
-    """What the unpacker says of a layer."""
-
-    diff_id: str
-    entries: int
-    bytes: int
-    omitted: Any
-
-
-class Unpacks(Protocol):
-    """What the store wants of jail.images.unpacker.Unpacker. Names are those of directories in layers/."""
-
-    def unpack(
-        self,
-        parents: Sequence[str],
-        blob: int,
-        media_type: str,
-        into: str,
-        bounds: Bounds,
-        progress: Callable[[int], None],
-    ) -> Unpacked:
-        """Unpack the blob (a descriptor) upon `parents`, the topmost first, as the layer `into`.
-
-        That is an empty directory. `progress` is called with the bytes of the blob read, and may raise: then
-        the unpacking ends.
-        """
-
-    def remove(self, names: Sequence[str]) -> None:
-        """Remove these layers, whatever is in them; those that are not there are no error."""
+_AGAIN = "Have it made or fetched anew."
+_DAMAGED = "Remove the image and import it again."
+_ROOM = "Remove images (jail image rm) or leftovers (jail image prune)"
 
 
 class Stored(msgspec.Struct, frozen=True):
     """An image of the store.
 
     names: sorted; none when only its digest finds it. digest: of its manifest. layers: names of directories
-    in `Store.layers`, the topmost first. entries, bytes: of its layers unpacked, shared with others or not.
+    in `Store.layers`, the topmost first. entries, bytes: of its layers' archives, shared with others or not.
+    omitted: what was left out of them, and how often.
     """
 
     names: tuple[str, ...]
@@ -75,107 +67,643 @@ class Stored(msgspec.Struct, frozen=True):
     omitted: dict[str, int]
 
 
-class Incoming:
-    """A blob on its way into the store.
+class Layer(msgspec.Struct, frozen=True):
+    """What came of unpacking a blob: see jail.images.unpacker.Unpacked."""
 
-    Attributes: `offset`, how many bytes are there, to go on from; `is_whole`, nothing is missing.
-    """
-
-    offset: int
-    is_whole: bool
-
-    def write(self, chunk: bytes) -> None:
-        """Append. Raises ImageError when that is more than its descriptor says, StoreFullError."""
-        raise NotImplementedError
-
-    def restart(self) -> None:
-        """Forget what is there: whoever sends it cannot go on from `offset`."""
-        raise NotImplementedError
+    blob: str
+    diff_id: str
+    entries: int
+    bytes: int
+    omitted: dict[str, int]
 
 
 class Store:
     """A directory of images, and what this process is bringing in.
 
     Attributes: `directory`; `layers`, the directory of what sandboxes mount. Only the service's user gets to
-    either: what is set-id there would give it away to whoever could. Sandboxes need a way of their own.
+    either: what is set-id there would give that user away to others of the host. Sandboxes need a way of
+    their own to `layers`, whose mode lets them pass.
     """
 
-    def __init__(self, directory: Path, bytes_max: int = 0, bounds: Bounds = BOUNDS) -> None:
-        """Open it, and make it if it is not there. bytes_max: of all that is in it, 0 for no bound."""
-        raise NotImplementedError
+    def __init__(
+        self, directory: Path, bytes_max: int = 0, image_bytes: int = 16 << 30, image_entries: int = 1_000_000
+    ) -> None:
+        """Open it, and make it if it is not there. Raises HostError when something else is, OSError.
+
+        bytes_max: of all that is in it, 0 for no bound. image_bytes, image_entries: of an image's layers,
+        unpacked.
+        """
+        self.directory = directory
+        self.layers = directory / "layers"
+        self._blobs = directory / "blobs" / "sha256"
+        self._chains = directory / "chains"
+        self._incoming = directory / "incoming"
+        self._bytes_max = bytes_max
+        self._image_bytes = image_bytes
+        self._image_entries = image_entries
+        self._writer: Writer | None = None
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._changing():
+            if not (self.directory / "oci-layout").exists():
+                self._make()
+
+    def _make(self) -> None:
+        known = {"blobs", "layers", "chains", "incoming", "index.json", "index.json.new", "oci-layout.new"}
+        foreign = sorted({path.name for path in self.directory.iterdir()} - known)
+        if foreign:
+            raise HostError(
+                f"{self.directory} is no store of images: there is {foreign[0]} in it.",
+                "Name another directory in the setting `images`.",
+            )
+        for path in (self._blobs, self.layers, self._chains, self._incoming):
+            path.mkdir(parents=True, exist_ok=True)
+        self.directory.chmod(0o700)
+        # The ids of sandboxes walk in it, whatever our umask is; nobody needs to list it.
+        self.layers.chmod(0o711)
+        self._write_index(Index())
+        # Last: it says that the rest is there.
+        _replace(self.directory / "oci-layout", oci.LAYOUT)
+
+    def __enter__(self) -> "Store":
+        """For `with`."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
 
     def close(self) -> None:
         """Let go of what was received and not published: others may take it away."""
+        if self._writer is not None:
+            with self._changing():
+                self._writer.close()
+            self._writer = None
+
+    # What there is
 
     def find(self, reference: str) -> Stored:
         """The image of this name (without a tag of NAME:latest, too), NAME@DIGEST, or digest.
 
         Of a digest at least 12 digits will do when no other begins so. Raises ImageNotFoundError.
         """
-        raise NotImplementedError
+        index = self._index()
+        return self._describe(index, _resolve(index, reference).digest)
 
     def stored(self) -> list[Stored]:
         """All images, those with names first, by name."""
-        raise NotImplementedError
+        index = self._index()
+        found = [self._describe(index, digest) for digest in {each.digest for each in index.manifests}]
+        return sorted(found, key=lambda image: (not image.names, image.names, image.digest))
 
     def hold(self, digest: str) -> int:
         """A descriptor that keeps this image until it is closed. Raises ImageNotFoundError."""
-        raise NotImplementedError
+        while _entries(self._index(), digest):
+            descriptor = self._open(digest)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            # It may have been removed while we waited, and even brought in again.
+            if _entries(self._index(), digest) and os.fstat(descriptor).st_nlink:
+                return descriptor
+            os.close(descriptor)
+        raise _not_found(digest)
 
-    def has_blob(self, descriptor: Descriptor) -> bool:
-        """Whether it is there, whole; then it stays until this store is closed."""
-        raise NotImplementedError
+    def usage_bytes(self) -> int:
+        """All that blobs and layers take up, and what is reserved for those on their way."""
+        with self._changing():
+            return self._usage_bytes()
 
-    def open_blob(self, descriptor: Descriptor) -> int:
+    def _describe(self, index: Index, digest: str) -> Stored:
+        own = _entries(index, digest)
+        manifest = oci.parse_manifest(self.read_document(own[0]))
+        config = oci.parse_config(self.read_document(manifest.config))
+        chains = oci.chain_ids(config.rootfs.diff_ids)
+        layers = [self._layer(chain) for chain in chains]
+        return Stored(
+            names=tuple(sorted(each.name for each in own if each.name)),
+            digest=digest,
+            manifest=manifest,
+            config=config,
+            layers=tuple(map(self._layer_name, reversed(chains))),
+            entries=sum(layer.entries for layer in layers),
+            bytes=sum(layer.bytes for layer in layers),
+            omitted=_sums([layer.omitted for layer in layers]),
+        )
+
+    def _layer_name(self, chain: str) -> str:
+        return os.path.basename(os.readlink(self._chain(chain)))
+
+    def _layer(self, chain: str) -> Layer:
+        try:
+            return _read_layer(self._facts(chain))
+        except FileNotFoundError:
+            raise ImageError(f"The layer {chain} is not unpacked.", _DAMAGED) from None
+
+    # Blobs
+
+    def open_blob(self, wanted: Descriptor) -> int:
         """A descriptor to read it with. Raises ImageError when it is not there, or of another size."""
-        raise NotImplementedError
+        descriptor = self._open(wanted.digest)
+        size = os.fstat(descriptor).st_size
+        if size != wanted.size:
+            os.close(descriptor)
+            raise ImageError(f"{wanted.digest} has {size} bytes, not {wanted.size}.", _AGAIN)
+        return descriptor
 
-    def read_document(self, descriptor: Descriptor) -> bytes:
+    def read_document(self, wanted: Descriptor) -> bytes:
         """A manifest's, an index's or a configuration's bytes, verified. Raises ImageError."""
-        raise NotImplementedError
+        oci.refuse_long(wanted.size, "document")
+        with open(self.open_blob(wanted), "rb") as file:
+            raw = file.read()
+        if oci.digest(raw) != wanted.digest:
+            raise ImageError(f"The blob {wanted.digest} is damaged.", _DAMAGED)
+        return raw
 
-    def receive(self, descriptor: Descriptor) -> AbstractContextManager[Incoming]:
+    @contextmanager
+    def receive(self, wanted: Descriptor) -> Iterator[Incoming]:
         """Bring in a blob: write what is missing within the context.
 
-        At its end the size and digest are verified, and it is in the store, until it is closed or an image
-        that names it removed. Whoever else brings in the same waits. When the context ends with an error what
-        was written stays, to go on from. Raises ImageError, StoreFullError.
+        At its end the size and digest are verified, and it is in the store until that is closed, or for as
+        long as an image names it. Whoever else brings in the same waits. When the context ends with an error
+        what was written stays, to go on from. Raises ImageError, StoreFullError.
         """
-        raise NotImplementedError
+        self._need(f"blob-{wanted.hex}", wanted.size)
+        with _room(), claimed(self._incoming / wanted.hex) as descriptor:
+            if self._blob(wanted.digest).exists():
+                os.close(self.open_blob(wanted))
+                yield AlreadyThere(wanted)
+                return
+            incoming = Incoming(descriptor, wanted, lambda _: None)
+            yield incoming
+            incoming.check()
+            os.fsync(descriptor)
+            self._keep(self._incoming / wanted.hex, wanted.digest)
 
     def add_document(self, raw: bytes, media_type: str) -> Descriptor:
-        """Bring in a whole small blob."""
-        raise NotImplementedError
+        """Bring in a small blob as a whole. Raises ImageError, StoreFullError."""
+        found = oci.describe(raw, media_type)
+        oci.refuse_long(found.size, "document")
+        with self.receive(found) as incoming:
+            if not incoming.is_whole:
+                incoming.restart()
+                incoming.write(raw)
+        return found
+
+    @contextmanager
+    def spool(self) -> Iterator["Spool"]:
+        """Bring in what nobody knows the digest of yet. Raises StoreFullError."""
+        with self._changing():
+            path = self._own_writer().directory / f".{secrets.token_hex(4)}"
+        with _room():
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                yield Spool(path, descriptor, self._refuse_more_now)
+            finally:
+                path.unlink(missing_ok=True)
+                os.close(descriptor)
+
+    def keep(self, spool: "Spool", media_type: str) -> Descriptor:
+        """Make a blob of what was spooled. Raises StoreFullError."""
+        found = Descriptor(media_type, spool.digest, spool.offset)
+        with _room():
+            os.fsync(spool.fileno())
+            with self._changing():
+                self._own_writer().need(f"blob-{found.hex}")
+            self._keep(spool.path, found.digest)
+        return found
+
+    def _keep(self, path: Path, digest: str) -> None:
+        path.rename(self._blob(digest))
+        _sync_directory(self._blobs)
 
     def refuse_excess(self, manifest: Manifest) -> None:
         """Raise ImageError when the layers' archives alone are more bytes than an image may have."""
+        compressed = sum(layer.size for layer in manifest.layers)
+        if compressed > self._image_bytes:
+            raise ImageError(
+                f"The image's archives have {compressed} bytes; an image may have {self._image_bytes}.",
+                "Raise the setting `image_bytes`, or have a smaller image made.",
+            )
+
+    # Images that come
 
     def publish(
-        self, manifest: Descriptor, names: Sequence[str], unpacker: Unpacks, progress: Progress | None = None
+        self, manifest: Descriptor, names: Sequence[str], unpacker: Unpacker, progress: Progress | None = None
     ) -> Stored:
         """Unpack the layers that are not there, then let the image be found by its digest and these names.
 
-        Its blobs have been received. Raises ImageError, StoreFullError.
+        Its blobs have been received. Names of other images become its own. Raises ImageError, StoreFullError.
         """
-        raise NotImplementedError
+        for name in names:
+            refuse_name(name)
+        self._need_blobs([manifest])
+        found = oci.parse_manifest(self.read_document(manifest))
+        self.refuse_excess(found)
+        self._need_blobs([found.config, *found.layers])
+        config = oci.parse_config(self.read_document(found.config))
+        oci.refuse_foreign(config, oci.host_platform())
+        with _room():
+            self._unpack_all(found, config, unpacker, progress or _silence)
+            # Before anybody finds it: what a power failure takes of it nobody knows of.
+            self._sync()
+            with self._changing():
+                changed = _named(self._index(), manifest, names)
+                if len(changed.manifests) > oci.ENTRIES_MAX:
+                    raise StoreFullError(f"The store has {oci.ENTRIES_MAX} names already.", f"{_ROOM}.")
+                self._write_index(changed)
+        return self.find(manifest.digest)
 
-    def remove(self, reference: str, unpacker: Unpacks) -> int:
+    def add_base(self, blob: Descriptor, unpacker: Unpacker, progress: Progress | None = None) -> str:
+        """Unpack a layer that is upon no other and whose diff id is not known, and return that.
+
+        Raises ImageError, StoreFullError.
+        """
+        self._need_blobs([blob])
+        with _room(), claimed(self._incoming / f"unpack-{blob.hex}"):
+            for path in self._chains.glob("*.json"):
+                layer = _read_layer(path)
+                is_base = layer.blob == blob.digest and self._facts(layer.diff_id) == path
+                if is_base and self._has(layer.diff_id):
+                    return layer.diff_id
+            return self._unpack((), blob, None, self._bounds([]), unpacker, progress or _silence).diff_id
+
+    def _unpack_all(self, manifest: Manifest, config: Config, unpacker: Unpacker, progress: Progress) -> None:
+        diff_ids = config.rootfs.diff_ids
+        if len(diff_ids) != len(manifest.layers):
+            count = f"{len(manifest.layers)} layers, and its configuration names {len(diff_ids)}"
+            raise ImageError(f"The image has {count}.", _AGAIN)
+        chains = oci.chain_ids(diff_ids)
+        layers: list[Layer] = []
+        for number, (blob, diff_id, chain) in enumerate(zip(manifest.layers, diff_ids, chains, strict=True)):
+            with claimed(self._incoming / f"unpack-{chain.partition(':')[2]}"):
+                if not self._has(chain):
+                    self._unpack(chains[:number], blob, diff_id, self._bounds(layers), unpacker, progress)
+            layers.append(self._layer(chain))
+            self._bounds(layers)
+
+    def _bounds(self, layers: Sequence[Layer]) -> Bounds:
+        """What these leave to the next one. Raises ImageError when they are too much themselves."""
+        entries = self._image_entries - sum(layer.entries for layer in layers)
+        size = self._image_bytes - sum(layer.bytes for layer in layers)
+        if entries < 0 or size < 0:
+            raise ImageError(
+                f"The image has more than {self._image_entries} entries or {self._image_bytes} bytes.",
+                "Raise the setting `image_entries` or `image_bytes`, or have a smaller image made.",
+            )
+        return Bounds(entries_max=entries, bytes_max=size)
+
+    def _has(self, chain: str) -> bool:
+        """Whether a layer is there; then it stays until this store is closed."""
+        with self._changing():
+            self._own_writer().need(f"chain-{chain.partition(':')[2]}")
+            return self._chain(chain).is_symlink()
+
+    def _unpack(
+        self,
+        below: Sequence[str],
+        blob: Descriptor,
+        diff_id: str | None,
+        bounds: Bounds,
+        unpacker: Unpacker,
+        progress: Progress,
+    ) -> Layer:
+        """Make the layer of a blob upon a chain, given by the ids of its ends, the lowest first."""
+        name = self._reserve_layer()
+        parents = [self._layer_name(chain) for chain in reversed(below)]
+        with open(self.open_blob(blob), "rb") as file:
+            found = unpacker.unpack(
+                parents,
+                file.fileno(),
+                blob.media_type,
+                name,
+                bounds,
+                lambda done: progress("unpack", blob, done.read_bytes),
+            )
+        try:
+            if diff_id not in (None, found.diff_id):
+                raise ImageError(f"The layer {blob.digest} holds {found.diff_id}, not {diff_id}.", _AGAIN)
+            layer = Layer(blob.digest, found.diff_id, found.entries, found.bytes, found.omitted)
+            chain = oci.digest(f"{below[-1]} {found.diff_id}".encode()) if below else found.diff_id
+            self._link(chain, name, layer)
+        except BaseException:
+            unpacker.remove([f"layers/{name}"])
+            raise
+        return layer
+
+    def _reserve_layer(self) -> str:
+        with self._changing():
+            name = ""
+            while not name or (self.layers / name).exists():
+                name = "".join(secrets.choice(_ALPHABET) for _ in range(_LAYER_NAME_LENGTH))
+            self._own_writer().need(f"layer-{name}")
+            return name
+
+    def _link(self, chain: str, name: str, layer: Layer) -> None:
+        """Let a layer be found."""
+        with self._changing():
+            self._own_writer().need(f"chain-{chain.partition(':')[2]}")
+            self._refuse_more(layer.bytes)
+            _replace(self._facts(chain), msgspec.json.encode(layer))
+            self._chain(chain).symlink_to(Path("..", "layers", name))
+            self._own_writer().forget(f"layer-{name}")
+
+    # Images that go
+
+    def remove(self, reference: str, unpacker: Unpacker) -> int:
         """Take a name away, and with its last name, or by its digest, an image; then what no image needs.
 
         Returns the bytes that are free again. Raises ImageNotFoundError, ImageInUseError.
         """
-        raise NotImplementedError
+        before = self.usage_bytes()
+        with self._changing():
+            index = self._index()
+            found = _resolve(index, reference)
+            names = [found.name] if found.name else [each.name for each in _entries(index, found.digest)]
+            self._forget(index, found.digest, names)
+        self._collect(unpacker, lambda _: True)
+        return before - self.usage_bytes()
 
-    def prune(self, unpacker: Unpacks, nameless: bool = False) -> int:
+    def prune(self, unpacker: Unpacker, nameless: bool = False) -> int:
         """Remove what no image needs and no living process brings in.
 
         With `nameless`, images without a name that nobody holds, too. Returns the bytes that are free again.
         """
-        raise NotImplementedError
+        before = self.usage_bytes()
+        with self._changing():
+            for each in self._index().manifests if nameless else ():
+                with suppress(ImageInUseError):
+                    if each.name is None:
+                        self._forget(self._index(), each.digest, [None])
+        self._collect(unpacker, lambda _: True)
+        return before - self.usage_bytes()
 
-    def sweep(self, unpacker: Unpacks) -> None:
-        """Remove what dead processes left, but for blobs that one can go on with. To be called first."""
+    def sweep(self, unpacker: Unpacker) -> None:
+        """Remove what dead processes left, but for blobs that one can go on with: to be called first."""
+        oldest = time.time() - RESUMABLE_S
+        self._collect(unpacker, lambda path: path.stat().st_mtime < oldest)
 
-    def usage_bytes(self) -> int:
-        """All that is in the store, and what writers may still add."""
-        raise NotImplementedError
+    def abandon(self, unpacker: Unpacker) -> None:
+        """Remove what this process brought in and did not publish."""
+        with self._changing():
+            own = self._own_writer().names()
+            for name in own:
+                self._own_writer().forget(name)
+        self._collect(unpacker, lambda path: f"blob-{path.name}" in own)
+
+    def _forget(self, index: Index, digest: str, names: Sequence[str | None]) -> None:
+        """Take these names out of the index."""
+        rest = [each for each in index.manifests if each.digest != digest or each.name not in names]
+        changed = msgspec.structs.replace(index, manifests=tuple(rest))
+        if _entries(changed, digest):
+            self._write_index(changed)
+            return
+        try:
+            descriptor = self._open(digest)
+        except ImageError:
+            # Damaged: nobody can hold it.
+            self._write_index(changed)
+            return
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._write_index(changed)
+        except BlockingIOError:
+            raise ImageInUseError(
+                f"The image {names[0] or digest} is in use.",
+                "Wait for the jobs that run in it, or end the service that keeps sandboxes of it ready.",
+            ) from None
+        finally:
+            os.close(descriptor)
+
+    def _collect(self, unpacker: Unpacker, is_doomed: Callable[[Path], bool]) -> None:
+        """Remove layers that nobody needs, and of blobs that nobody needs those that are doomed."""
+        with self._changing():
+            needs = needed(self._incoming)
+            blobs, chains = self._referenced()
+            for path in (*self._blobs.iterdir(), *self._incoming.iterdir()):
+                if path.is_file() and path.name not in blobs and f"blob-{path.name}" not in needs:
+                    self._discard(path, is_doomed)
+            for path in self._chains.iterdir():
+                chain = path.name.partition(".")[0]
+                if chain not in chains and f"chain-{chain}" not in needs:
+                    path.unlink()
+            doomed = self._orphans(needs)
+            for name in doomed:
+                # Another who collects leaves it to us.
+                self._own_writer().need(f"layer-{name}")
+        for name in doomed:
+            unpacker.remove([f"layers/{name}", f"incoming/{name}.work"])
+            self._own_writer().forget(f"layer-{name}")
+
+    def _discard(self, path: Path, is_doomed: Callable[[Path], bool]) -> None:
+        with suppress(FileNotFoundError):
+            # What stands for a claim and nothing else is of no use to anybody.
+            if is_doomed(path) or path.name.startswith("unpack-"):
+                discard(path)
+
+    def _orphans(self, needs: dict[str, int]) -> set[str]:
+        """Layers that no chain leads to and nobody is at."""
+        names = {path.name for path in self.layers.iterdir()}
+        names |= {path.stem for path in self._incoming.glob("*.work")}
+        names -= {os.path.basename(os.readlink(path)) for path in self._chains.iterdir() if path.is_symlink()}
+        return {name for name in names if f"layer-{name}" not in needs}
+
+    def _referenced(self) -> tuple[set[str], set[str]]:
+        """The digits of the blobs, and of the chains, that images of the index need."""
+        blobs: set[str] = set()
+        chains: set[str] = set()
+        for each in self._index().manifests:
+            manifest = oci.parse_manifest(self.read_document(each))
+            config = oci.parse_config(self.read_document(manifest.config))
+            blobs |= {each.hex, manifest.config.hex, *(layer.hex for layer in manifest.layers)}
+            chains |= {chain.partition(":")[2] for chain in oci.chain_ids(config.rootfs.diff_ids)}
+        return blobs, chains
+
+    # The directory
+
+    def _changing(self) -> AbstractContextManager[None]:
+        return held(self.directory)
+
+    def _own_writer(self) -> Writer:
+        """With the store's lock held."""
+        if self._writer is None:
+            self._writer = Writer(self._incoming)
+        return self._writer
+
+    def _need(self, name: str, size: int) -> None:
+        with _room(), self._changing():
+            self._own_writer().need(name, size)
+            try:
+                self._refuse_more(0)
+            except StoreFullError:
+                self._own_writer().forget(name)
+                raise
+
+    def _need_blobs(self, wanted: Sequence[Descriptor]) -> None:
+        with _room(), self._changing():
+            for each in wanted:
+                self._own_writer().need(f"blob-{each.hex}")
+        for each in wanted:
+            os.close(self.open_blob(each))
+
+    def _refuse_more(self, size: int) -> None:
+        if not self._bytes_max:
+            return
+        used = self._usage_bytes()
+        if used + size > self._bytes_max:
+            raise StoreFullError(
+                f"The store may have {self._bytes_max} bytes, and this would make it {used + size}.",
+                f"{_ROOM}, or raise the setting `images_bytes`.",
+            )
+
+    def _refuse_more_now(self, size: int) -> None:
+        if self._bytes_max:
+            with self._changing():
+                self._refuse_more(size)
+
+    def _usage_bytes(self) -> int:
+        used = {f"blob-{path.name}": path.stat().st_size for path in self._blobs.iterdir()}
+        needs = needed(self._incoming)
+        for path in self._incoming.iterdir():
+            if path.is_file():
+                needs[f"blob-{path.name}"] = max(needs.get(f"blob-{path.name}", 0), path.stat().st_size)
+        layers = sum(_read_layer(path).bytes for path in self._chains.glob("*.json"))
+        return layers + sum((needs | used).values())
+
+    def _index(self) -> Index:
+        return oci.parse_index((self.directory / "index.json").read_bytes())
+
+    def _write_index(self, index: Index) -> None:
+        _replace(self.directory / "index.json", oci.encode(index))
+
+    def _blob(self, digest: str) -> Path:
+        return self._blobs / digest.partition(":")[2]
+
+    def _chain(self, chain: str) -> Path:
+        return self._chains / chain.partition(":")[2]
+
+    def _facts(self, chain: str) -> Path:
+        return self._chain(chain).with_suffix(".json")
+
+    def _open(self, digest: str) -> int:
+        try:
+            return os.open(self._blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise ImageError(f"The store has no blob {digest}.", _AGAIN) from None
+
+    def _sync(self) -> None:
+        """syncfs(2): everything that was written is on the disk, and what of it failed is told."""
+        with open(os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)) as directory:
+            if ctypes.CDLL(None, use_errno=True).syncfs(directory.fileno()):
+                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(self.directory))
+
+
+class Spool(Incoming):
+    """A file that lasts for the context of Store.spool(), unless it is kept. Attribute: `path`."""
+
+    def __init__(self, path: Path, descriptor: int, reserve: Callable[[int], None]) -> None:
+        """Take an empty file."""
+        super().__init__(descriptor, None, reserve)
+        self.path = path
+
+    def fileno(self) -> int:
+        """The descriptor, for reading."""
+        return self._descriptor
+
+
+def refuse_name(name: str) -> None:
+    """Raise ImageError unless an image can have this name."""
+    if len(name) > NAME_BYTES_MAX or not _NAME.fullmatch(name) or _DIGITS.fullmatch(name):
+        raise ImageError(
+            f"{name!r} is no name of an image.",
+            "Letters and digits, with one of - . _ : / + between them, like registry.example/tools/gcc:13.2.",
+        )
+    if name in RESERVED:
+        raise ImageError(f"{name!r} is an image that is always there.", "Choose another name.")
+
+
+def _resolve(index: Index, reference: str) -> Descriptor:
+    """The entry of a reference; without a name when it is by digest."""
+    name, _, digest = reference.partition("@")
+    names = {each.name: each for each in index.manifests if each.name}
+    found = names.get(name) or names.get(f"{name}:latest")
+    if found is None and _DIGITS.fullmatch(reference):
+        digests = {each.digest: each for each in index.manifests if each.digest.startswith(reference)}
+        if len(digests) > 1:
+            raise ImageNotFoundError(f"{len(digests)} images begin with {reference}.", "Give more digits.")
+        found = next(iter(digests.values()), None)
+        found = found and msgspec.structs.replace(found, annotations=None)
+    if found is None or digest not in ("", found.digest):
+        raise _not_found(reference)
+    return found
+
+
+def _not_found(reference: str) -> ImageNotFoundError:
+    return ImageNotFoundError(
+        f"There is no image {reference!r}.", "`jail image ls` lists those that there are."
+    )
+
+
+def _entries(index: Index, digest: str) -> list[Descriptor]:
+    return [each for each in index.manifests if each.digest == digest]
+
+
+def _named(index: Index, manifest: Descriptor, names: Sequence[str]) -> Index:
+    """The index with an image of these names, too; one that loses its last to it stays without any."""
+    own = {each.name for each in _entries(index, manifest.digest)} | set(names)
+    entries: dict[tuple[str, str | None], Descriptor] = {}
+    for each in index.manifests:
+        name = None if each.name in own else each.name
+        entries[each.digest, name] = msgspec.structs.replace(each, annotations=_annotations(name))
+    for name in own - {None} or {None}:
+        added = Descriptor(manifest.media_type, manifest.digest, manifest.size, _annotations(name))
+        entries[manifest.digest, name] = added
+    with_names = {digest for digest, name in entries if name}
+    kept = [each for each in entries.values() if each.name or each.digest not in with_names]
+    return Index(manifests=tuple(sorted(kept, key=lambda each: (each.digest, each.name or ""))))
+
+
+def _annotations(name: str | None) -> dict[str, str] | None:
+    return {oci.REFERENCE_NAME: name} if name else None
+
+
+def _sums(counts: Sequence[dict[str, int]]) -> dict[str, int]:
+    names = sorted({name for each in counts for name in each})
+    return {name: sum(each.get(name, 0) for each in counts) for name in names}
+
+
+def _read_layer(path: Path) -> Layer:
+    return msgspec.json.decode(path.read_bytes(), type=Layer)
+
+
+def _silence(*_: object) -> None:
+    pass
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    """Tell what means that the disk is full as such."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise StoreFullError(
+            f"The disk of the store is full: {error.strerror}.", f"{_ROOM}, or make room on its disk."
+        ) from None
+
+
+def _replace(path: Path, raw: bytes) -> None:
+    """Write a file as a whole or not at all, with the store's lock held."""
+    new = path.with_name(f"{path.name}.new")
+    with open(new, "wb") as file:
+        file.write(raw)
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path)
+    _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
