@@ -1,4 +1,4 @@
-"""Volumes: directories of the operator's that jobs read where they ask for them, and that nobody can change."""
+"""Volumes: directories that jobs read where they ask for them, and that nobody can change."""
 
 import os
 import stat

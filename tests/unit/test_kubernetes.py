@@ -105,7 +105,7 @@ def test_a_pod_has_a_processor_for_each_slot():
 def test_the_autoscaler_looks_at_a_number_that_is_served():
     engine = SimpleNamespace(
         scheduler=SimpleNamespace(running=0, queued=7, slots_free=0, memory_free_bytes=0),
-        sandboxes=SimpleNamespace(ready=0, making=0, dying=()),
+        sandboxes=SimpleNamespace(stock=SimpleNamespace(ready=0, making=()), dying=()),
         published=Published(),
     )
     served = Metrics(engine, Table(1), 0).render().decode()

@@ -11,7 +11,7 @@ from jail.published import Published
 
 def engine(running=0):
     scheduler = SimpleNamespace(running=running, queued=0, slots_free=1, memory_free_bytes=100)
-    sandboxes = SimpleNamespace(ready=1, making=0, dying=set())
+    sandboxes = SimpleNamespace(stock=SimpleNamespace(ready=1, making=set()), dying=set())
     return SimpleNamespace(scheduler=scheduler, sandboxes=sandboxes, published=Published())
 
 
