@@ -72,6 +72,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     state: a directory of this user's for what lives as long as the service; empty is
     $XDG_STATE_HOME/jail, or ~/.local/state/jail. One and the same for all services of a user: there
     they agree on who has which subordinate ids.
+    images: a directory of this user's for images, made by `jail image`; empty is `state`/images.
+    images_bytes: the most that all of them may take up there, archives and unpacked layers, and what is on
+    its way; 0 is as much as the disk has. image_bytes, image_entries: the most of one image, of its layers'
+    archives when they are not compressed, and of the files, directories and links in them.
     allow_degraded: weaknesses of the host that the operator accepts, of DEGRADABLE.
     defaults, ceilings: limits of a job that names none, and the most that it may name.
     """
@@ -99,6 +103,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     policies: str = ""
     volumes: dict[str, str] = {}
     state: str = ""
+    images: str = ""
+    images_bytes: int = 0
+    image_bytes: int = 16 * 1024 * MIB
+    image_entries: int = 1_000_000
     allow_degraded: tuple[str, ...] = ()
     defaults: Limits = Limits()
     ceilings: Limits = CEILINGS
@@ -206,6 +214,9 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     if found.ready_min > found.ready_max:
         above = f"ready_min = {found.ready_min} is above ready_max = {found.ready_max}"
         raise SettingsError(f"{above}: lower the one or raise the other")
+    for name in ("image_bytes", "image_entries"):
+        if getattr(found, name) < 1:
+            raise SettingsError(f"{name} = {getattr(found, name)} is below 1: no image would fit")
     _check_names("networks", found.networks, NETWORKS)
     _check_egress(found)
     _check_volumes(found.volumes)
@@ -224,6 +235,7 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
         processes=processes,
         memory_bytes=memory_bytes,
         state=state,
+        images=found.images or str(Path(state, "images")),
         defaults=defaults,
         ceilings=ceilings,
     )

@@ -172,7 +172,8 @@ def refuse_long(size: int, what: str) -> None:
         raise ImageError(f"The {what} is longer than {DOCUMENT_BYTES_MAX} bytes.", _DAMAGED)
 
 
-def _parse(raw: bytes, form: type[T], what: str) -> T:
+def parse(raw: bytes, form: type[T], what: str) -> T:
+    """A JSON document of any form, called `what`; raises ImageError."""
     refuse_long(len(raw), what)
     try:
         return msgspec.json.decode(raw, type=form)
@@ -185,7 +186,7 @@ def parse_manifest(raw: bytes) -> Manifest:
 
     What one reader takes for an image and another for an index is nobody's to run: manifest.md, mediaType.
     """
-    found = _parse(raw, Manifest, "manifest")
+    found = parse(raw, Manifest, "manifest")
     if found.media_type and found.media_type not in MANIFEST_TYPES:
         raise ImageError(f"The manifest says that it is {found.media_type!r}.", _DAMAGED)
     _refuse_fields(raw, ("manifests", "fsLayers"), "manifest")
@@ -202,7 +203,7 @@ def parse_manifest(raw: bytes) -> Manifest:
 
 def parse_index(raw: bytes) -> Index:
     """An index; raises ImageError, also when it is something else besides."""
-    found = _parse(raw, Index, "index")
+    found = parse(raw, Index, "index")
     if found.media_type and found.media_type not in INDEX_TYPES:
         raise ImageError(f"The index says that it is {found.media_type!r}.", _DAMAGED)
     _refuse_fields(raw, ("config", "layers", "fsLayers"), "index")
@@ -211,7 +212,7 @@ def parse_index(raw: bytes) -> Index:
 
 
 def _refuse_fields(raw: bytes, names: Sequence[str], what: str) -> None:
-    fields = _parse(raw, dict[str, msgspec.Raw], what)
+    fields = parse(raw, dict[str, msgspec.Raw], what)
     if foreign := sorted(fields.keys() & set(names)):
         raise ImageError(f"The {what} has {foreign[0]!r}, which is not a part of one.", _DAMAGED)
 
@@ -223,7 +224,7 @@ def _refuse_version(version: int) -> None:
 
 def parse_config(raw: bytes) -> Config:
     """A configuration whose honoured settings are valid; raises ImageError."""
-    found = _parse(raw, Config, "image's configuration")
+    found = parse(raw, Config, "image's configuration")
     if found.rootfs.type != "layers":
         raise ImageError(f"rootfs.type is {found.rootfs.type!r}, not 'layers'.", _DAMAGED)
     _ = found.honoured

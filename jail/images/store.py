@@ -52,19 +52,24 @@ _ROOM = "Remove images (jail image rm) or leftovers (jail image prune)"
 class Stored(msgspec.Struct, frozen=True):
     """An image of the store.
 
-    names: sorted; none when only its digest finds it. digest: of its manifest. layers: names of directories
-    in `Store.layers`, the topmost first. entries, bytes: of its layers' archives, shared with others or not.
-    omitted: what was left out of them, and how often.
+    names: sorted; none when only its digest finds it. descriptor: of its manifest. layers: names of
+    directories in `Store.layers`, the topmost first. entries, bytes: of its layers' archives, shared with
+    others or not. omitted: what was left out of them, and how often.
     """
 
     names: tuple[str, ...]
-    digest: str
+    descriptor: Descriptor
     manifest: Manifest
     config: Config
     layers: tuple[str, ...]
     entries: int
     bytes: int
     omitted: dict[str, int]
+
+    @property
+    def digest(self) -> str:
+        """Of its manifest."""
+        return self.descriptor.digest
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -179,7 +184,7 @@ class Store:
         layers = [self._layer(chain) for chain in chains]
         return Stored(
             names=tuple(sorted(each.name for each in own if each.name)),
-            digest=digest,
+            descriptor=msgspec.structs.replace(own[0], annotations=None),
             manifest=manifest,
             config=config,
             layers=tuple(map(self._layer_name, reversed(chains))),
@@ -613,7 +618,7 @@ def refuse_name(name: str) -> None:
     if len(name) > NAME_BYTES_MAX or not _NAME.fullmatch(name) or _DIGITS.fullmatch(name):
         raise ImageError(
             f"{name!r} is no name of an image.",
-            "Letters and digits, with one of - . _ : / + between them, like registry.example/tools/gcc:13.2.",
+            "Choose one of letters and digits, with - . _ : / + between them, like tools/gcc:13.2.",
         )
     if name in RESERVED:
         raise ImageError(f"{name!r} is an image that is always there.", "Choose another name.")

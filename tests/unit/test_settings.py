@@ -41,7 +41,8 @@ def refusal(environment, config=None):
 def test_without_a_file_or_variables_everything_is_its_default():
     found = settings.load({})
     state = "/home/someone/.local/state/jail"
-    assert found == Settings(slots=6, processes=6, memory_bytes=12 * GIB, state=state)
+    filled_in = {"slots": 6, "processes": 6, "memory_bytes": 12 * GIB, "images": f"{state}/images"}
+    assert found == Settings(state=state, **filled_in)
 
 
 @pytest.mark.parametrize(
@@ -285,6 +286,16 @@ def test_a_small_host_can_start_with_the_defaults(monkeypatch):
 
 def test_the_state_directory_follows_the_environment_that_is_read():
     assert settings.load({"XDG_STATE_HOME": "/state"}).state == "/state/jail"
+
+
+def test_images_are_kept_in_the_state_directory_or_where_the_operator_says():
+    assert settings.load({"JAIL_STATE": "/state"}).images == "/state/images"
+    assert settings.load({"JAIL_STATE": "/state", "JAIL_IMAGES": "/images"}).images == "/images"
+
+
+@pytest.mark.parametrize("name", ["image_bytes", "image_entries"])
+def test_an_image_may_have_something(name):
+    assert f"{name} = 0 is below 1" in refusal({f"JAIL_{name.upper()}": "0"})
 
 
 def test_the_state_directory_follows_the_environment_of_the_process(monkeypatch):
