@@ -22,6 +22,7 @@ from jail.errors import HostError, SandboxError
 from jail.keeper import Keeper, module_command
 from jail.namespace import OuterNamespace
 from jail.sandbox import HUB
+from jail.stock import HOST
 from jail.supervisor import MOUNT_PLACE, Supervisor
 
 PROGRAM = Path(__file__).parent / "programs" / "hub.py"
@@ -346,7 +347,7 @@ def test_it_can_enter_the_network_of_a_sandbox_that_it_is_given(engine_with, sta
 
         async def scene():
             sandboxes = own.engine.sandboxes
-            taken = await sandboxes.take("host")
+            taken = await sandboxes.stock.take(HOST)
             hub = Hub(sandboxes.keeper)
             with closing(hub.socket):
                 await hub.about()
