@@ -82,5 +82,10 @@ class AlreadyThere(Incoming):
         self.wanted = wanted
         self.offset = wanted.size
 
+    @property
+    def digest(self) -> str:
+        """What it was when it came."""
+        return self.wanted.digest
+
     def restart(self) -> None:
         """It stays."""

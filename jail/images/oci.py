@@ -277,22 +277,32 @@ def host_platform() -> Platform:
 
 
 def choose(index: Index, wanted: Platform) -> Descriptor:
-    """The first manifest of an index that is for this platform, of any variant. Raises ImageError.
+    """The first manifest of an index that is for this platform. Raises ImageError.
 
-    One that does not say what it is for is chosen when it is alone.
+    Unless a variant is wanted, one of any will do, but rather one without: what has a variant may need more
+    than this processor has. One that does not say what it is for is chosen when it is alone.
     """
     known = [found for found in index.manifests if found.media_type in (*MANIFEST_TYPES, *INDEX_TYPES)]
     if len(known) == 1 and known[0].platform is None:
         return known[0]
-    for found in known:
-        if found.platform and _runs(found.platform.architecture, found.platform.os, wanted):
-            return found
-    offered = {f"{found.platform.os}/{found.platform.architecture}" for found in known if found.platform}
+    fit = [
+        each
+        for each in known
+        if each.platform and _runs(each.platform.architecture, each.platform.os, wanted)
+    ]
+    exact = [each for each in fit if each.platform.variant == wanted.variant]
+    if exact or (fit and not wanted.variant):
+        return (exact or fit)[0]
+    offered = {_written(found.platform) for found in named}
     raise ImageError(
-        f"No image of the index is for {wanted.os}/{wanted.architecture}; "
+        f"No image of the index is for {_written(wanted)}; "
         f"there are: {', '.join(sorted(offered)) or 'none that say what they are for'}.",
         "Name an image that is made for this host.",
     )
+
+
+def _written(platform: Platform) -> str:
+    return "/".join(filter(None, (platform.os, platform.architecture, platform.variant)))
 
 
 def refuse_foreign(config: Config, wanted: Platform) -> None:

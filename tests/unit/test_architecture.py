@@ -63,6 +63,7 @@ DOORS = {
     "click": ("jail.cli",),
     "h11": ("jail.http.exchange",),
     "httptools": (),
+    "httpx": ("jail.images.registry",),
     "jail._protocol": ("jail.keeper", "jail.supervisor"),
     "msgspec": ("jail",),
     "prometheus_client": ("jail.http.metrics",),
