@@ -11,9 +11,6 @@ import msgspec
 PACKET_BYTES = 1 << 16
 """More than any packet has."""
 
-NAMES_BYTES_MAX = 1 << 15
-"""Of what Done tells of images: those beyond are left out."""
-
 
 class Offer(msgspec.Struct, frozen=True):
     """What the operator has set: the store's directory and its bounds, and whether the kernel has Landlock."""
@@ -28,13 +25,15 @@ class Offer(msgspec.Struct, frozen=True):
 class Pull(msgspec.Struct, frozen=True, tag="pull", forbid_unknown_fields=True):
     """Fetch an image from a registry, for `platform`, or this host's; it is called `name`, or as it is there.
 
-    insecure: without TLS.
+    insecure: without TLS. user, password: the registry's own, if it asks for them.
     """
 
     reference: str
     name: str = ""
     platform: str = ""
     insecure: bool = False
+    user: str = ""
+    password: str = ""
 
 
 class Import(msgspec.Struct, frozen=True, tag="import", forbid_unknown_fields=True):
@@ -81,7 +80,7 @@ class Image(msgspec.Struct, frozen=True):
 class Progress(msgspec.Struct, frozen=True, tag="progress", tag_field="event"):
     """How far it is with a blob: what is done with it, and how many of its bytes are done, of how many.
 
-    Not every one is told: the last of each is.
+    Of what follows fast, or when nobody listens, some are left out.
     """
 
     what: Literal["receive", "unpack"]
