@@ -3,8 +3,9 @@
 It is made once, at start, by a short-lived process that newuidmap(1) and newgidmap(1) write the maps
 for; it lives on as a descriptor. Every supervisor enters it: so a new one needs no set-uid program.
 
-Inside, id 0 is this user, and 1 to the length of the range are the ids of the range. Every sandbox
-has two of them, which nobody else has, and so has every service's network hub: see jail.ids.
+Inside, id 0 is this user, and 1 to the length of the range are the ids of the range. Of the first
+SANDBOX_IDS every sandbox has two, which nobody else has, and so has every service's network hub: see
+jail.ids. The others own the files of images, so that no sandbox's processes do: see image_id().
 
 What the kernel counts for each user namespace it counts for those above, too, and at last for this
 user. Of that, all sandboxes together can have half: the rest stays for the user's other programs.
@@ -20,6 +21,12 @@ from pathlib import Path
 from jail.errors import HostError
 
 IDS_PER_SLOT = 2
+
+SANDBOX_IDS = 1 << 14
+"""How many ids of the range are for sandboxes; those after them are for the files of images."""
+
+NOBODY = 65534
+"""The user and group of an image that are found in it wherever they come from."""
 
 NETWORKS = 512
 """How many network namespaces there can be at once, of whoever does not say otherwise."""
@@ -39,6 +46,21 @@ def delegated_range(text: str, user: str, uid: int) -> tuple[int, int] | None:
         if name in (user, str(uid)) and first.isdigit() and count.isdigit():
             ranges.append((int(first), int(count)))
     return max(ranges, key=lambda found: found[1], default=None)
+
+
+def image_id(number: int, length: int) -> int | None:
+    """The id, as the outer namespace has it, of an image's user or group; None where a range is too short.
+
+    length: of the delegated range. An image's root is this user. The usual range has 65536 ids: where
+    NOBODY would be after its end, it has the last one.
+    """
+    if number == 0:
+        return 0
+    last_is_nobody = length < SANDBOX_IDS + NOBODY
+    if number == NOBODY and last_is_nobody and length > SANDBOX_IDS:
+        return length
+    found = SANDBOX_IDS + number
+    return found if number > 0 and found <= length - last_is_nobody else None
 
 
 def _read_range(path: str) -> tuple[int, int]:
@@ -140,7 +162,7 @@ class OuterNamespace:
         Those count that nothing lives in and that the kernel has yet to take down, one after the other.
         """
         uids, gids = _read_range("/etc/subuid"), _read_range("/etc/subgid")
-        self.slots = min(uids[1], gids[1]) // IDS_PER_SLOT
+        self.slots = min(uids[1], gids[1], SANDBOX_IDS) // IDS_PER_SLOT
         holder = subprocess.Popen(
             holder_command(networks),
             stdin=subprocess.PIPE,

@@ -38,6 +38,9 @@ RESOLVER = "resolver"
 IMAGES, PULL = "images", "pull"
 """The names of the filters of the program that administers images, without the network and with it."""
 
+UNPACKER = "unpacker"
+"""The name of the filter of processes that read archives."""
+
 T = TypeVar("T")
 
 _KEPT = ("PATH",)
@@ -121,7 +124,7 @@ def shed_files(landlock: bool = True) -> None:
 def shed_for_resolver(landlock: bool = True) -> None:
     """The same for a process that asks for one name: it reads, and talks to resolvers, TCP on their port.
 
-    To be called in a child without capabilities, after `prepare_resolver`.
+    To be called in a child without capabilities, after `prepare(RESOLVER)`.
     """
     _shed(_resolving_rules() if landlock else None, RESOLVER, _DNS_PORTS)
 
@@ -140,9 +143,20 @@ def shed_for_images(store: Path, pulls: bool, landlock: bool = True) -> None:
     _shed(rules if landlock else None, PULL if pulls else IMAGES, None if pulls else ())
 
 
-def prepare_resolver() -> None:
-    """Compile the filter of resolvers, so that no child has to."""
-    _program(RESOLVER)
+def shed_for_unpacker() -> None:
+    """Give up the calls that whoever reads an archive needs not; what files there are its root decides.
+
+    To be called in a child without threads, after `prepare(UNPACKER)`.
+    """
+    program = _program(UNPACKER)
+    _prctl(_PR_SET_DUMPABLE, 0)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _load_filter(program, 0)
+
+
+def prepare(name: str) -> None:
+    """Compile that filter, so that no child has to."""
+    _program(name)
 
 
 def _resolving_rules() -> Iterator[tuple[Path, int]]:

@@ -1,25 +1,67 @@
 """The unpacker's client: layers become directories, and such directories go, in a confined program.
 
-Files of a layer belong to many ids, which only who is root in the outer user namespace can give away or remove;
-and an archive is nothing that this process should read. See jail.images.unpack.
+Files of a layer belong to many ids, which only who is root in the outer user namespace can give away or
+remove; and an archive is nothing that this process should read. See jail.images.unpack.
 """
 
+import re
+import socket
+import subprocess
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
-from jail.images.unpack.messages import Bounds, Progress, Unpacked
+import msgspec
 
-__all__ = ["Bounds", "Progress", "Unpacked", "Unpacker"]
+from jail.errors import HostError, ImageError, StoreFullError
+from jail.images.oci import compression
+from jail.images.unpack.messages import (
+    BOUNDS,
+    PACKET_BYTES,
+    Answer,
+    Bounds,
+    Progress,
+    Refused,
+    Remove,
+    Request,
+    Unpack,
+    Unpacked,
+)
+from jail.images.unpack.stream import CURE
+from jail.keeper import module_command
+
+__all__ = ["BOUNDS", "Bounds", "Unpacked", "Unpacker"]
+
+# Colons and commas would mean something to mount(2).
+_NAME = re.compile("[0-9A-Za-z_-]{1,64}")
+
+_KINDS = {"image": ImageError, "full": StoreFullError, "host": HostError}
 
 
 class Unpacker:
-    """One program, for any number of layers, one after the other. To be used by one thread at a time, and closed."""
+    """One program, for any number of layers, one after the other.
 
-    def __init__(self, namespace: int, store: Path) -> None:
-        """Take the outer user namespace's descriptor and the store's directory, with layers/ and incoming/ in it.
+    To be used by one thread at a time, and closed: it is a context, too.
+    """
 
-        The program is started by the first request and keeps no descriptor of the caller's.
+    def __init__(self, namespace: int, layers: Path) -> None:
+        """Take the outer user namespace's descriptor, and the directory of the layers.
+
+        The program is started by the first request.
         """
+        self._namespace = namespace
+        self._layers = layers
+        self._program: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        """Be closed at the end of the context."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
 
     def unpack(
         self,
@@ -27,27 +69,99 @@ class Unpacker:
         blob: int,
         media_type: str,
         into: str,
-        bounds: Bounds = Bounds(),
-        progress: Callable[[Progress], None] = lambda _: None,
+        bounds: Bounds = BOUNDS,
+        progress: Callable[[int], None] = lambda _: None,
     ) -> Unpacked:
-        """Make the layer in the descriptor `blob`, read from its beginning, the new directory layers/`into`.
+        """Make the layer in the descriptor `blob` the directory `into`, which is empty or not there.
 
-        parents: names of layers that are unpacked, the topmost first; `into` too is a name in layers/ and not there.
+        parents: names of layers that are unpacked, the topmost first, which stay as they are.
         media_type: of the blob, by which it is decompressed; "" for whatever its first bytes say.
-        progress: called some ten times a second, from this thread.
-        What it raises leaves nothing: ImageError with the archive's fault, StoreFullError when the disk is full,
-        HostError when this host lacks something. A process that is killed meanwhile leaves layers/`into` and
-        incoming/`into`.work, for remove().
-        Nothing is flushed to the disk: see os.sync().
+        progress: called some ten times a second with the bytes of the blob that are read; what it raises ends
+        the unpacking.
+        What is raised leaves nothing: ImageError is the archive's fault, StoreFullError the disk's, HostError
+        what this host lacks. When this process is killed there may be `into` and `into`.work, for remove().
+        The layer is not flushed to the disk: see os.sync().
         """
-        raise NotImplementedError
+        for name in (into, *parents):
+            _check(name)
+        kind = compression(media_type) if media_type else ""
+        try:
+            answer = self._ask(Unpack(tuple(parents), into, kind, bounds), [blob], bounds.idle_s, progress)
+        except BaseException:
+            with suppress(HostError, ImageError):
+                self.remove([into])
+            raise
+        _raise_refusal(answer)
+        return answer
 
-    def remove(self, paths: Iterable[str]) -> None:
-        """Remove trees: paths within the store, such as "layers/1f" or "incoming/1f.work"; none need be there.
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove these directories of layers, and what is left of unpacking them; none need be there.
 
-        Raises ImageError.
+        Raises ImageError, HostError.
         """
-        raise NotImplementedError
+        wanted = tuple(names)
+        for name in wanted:
+            _check(name)
+        _raise_refusal(self._ask(Remove(wanted), [], BOUNDS.idle_s))
 
     def close(self) -> None:
         """End the program, whatever it is doing."""
+        if self._program is not None and self._socket is not None:
+            self._socket.close()
+            self._program.kill()
+            self._program.wait()
+            self._program = self._socket = None
+
+    def _ask(
+        self,
+        request: Request,
+        descriptors: list[int],
+        idle_s: float,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Answer:
+        """Its last answer. Whatever is raised ends the program."""
+        try:
+            control = self._started()
+            control.settimeout(idle_s)
+            socket.send_fds(control, [msgspec.json.encode(request)], descriptors)
+            while isinstance(answer := _answer(control), Progress):
+                progress(answer.read_bytes)
+        except TimeoutError:
+            self.close()
+            raise ImageError(f"Unpacking made no progress for {idle_s} seconds.", CURE) from None
+        except BaseException:
+            self.close()
+            raise
+        return answer
+
+    def _started(self) -> socket.socket:
+        if self._socket is None:
+            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                # In a session of its own: who interrupts this process does not interrupt it.
+                self._program = subprocess.Popen(
+                    module_command("jail.images.unpack"),
+                    stdin=theirs,
+                    stdout=self._namespace,
+                    env={},
+                    cwd=self._layers,
+                    start_new_session=True,
+                )
+        return self._socket
+
+
+def _check(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a layer")
+
+
+def _answer(control: socket.socket) -> Answer:
+    packet = control.recv(PACKET_BYTES)
+    if not packet:
+        raise HostError("The unpacker ended.", "See its last words; `jail doctor` says what this host lacks.")
+    return msgspec.json.decode(packet, type=Answer)
+
+
+def _raise_refusal(answer: Answer) -> None:
+    if isinstance(answer, Refused):
+        raise _KINDS[answer.kind](answer.cause, answer.cure)

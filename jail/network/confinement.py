@@ -11,20 +11,16 @@ A network namespace tells which user namespace it belongs to, and who enters tha
 
 import ctypes
 import os
-import signal
 import struct
 from collections.abc import Collection
-from itertools import pairwise
 
-from jail.network.libc import LIBC, check, prctl
+from jail.libc import LIBC, check, prctl
+from jail.privileges import bound_capabilities, close_descriptors, die_with, set_capabilities
 
 # <linux/prctl.h>
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_SECCOMP = 1, 4, 8, 22
-_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
-_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 8, 22, 38
 
 # <linux/capability.h>
-_VERSION_3 = 0x20080522
 _NET_ADMIN, _SYS_ADMIN = 12, 21
 
 # <linux/bpf_common.h>, <linux/seccomp.h>, <linux/sched.h>
@@ -48,31 +44,17 @@ def give_up(identity: int, kept: Collection[int] = ()) -> None:
     """
     close_descriptors(kept)
     parent = os.getppid()
-    for number in range(_last_capability() + 1):
-        if not KEPT >> number & 1:
-            prctl(_PR_CAPBSET_DROP, number)
-    prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    bound_capabilities(KEPT)
     prctl(_PR_SET_KEEPCAPS, 1)
     os.setresgid(identity, identity, identity)
     os.setresuid(identity, identity, identity)
     prctl(_PR_SET_KEEPCAPS, 0)
-    # Effective, permitted, inheritable: of the first 32 capabilities, and of the others.
-    sets = struct.pack("=6I", KEPT, KEPT, 0, 0, 0, 0)
-    check(LIBC.capset(struct.pack("=Ii", _VERSION_3, 0), sets))
+    set_capabilities(KEPT)
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     prctl(_PR_SET_DUMPABLE, 0)
-    # The change of ids has cleared it.
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    # Not before the change of ids.
+    die_with(parent)
     _enter_networks_only()
-
-
-def close_descriptors(kept: Collection[int]) -> None:
-    """Close all but 0, 1, 2 and these."""
-    edges = [2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]
-    for before, after in pairwise(edges):
-        os.closerange(before + 1, after)
 
 
 def _enter_networks_only() -> None:
@@ -96,8 +78,3 @@ def _enter_networks_only() -> None:
     # struct sock_fprog
     filters = struct.pack("@HP", len(instructions), ctypes.addressof(text))
     check(LIBC.prctl(_PR_SET_SECCOMP, _FILTER_MODE, filters, 0, 0))
-
-
-def _last_capability() -> int:
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as text:
-        return int(text.read())

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jail.network.libc import LIBC, check
+from jail.libc import LIBC, check
 
 _CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 

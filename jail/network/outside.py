@@ -17,8 +17,6 @@ how it learns that the hub is gone, which may not signal it: each has an id of i
 it started with it, by PDEATHSIG.
 """
 
-import ctypes
-
 # socket.getaddrinfo() imports it, in a child that reads no module any more.
 import encodings.idna  # noqa: F401
 import os
@@ -35,10 +33,10 @@ import msgspec
 
 from jail import shed
 from jail.delegation import give_up_capabilities
+from jail.libc import LIBC, check, mount, prctl
 from jail.network import namespaces, way
-from jail.network.confinement import close_descriptors
-from jail.network.libc import LIBC, check, prctl
 from jail.network.protocol import Asked, Told
+from jail.privileges import close_descriptors
 
 RESOLVE_SECONDS = 5
 """How long one name may take."""
@@ -77,15 +75,15 @@ def stay(control: socket.socket, identity: int, landlock: bool) -> None:
 def _prepare(control: socket.socket, identity: int) -> None:
     """Keep nothing of the hub's, and have a place that only we see, for its namespace. Raises OSError."""
     # While it can read the policy: as another user it reaches no file that is not everybody's.
-    shed.prepare_resolver()
+    shed.prepare(shed.RESOLVER)
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
     close_descriptors([control.fileno()])
     _be_root_apart(identity)
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _mount("", "/", "", _MS_REC | _MS_PRIVATE)
-    _mount("tmpfs", _PLACE, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    mount("", "/", "", _MS_REC | _MS_PRIVATE)
+    mount("tmpfs", _PLACE, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     os.close(os.open(_HUB, os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
@@ -180,7 +178,7 @@ class Outside:
         try:
             if not self._bound:
                 # pasta gives up what it would need to open it in the hub's own /proc.
-                _mount(f"/proc/self/fd/{namespace}", _HUB, "", _MS_BIND)
+                mount(f"/proc/self/fd/{namespace}", _HUB, "", _MS_BIND)
                 self._bound = True
             reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             with open(writing, "wb", buffering=0) as errors:
@@ -272,8 +270,3 @@ def _ask(host: str, writing: int, landlock: bool) -> None:
 
 def _die_with_us() -> None:
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _mount(source: str, target: str, kind: str, flags: int) -> None:
-    texts = (text.encode() for text in (source, target, kind))
-    check(LIBC.mount(*texts, ctypes.c_ulong(flags), None), target)

@@ -21,6 +21,7 @@ LAYERS = (
         "jail.errors",
         "jail.host",
         "jail.layers",
+        "jail.libc",
         "jail.limits",
         "jail.locks",
         "jail.outcome",
@@ -35,6 +36,7 @@ LAYERS = (
         "jail.namespace",
         "jail.policy",
         "jail.pool",
+        "jail.privileges",
         "jail.result",
         "jail.rlimits",
         "jail.settings",
@@ -76,6 +78,7 @@ DOORS = {
     "uvicorn": ("jail.cli",),
     "uvloop": ("jail.cli", "jail.doctor.trial"),
     "websockets": ("jail.cli.websocket",),
+    "zstandard": ("jail.images.compression",),
 }
 """Who may import a third party: these modules, and those in these packages."""
 

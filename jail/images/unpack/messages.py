@@ -8,28 +8,30 @@ import msgspec
 PACKET_BYTES = 1 << 16
 """The most that one takes: a request that names its parents, or an answer that explains itself."""
 
-MIB = 1 << 20
-
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What one layer may cost. More is refused.
 
-    entries_max: of its archive. bytes_max: of the uncompressed archive, and of each file.
+    entries: of its archive. bytes: of the uncompressed archive, of each file, and of what else is copied.
     memory_bytes: address space of the process. cpu_s: seconds of processor time, all in all.
     idle_s: seconds without an entry that is done or a piece that is written.
     """
 
-    entries_max: int = 2_000_000
-    bytes_max: int = 64 << 30
+    entries: int = 1_000_000
+    bytes: int = 16 << 30
     memory_bytes: int = 1 << 30
     cpu_s: int = 3600
-    idle_s: int = 60
+    idle_s: float = 60
+
+
+BOUNDS = Bounds()
 
 
 class Unpack(msgspec.Struct, frozen=True, tag="unpack"):
-    """Make the layer in the descriptor that comes along the directory layers/`into`, upon `parents`.
+    """Make the layer in the descriptor that comes along the directory `into`, upon `parents`.
 
-    parents: names of layers, the topmost first. compression: of jail.images.compression.
+    parents: names of layers, the topmost first. compression: of jail.images.compression, or "" for
+    whatever its first bytes say.
     """
 
     parents: tuple[str, ...]
@@ -39,15 +41,14 @@ class Unpack(msgspec.Struct, frozen=True, tag="unpack"):
 
 
 class Remove(msgspec.Struct, frozen=True, tag="remove"):
-    """Remove these trees, paths within the store."""
+    """Remove these layers."""
 
-    paths: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress"):
-    """So far: entries that are done, and bytes that are read of the layer as it came."""
+    """It goes on. read_bytes: how many are read of the layer as it came."""
 
-    entries: int
     read_bytes: int
 
 
@@ -55,7 +56,7 @@ class Unpacked(msgspec.Struct, frozen=True, tag="unpacked"):
     """The layer is whole.
 
     diff_id: "sha256:" and the digest of the uncompressed archive. entries: how many it has. bytes: the length
-    of the uncompressed archive. omitted: what was left out, and how often, by reason: see `entries`.
+    of the uncompressed archive. omitted: how often what was left out, see jail.images.unpack.tree.
     """
 
     diff_id: str
@@ -69,11 +70,14 @@ class Removed(msgspec.Struct, frozen=True, tag="removed"):
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
-    """It cannot be done: `cause` and `cure` as in ImageError. is_full: there is no room for it on the disk."""
+    """It cannot be done: `cause` and `cure` as in ImageError.
+
+    kind: "image", "full" when there is no room for it on the disk, "host" when the host lacks something.
+    """
 
     cause: str
     cure: str
-    is_full: bool = False
+    kind: str = "image"
 
 
 Request = Unpack | Remove
