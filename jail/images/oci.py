@@ -63,15 +63,18 @@ Digest = Annotated[str, msgspec.Meta(pattern=rf"^{_DIGEST}\Z")]
 
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 
+# Told to people as it is.
+_Word = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}\Z")]
+
 T = TypeVar("T")
 
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
     """image-index.md: what a manifest is for."""
 
-    architecture: str = ""
-    os: str = ""
-    variant: str = ""
+    architecture: _Word = ""
+    os: _Word = ""
+    variant: _Word = ""
 
 
 class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -124,9 +127,9 @@ class Config(msgspec.Struct, frozen=True, rename={"settings": "config"}, kw_only
     `settings` is as it came: see `honoured` and `ignored`.
     """
 
-    architecture: str = ""
-    os: str = ""
-    variant: str = ""
+    architecture: _Word = ""
+    os: _Word = ""
+    variant: _Word = ""
     created: str | None = None
     rootfs: RootFs
     settings: dict[str, Any] | None = None

@@ -36,8 +36,8 @@ RESERVED = ("host",)
 RESUMABLE_S = 24 * 3600
 """How long a blob that no image names is kept, in seconds, for whoever goes on fetching its image."""
 
-# annotations.md, org.opencontainers.image.ref.name, but for @, which comes before a digest.
-_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[-._:/+]|__)[A-Za-z0-9]+)*")
+# What references to registries are made of, but for @, which comes before a digest.
+_NAME = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:/+\[\]-]*")
 _DIGITS = re.compile("sha256:[0-9a-f]{12,64}")
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 # 127 of them, and as many times "l/" and ":", fit in the page that mount(2) takes.
@@ -353,7 +353,7 @@ class Store:
                 f"The image has more than {self._image_entries} entries or {self._image_bytes} bytes.",
                 "Raise the setting `image_entries` or `image_bytes`, or have a smaller image made.",
             )
-        return Bounds(entries_max=entries, bytes_max=size)
+        return Bounds(entries=entries, bytes=size)
 
     def _has(self, chain: str) -> bool:
         """Whether a layer is there; then it stays until this store is closed."""
@@ -380,7 +380,7 @@ class Store:
                 blob.media_type,
                 name,
                 bounds,
-                lambda done: progress("unpack", blob, done.read_bytes),
+                lambda done: progress("unpack", blob, done),
             )
         try:
             if diff_id not in (None, found.diff_id):
@@ -389,7 +389,7 @@ class Store:
             chain = oci.digest(f"{below[-1]} {found.diff_id}".encode()) if below else found.diff_id
             self._link(chain, name, layer)
         except BaseException:
-            unpacker.remove([f"layers/{name}"])
+            unpacker.remove([name])
             raise
         return layer
 
@@ -493,9 +493,11 @@ class Store:
             for name in doomed:
                 # Another who collects leaves it to us.
                 self._own_writer().need(f"layer-{name}")
-        for name in doomed:
-            unpacker.remove([f"layers/{name}", f"incoming/{name}.work"])
-            self._own_writer().forget(f"layer-{name}")
+        if doomed:
+            unpacker.remove(sorted(doomed))
+            with self._changing():
+                for name in doomed:
+                    self._own_writer().forget(f"layer-{name}")
 
     def _discard(self, path: Path, is_doomed: Callable[[Path], bool]) -> None:
         with suppress(FileNotFoundError):
@@ -505,8 +507,7 @@ class Store:
 
     def _orphans(self, needs: dict[str, int]) -> set[str]:
         """Layers that no chain leads to and nobody is at."""
-        names = {path.name for path in self.layers.iterdir()}
-        names |= {path.stem for path in self._incoming.glob("*.work")}
+        names = {path.name.removesuffix(".work") for path in self.layers.iterdir()}
         names -= {os.path.basename(os.readlink(path)) for path in self._chains.iterdir() if path.is_symlink()}
         return {name for name in names if f"layer-{name}" not in needs}
 
@@ -595,8 +596,8 @@ class Store:
 
     def _sync(self) -> None:
         """syncfs(2): everything that was written is on the disk, and what of it failed is told."""
-        with open(os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)) as directory:
-            if ctypes.CDLL(None, use_errno=True).syncfs(directory.fileno()):
+        with _opened(self.directory) as descriptor:
+            if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(self.directory))
 
 
@@ -618,7 +619,7 @@ def refuse_name(name: str) -> None:
     if len(name) > NAME_BYTES_MAX or not _NAME.fullmatch(name) or _DIGITS.fullmatch(name):
         raise ImageError(
             f"{name!r} is no name of an image.",
-            "Choose one of letters and digits, with - . _ : / + between them, like tools/gcc:13.2.",
+            "Choose one of letters, digits and - . _ : / +, like tools/gcc:13.2.",
         )
     if name in RESERVED:
         raise ImageError(f"{name!r} is an image that is always there.", "Choose another name.")
@@ -707,8 +708,14 @@ def _replace(path: Path, raw: bytes) -> None:
 
 
 def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with _opened(path) as descriptor:
         os.fsync(descriptor)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)

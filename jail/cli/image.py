@@ -1,0 +1,259 @@
+"""`jail image`: the images of this host's store, where they come from and where they go."""
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+import msgspec
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from jail import settings
+from jail.cli.failures import explained
+from jail.errors import HostError, ImageError
+from jail.images import archive
+from jail.images.oci import Descriptor
+from jail.images.store import Store, Stored, refuse_name
+from jail.images.summary import Summary, summarize
+from jail.images.unpacker import Unpacker
+from jail.namespace import OuterNamespace
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+_CONFIG = click.option("--config", type=click.Path(), help="A TOML file; $JAIL_CONFIG by default.")
+
+_DIGITS_SHOWN = 12
+_LABEL_WIDTH = 13
+
+
+@click.group()
+def image() -> None:
+    """Bring in, show, remove and give away images, which jobs have as their root.
+
+    An IMAGE is a name, or a digest (sha256:...), of which the first 12 digits will do.
+    """
+
+
+@image.command("import")
+@click.argument("file", type=click.Path(exists=True, allow_dash=True, path_type=Path))
+@click.option("--name", help="Of the image; by default as the archive has it.")
+@_JSON
+@_CONFIG
+def import_images(file: Path, name: str | None, as_json: bool, config: str | None) -> None:
+    """Bring in the images of FILE, or of stdin if it is -.
+
+    It can be an OCI archive or layout, what `docker save` or `podman save` writes, or a tar archive of a root
+    tree. All but a layout may be compressed by gzip or zstd.
+    """
+    with explained(), _writing(config) as (store, unpacker), _shown() as shown:
+        if name is not None:
+            refuse_name(name)
+        if file.is_dir():
+            found = archive.import_layout(store, unpacker, file, name, shown)
+        else:
+            with _source(file) as source:
+                found = archive.import_file(store, unpacker, source, name, shown)
+    _tell(found, as_json)
+
+
+@image.command("ls")
+@_JSON
+@_CONFIG
+def list_images(as_json: bool, config: str | None) -> None:
+    """List the images. Those that share layers count them each."""
+    with explained(), _reading(config) as store:
+        found = [summarize(each) for each in store.stored()]
+    if as_json:
+        _print_json(found)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in ("image", "digest", "layers", "files", "size", "created"):
+        is_number = heading in ("layers", "files", "size")
+        table.add_column(heading, no_wrap=heading != "image", justify="right" if is_number else "left")
+    for each in found:
+        count, entries, size = str(len(each.layers)), str(each.entries), decimal(each.bytes)
+        created = _plain((each.created or "")[:10])
+        table.add_row("\n".join(each.names), _short(each.digest), count, entries, size, created)
+    Console(highlight=False, markup=False).print(table)
+
+
+@image.command()
+@click.argument("image")
+@_JSON
+@_CONFIG
+def inspect(image: str, as_json: bool, config: str | None) -> None:
+    """Tell what IMAGE is made of, how jobs run in it, and which of its settings they do not follow."""
+    with explained(), _reading(config) as store:
+        found = summarize(store.find(image))
+    if as_json:
+        _print_json(found)
+    else:
+        _print_summary(found)
+
+
+def _print_summary(found: Summary) -> None:
+    told = {
+        "names": ", ".join(found.names),
+        "digest": found.digest,
+        "platform": found.platform,
+        "created": found.created or "",
+        "size": f"{decimal(found.bytes)} in {found.entries} files; {decimal(found.archive_bytes)} as it came",
+        "entrypoint": _list(found.config.entrypoint),
+        "command": _list(found.config.cmd),
+        "environment": "\n".join(found.config.env),
+        "directory": found.config.working_dir,
+        "user": found.config.user,
+        "ignored": ", ".join(found.ignored),
+        "left out": _counts(found.omitted),
+        "layers": "\n".join(f"{each.digest}  {decimal(each.bytes)}" for each in found.layers),
+    }
+    console = Console(highlight=False, soft_wrap=True)
+    for what, text in told.items():
+        for number, line in enumerate(_plain(text).splitlines()):
+            console.print(Text.assemble((f"{'' if number else what:{_LABEL_WIDTH}}", "dim"), line))
+
+
+@image.command("rm")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@_CONFIG
+def remove(images: tuple[str, ...], config: str | None) -> None:
+    """Take away names; with the last one, or by its digest, an image, unless something uses it."""
+    with explained(), _writing(config) as (store, unpacker):
+        freed = sum(store.remove(each, unpacker) for each in images)
+    click.echo(f"{decimal(freed)} are free again.")
+
+
+@image.command()
+@click.option("--nameless", is_flag=True, help="Images, too, that no name leads to and nothing uses.")
+@_CONFIG
+def prune(nameless: bool, config: str | None) -> None:
+    """Remove what no image needs: of imports and pulls that did not come to their end."""
+    with explained(), _writing(config) as (store, unpacker):
+        freed = store.prune(unpacker, nameless)
+    click.echo(f"{decimal(freed)} are free again.")
+
+
+@image.command("export")
+@click.argument("image")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path))
+@_CONFIG
+def export_image(image: str, file: Path, config: str | None) -> None:
+    """Write IMAGE as an OCI archive to FILE, or to stdout if it is -."""
+    with explained(), _reading(config) as store, _target(file) as target, _shown() as shown:
+        written = archive.export_file(store, image, target, shown)
+        if written.digest != store.find(image).digest:
+            click.echo(f"Its manifest was one of Docker's; there it is {written.digest}.", err=True)
+
+
+@contextmanager
+def _reading(config: str | None) -> Iterator[Store]:
+    found = settings.load(config=config)
+    if os.getuid() == 0:
+        raise HostError(
+            "Images belong to the user of the service.",
+            "Run this as that user: runuser -u NAME -- jail image ...",
+        )
+    with Store(Path(found.images), found.images_bytes, found.image_bytes, found.image_entries) as store:
+        yield store
+
+
+@contextmanager
+def _writing(config: str | None) -> Iterator[tuple[Store, Unpacker]]:
+    """The store, swept, and what unpacks and removes its layers."""
+    with ExitStack() as open_now:
+        store = open_now.enter_context(_reading(config))
+        namespace = open_now.enter_context(closing(OuterNamespace()))
+        unpacker = open_now.enter_context(closing(Unpacker(namespace.descriptor, store.layers)))
+        store.sweep(unpacker)
+        yield store, unpacker
+
+
+@contextmanager
+def _source(file: Path) -> Iterator[BinaryIO]:
+    if str(file) == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        source = file.open("rb")
+    except OSError as error:
+        raise ImageError(f"{file} cannot be read: {error.strerror}.", "Name another file.") from None
+    with source:
+        yield source
+
+
+@contextmanager
+def _target(file: Path) -> Iterator[BinaryIO]:
+    """What is written to a file is there as a whole or not at all."""
+    if str(file) == "-":
+        yield sys.stdout.buffer
+        return
+    part = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+    try:
+        with part.open("xb") as target:
+            yield target
+        part.rename(file)
+    except OSError as error:
+        raise ImageError(f"{file} cannot be written: {error.strerror}.", "Name another file.") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _shown() -> Iterator[Any]:
+    """Progress on stderr, a bar for each blob and what is done to it, if a person is there to see it."""
+    console = Console(stderr=True, highlight=False, markup=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    bars: dict[tuple[str, str], TaskID] = {}
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+
+        def show(what: str, blob: Descriptor, done: int) -> None:
+            key = (what, blob.digest)
+            if key not in bars:
+                bars[key] = progress.add_task(f"{what} {_short(blob.digest)}", total=blob.size)
+            progress.update(bars[key], completed=done)
+
+        yield show
+
+
+def _tell(found: Sequence[Stored], as_json: bool) -> None:
+    """What was brought in: on stdout by digest, for scripts; what to know of it on stderr."""
+    told = [summarize(each) for each in found]
+    if as_json:
+        _print_json(told)
+        return
+    for each in told:
+        click.echo(f"{each.digest} {' '.join(each.names)}".rstrip())
+        if each.omitted:
+            click.echo(f"Left out: {_counts(each.omitted)}.", err=True)
+        if each.ignored:
+            ignored = _plain(", ".join(each.ignored))
+            click.echo(f"Settings of it that jobs do not follow: {ignored}.", err=True)
+
+
+def _plain(text: str) -> str:
+    """Without what a terminal would obey: images say what they like."""
+    return "".join(each if each.isprintable() or each == "\n" else "?" for each in text)
+
+
+def _short(digest: str) -> str:
+    algorithm, _, digits = digest.partition(":")
+    return f"{algorithm}:{digits[:_DIGITS_SHOWN]}"
+
+
+def _list(words: Sequence[str]) -> str:
+    return msgspec.json.encode(words).decode() if words else ""
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.items())
+
+
+def _print_json(report: Any) -> None:
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(report)) + b"\n")

@@ -1,0 +1,54 @@
+"""What is told of an image, to people and to programs alike."""
+
+import msgspec
+
+from jail.images.oci import Honoured
+from jail.images.store import Stored
+
+
+class LayerSummary(msgspec.Struct, frozen=True):
+    """A layer as it came: its archive's digest, media type and bytes."""
+
+    digest: str
+    media_type: str
+    bytes: int
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """An image.
+
+    digest: by which jobs can name it for good. platform: OS/ARCHITECTURE. created: a time as RFC 3339 has
+    it, or null. layers: the lowest first. archive_bytes: of them as they came. bytes, entries: of them
+    uncompressed. omitted: what was left out of them, and how often. config: the settings that jobs follow;
+    ignored: the names of those that they do not.
+    """
+
+    names: tuple[str, ...]
+    digest: str
+    platform: str
+    created: str | None
+    layers: tuple[LayerSummary, ...]
+    archive_bytes: int
+    bytes: int
+    entries: int
+    omitted: dict[str, int]
+    config: Honoured
+    ignored: tuple[str, ...]
+
+
+def summarize(image: Stored) -> Summary:
+    """What there is to tell of an image of the store."""
+    layers = image.manifest.layers
+    return Summary(
+        names=image.names,
+        digest=image.digest,
+        platform=f"{image.config.os}/{image.config.architecture}",
+        created=image.config.created,
+        layers=tuple(LayerSummary(each.digest, each.media_type, each.size) for each in layers),
+        archive_bytes=sum(each.size for each in layers),
+        bytes=image.bytes,
+        entries=image.entries,
+        omitted=image.omitted,
+        config=image.config.honoured,
+        ignored=image.config.ignored,
+    )
