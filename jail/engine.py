@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from jail import cgroup, egress, filters, host, rlimits
 from jail.destinations import parse_exception, parse_offer
 from jail.errors import HostError, SandboxError
+from jail.images.protocol import Offer
 from jail.network.offered import bounds, offered
 from jail.pool import Size
 from jail.process import Means
@@ -51,6 +52,7 @@ class Engine:
         degraded = accepted_weaknesses(self.settings)
         self._networks = offered(self.settings)
         self.sandboxes.bounds = bounds(self.settings)
+        self.sandboxes.offer = _offer(self.settings, "landlock" not in degraded)
         with ExitStack() as undo:
             compiled = filters.compile_all(self.settings.policies, undo, self.settings.pin)
             await self.sandboxes.__aenter__()
@@ -153,6 +155,14 @@ class Engine:
         """Cancel every job, waiting or running."""
         for run in tuple(self.runs):
             run.cancel()
+
+
+def _offer(settings: Settings, landlock: bool) -> Offer | None:
+    """What images are administered within, if anybody may."""
+    if not settings.admin_keys_sha256:
+        return None
+    bounds = settings.images_bytes, settings.image_bytes, settings.image_entries
+    return Offer(settings.images, *bounds, landlock)
 
 
 def weaknesses() -> dict[str, HostError]:

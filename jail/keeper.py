@@ -1,8 +1,8 @@
-"""The keeper's client: asks it for supervisors, network hubs and programs of images, and is told how they ended.
+"""The keeper's client: asks it for supervisors, network hubs and programs of images.
 
-The keeper is started before this process sheds what it does not need (jail.shed), and starts them
-in its stead: see native/keeper.c. Without it there can be no new supervisor, so its loss is
-the end of this service: `lost`.
+It is told how each of them ended. The keeper is started before this process sheds what it does not need
+(jail.shed), and starts them in its stead: see native/keeper.c. Without it there can be no new supervisor, so
+its loss is the end of this service: `lost`.
 """
 
 import asyncio
@@ -98,8 +98,8 @@ class Keeper:
     def start_images(self, control: socket.socket) -> Kept:
         """Start the program of images, with `control` as its stdin; it remains the caller's.
 
-        It is this user, in the host's namespaces; its stdout is the outer user namespace. The end of its stdin
-        tells it to stop; the end of the keeper kills it.
+        It is this user, in the host's namespaces; its stdout is the outer user namespace. The end of its
+        stdin tells it to stop; the end of the keeper kills it.
         """
         return self._start(Kept("images"), lib.KIND_IMAGES, control)
 

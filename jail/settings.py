@@ -146,8 +146,8 @@ def load(
 
 
 def for_one_job(found: Settings) -> Settings:
-    """The same, for an engine that runs one job: nothing is made ahead of time."""
-    return msgspec.structs.replace(found, ready_min=0, ready_max=0)
+    """The same, for an engine that runs one job: nothing is made ahead of time, and nobody administers."""
+    return msgspec.structs.replace(found, ready_min=0, ready_max=0, admin_keys_sha256=())
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ PACKET_BYTES = 1 << 16
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """What the operator has set: the store's directory and its bounds, and whether the kernel has Landlock."""
+    """What the operator has set: the store's directory and its bounds, and that the kernel has Landlock."""
 
     store: str
     bytes_max: int
@@ -90,7 +90,9 @@ class Progress(msgspec.Struct, frozen=True, tag="progress", tag_field="event"):
 
 
 class Begun(msgspec.Struct, frozen=True, tag="begun", tag_field="event"):
-    """There is such an image, and the archive's first bytes are on their way."""
+    """There is such an image, and its archive is on its way. digest: of its manifest in the store."""
+
+    digest: str
 
 
 class Done(msgspec.Struct, frozen=True, tag="done", tag_field="event", omit_defaults=True):
