@@ -50,9 +50,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     slots: jobs at once, one for each worker at least; 0 is one for each processor it may use, at least two.
     processes: the most of one job, each of which takes a slot; no more than each worker has.
     memory_bytes: for all jobs together; 0 is three quarters of the host's memory, or of the container's.
-    ready_min, ready_max: sandboxes of each image that are made ahead of time, however few jobs come, and
-    however many; 0 makes each when its job is there. A ready_min that is not given follows a lower ready_max.
-    ready_memory_bytes: for all of those of an image.
+    ready_min, ready_max: sandboxes that are made ahead of time, of the image `host` however few jobs come,
+    and of all images together however many; 0 makes each when its job is there. A ready_min that is not given
+    follows a lower ready_max.
+    ready_memory_bytes: for all of those.
     pin: each job runs on processors of its own, as many as its `cpus`, while there are enough; jobs beyond
     that share those with the fewest. Times are more alike then beside busy neighbours; what is idle
     elsewhere is of no use to a job. No policy allows sched_setaffinity then. Workers divide the processors.

@@ -20,8 +20,7 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from ipaddress import collapse_addresses, ip_network
-from itertools import groupby
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_network
 from pathlib import Path
 
 import msgspec
@@ -31,7 +30,6 @@ from jail.network.protocol import Allowed, Asked, Bounds, Told
 
 _SYSCTLS = {"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1"}
 
-_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 
 WAY_SECONDS = 10
 """How long the way out may take to be there."""
@@ -183,33 +181,32 @@ class Egress:
     def _load(self, added: bool, bridge: int, members: Mapping[int, int], allowed: Iterable[Allowed]) -> None:
         ports = [(netlink.key_name(addresses.port(slot)), None) for slot in members]
         messages = [netlink.set_elements((netlink.BRIDGE, "jail"), "outward", ports, added)]
-        for version, keys in _keys(addresses.bridge(bridge), allowed):
-            name = f"ipv{version}_allowed"
+        for name, keys in _keys(addresses.bridge(bridge), allowed):
             messages.append(netlink.set_elements((netlink.INET, "jail"), name, keys, added))
         self._filter.transact(messages)
 
 
-def _keys(bridge: str, allowed: Iterable[Allowed]) -> Iterable[tuple[int, list[tuple[bytes, bytes]]]]:
-    """By version of IP, the ranges; no two of them overlap, which the kernel would refuse."""
-    by_kind = {}
+def _keys(bridge: str, allowed: Iterable[Allowed]) -> Iterable[tuple[str, list[tuple[bytes, bytes]]]]:
+    """By the name of the set, the ranges; no two of them overlap, which the kernel would refuse."""
+    by_set: dict[str, dict[int, list[IPv4Network | IPv6Network]]] = {}
     for one in allowed:
         network = ip_network(one.network)
-        by_kind.setdefault((network.version, one.protocol, one.port), []).append(network)
-    for version, kinds in groupby(sorted(by_kind), key=lambda kind: kind[0]):
+        by_port = by_set.setdefault(f"ipv{network.version}_{one.protocol}", {})
+        by_port.setdefault(one.port, []).append(network)
+    for name, by_port in by_set.items():
         yield (
-            version,
+            name,
             [
-                tuple(_key(bridge, address.packed, protocol, port) for address in (network[0], network[-1]))
-                for _, protocol, port in kinds
-                for network in collapse_addresses(by_kind[version, protocol, port])
+                (_key(bridge, network[0], port), _key(bridge, network[-1], port))
+                for port, networks in by_port.items()
+                for network in collapse_addresses(networks)
             ],
         )
 
 
-def _key(bridge: str, address: bytes, protocol: str, port: int) -> bytes:
-    """As the sets ipv4_allowed and ipv6_allowed have it: jail.network.rules."""
-    number = _PROTOCOLS[protocol].to_bytes(1, "big")
-    fields = (netlink.key_name(bridge), address, number, port.to_bytes(2, "big"))
+def _key(bridge: str, address: IPv4Address | IPv6Address, port: int) -> bytes:
+    """As the sets ipv4_tcp and the like have it: jail.network.rules."""
+    fields = (netlink.key_name(bridge), address.packed, port.to_bytes(2, "big"))
     return b"".join(map(netlink.key_field, fields))
 
 

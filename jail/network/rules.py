@@ -85,8 +85,10 @@ table bridge jail {{
 table inet jail {{
     map ipv4_marks {{ type ipv4_addr : mark; }}
     map ipv6_marks {{ type ipv6_addr : mark; }}
-    set ipv4_allowed {{ type ifname . ipv4_addr . inet_proto . inet_service; flags interval; }}
-    set ipv6_allowed {{ type ifname . ipv6_addr . inet_proto . inet_service; flags interval; }}
+    set ipv4_tcp {{ type ifname . ipv4_addr . inet_service; flags interval; }}
+    set ipv4_udp {{ type ifname . ipv4_addr . inet_service; flags interval; }}
+    set ipv6_tcp {{ type ifname . ipv6_addr . inet_service; flags interval; }}
+    set ipv6_udp {{ type ifname . ipv6_addr . inet_service; flags interval; }}
     set connections {{ type mark; size {slots}; flags dynamic; }}
 
     chain input {{ iifname "{way}" icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept; }}
@@ -97,10 +99,10 @@ table inet jail {{
         accept
     }}
     chain outward {{
-        iifname . ip daddr . meta l4proto . th dport @ipv4_allowed \
-ct mark set ip saddr map @ipv4_marks goto admitted
-        iifname . ip6 daddr . meta l4proto . th dport @ipv6_allowed \
-ct mark set ip6 saddr map @ipv6_marks goto admitted
+        iifname . ip daddr . tcp dport @ipv4_tcp ct mark set ip saddr map @ipv4_marks goto admitted
+        iifname . ip daddr . udp dport @ipv4_udp ct mark set ip saddr map @ipv4_marks goto admitted
+        iifname . ip6 daddr . tcp dport @ipv6_tcp ct mark set ip6 saddr map @ipv6_marks goto admitted
+        iifname . ip6 daddr . udp dport @ipv6_udp ct mark set ip6 saddr map @ipv6_marks goto admitted
     }}
     chain forward {{
         iifname "{way}" oifname "b*" ct direction reply ct state {{ established, related }} accept
@@ -111,7 +113,8 @@ ct mark set ip6 saddr map @ipv6_marks goto admitted
 """
 """What is added where egress is switched on. See jail.network.egress.
 
-An answer is known by its connection; what goes out is looked up, packet for packet.
+An answer is known by its connection; what goes out is looked up, packet for packet. Each protocol has sets of
+its own: among ranges, Linux 7.3 refuses to look up a field of one byte that nftables 1.0.6 has loaded.
 """
 
 

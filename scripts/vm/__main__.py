@@ -43,7 +43,12 @@ def _run(task: Task, asked: Namespace) -> Row:
     command = ("sh", "-c", asked.command) if asked.command else (*_PYTEST, *task.arguments)
     with TemporaryDirectory(prefix="jail-vm-") as directory:
         place = Path(directory)
-        job.pack(Job(command, task.place.user), _PROJECT, [Path(asked.wheel)], place / "job.tar")
+        job.pack(
+            Job(command, task.place.user, task.place.drop_ins),
+            _PROJECT,
+            [Path(asked.wheel)],
+            place / "job.tar",
+        )
         _say(f"booting {task.place.image} with kernel {built.kernel}: {task.name}")
         began = time.monotonic()
         is_over = machine.boot(

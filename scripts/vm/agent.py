@@ -56,7 +56,8 @@ def command(job: dict) -> list[str]:
     """What runs the job's command: for the unit's user, in a unit with the shipped one's settings."""
     if job["user"] == "root":
         return job["command"]
-    lines = settings((UNITS / "jail.service").read_text())
+    units = ("jail.service", *job["drop_ins"])
+    lines = [line for unit in units for line in settings((UNITS / unit).read_text())]
     given = [f"-p{line}" for line in (*lines, f"ReadWritePaths={OUT}")]
     named = [f"-E{name}={value}" for name, value in ENVIRONMENT.items()]
     options = ("--quiet", "--wait", "--pipe", "--collect", "--unit=jail-tests", "--same-dir")

@@ -18,10 +18,14 @@ _NOT_HANDED_IN = {".git", ".venv", "build", "__pycache__", ".hypothesis", ".ruff
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A command, run in the checkout as `user`: "root", or "jail" in a unit set as the shipped one."""
+    """A command, run in the checkout as `user`: "root", or "jail" in a unit set as the shipped one.
+
+    drop_ins: names of files beside that unit, which change it.
+    """
 
     command: tuple[str, ...]
     user: str
+    drop_ins: tuple[str, ...] = ()
 
 
 class Answer(msgspec.Struct, frozen=True):

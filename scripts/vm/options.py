@@ -49,5 +49,7 @@ def tasks(asked: argparse.Namespace, arguments: tuple[str, ...]) -> Iterator[Tas
         names = asked.selections or (["all"] if asked.matrix else [] if arguments else ["short"])
         found = plan.tasks(kernels, plan.ALL if "all" in names else names, arguments)
     for task in found:
-        place = Place(asked.image or task.place.image, asked.user or task.place.user)
+        place = msgspec.structs.replace(
+            task.place, image=asked.image or task.place.image, user=asked.user or task.place.user
+        )
         yield msgspec.structs.replace(task, place=place)

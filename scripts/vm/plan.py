@@ -8,10 +8,11 @@ from vm.errors import VmError
 
 
 class Place(msgspec.Struct, frozen=True):
-    """On which image something runs, and as whom: see job.Job."""
+    """On which image something runs, as whom, and with which drop-ins: see job.Job."""
 
     image: str
     user: str
+    drop_ins: tuple[str, ...] = ()
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -23,9 +24,14 @@ class Task(msgspec.Struct, frozen=True):
     arguments: tuple[str, ...]
 
 
+_WITH_EGRESS = Place("tests", "jail", ("egress.conf",))
+
 PLACES = {
     "tests/vm/containers": Place("containers", "root"),
     "tests/vm": Place("plain", "root"),
+    "tests/attacks/test_egress.py": _WITH_EGRESS,
+    "tests/host/test_egress.py": _WITH_EGRESS,
+    "tests/network/test_egress.py": _WITH_EGRESS,
     "tests": Place("tests", "jail"),
 }
 """By the folder that tests are in, the innermost first."""
@@ -41,6 +47,8 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
     # Those make containers of their own, for which the unit leaves its processes too little.
     "host": ("tests/host", "tests/network", "--ignore=tests/host/test_doctor_in_containers.py"),
     "attacks": ("tests/attacks",),
+    # Of both the others, what the shipped unit lets nobody do without that drop-in.
+    "egress": ("tests/network/test_egress.py", "tests/host/test_egress.py", "tests/attacks/test_egress.py"),
     "deploy": ("tests/vm", "--ignore=tests/vm/containers"),
     "containers": ("tests/vm/containers",),
 }
@@ -49,7 +57,7 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
 `short` is what another host would break first.
 """
 
-ALL = ("host", "attacks", "deploy", "containers")
+ALL = ("host", "attacks", "egress", "deploy", "containers")
 """The selections that have every test between them."""
 
 MATRIX = ("6.1", "newest")
