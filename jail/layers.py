@@ -5,6 +5,7 @@ directories are merged. A character device 0/0 is a whiteout: there is nothing. 
 user.overlay.opaque is not merged with those beneath.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -62,9 +63,11 @@ def _found(layers: Sequence[Path], name: str) -> Iterator[tuple[Path, os.stat_re
 def _is_opaque(directory: Path) -> bool:
     try:
         return os.getxattr(directory, _OPAQUE, follow_symlinks=False) == b"y"
-    except OSError:
+    except OSError as error:
         # It has none, or the file system has no attributes.
-        return False
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return False
+        raise
 
 
 def _no_link(path: str, flags: int) -> int:
