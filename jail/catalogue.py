@@ -52,15 +52,17 @@ class Catalogue:
         self._host = build_host(directory, HOST)
         (directory / _LAYERS).symlink_to(store.layers)
         for name, path in volumes.items():
-            if not Path(path).is_dir():
-                raise HostError(f"The volume {name} is no directory: {path}.", "Mend `volumes`.")
+            _check_volume(name, Path(path), store.directory)
         refuse_mounts([Path(path) for path in volumes.values()])
 
     @property
     def directories(self) -> tuple[str, ...]:
-        """All directories of the host that sandboxes are made of: absolute paths."""
-        others = str(self._store.layers), *self._volumes.values()
-        return tuple(dict.fromkeys((*self._host.host_directories, *others)))
+        """All directories of the host that sandboxes are made of: absolute paths, none beneath another."""
+        found: list[str] = []
+        for path in sorted((*self._host.host_directories, str(self._store.layers), *self._volumes.values())):
+            if not any(Path(path).is_relative_to(above) for above in found):
+                found.append(path)
+        return tuple(found)
 
     def names(self) -> list[str]:
         """Of all images."""
@@ -138,3 +140,14 @@ class Catalogue:
         name = str(self._made)
         undo.callback(shutil.rmtree, self._directory / name, ignore_errors=True)
         return name
+
+
+def _check_volume(name: str, path: Path, images: Path) -> None:
+    if not path.is_dir():
+        raise HostError(f"The volume {name} is no directory: {path}.", "Mend `volumes`.")
+    if path.stat().st_mode & 0o005 != 0o005:
+        cure = f"Open it to every user (chmod o+rx {path}): jobs have ids of their own."
+        raise HostError(f"The volume {name} cannot be read by jobs: {path}.", cure)
+    real, images = path.resolve(), images.resolve()
+    if images.is_relative_to(real) or real.is_relative_to(images):
+        raise HostError(f"The volume {name} has the images in it, or lies among them.", "Mend `volumes`.")

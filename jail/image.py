@@ -127,7 +127,10 @@ def _open_to_jobs(top: Path) -> None:
     """Jobs read it, whatever the umask of the service is."""
     for path in (top, *top.rglob("*")):
         if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() else 0o644)
+            # A service that has shed what it does not need changes modes by descriptor.
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fchmod(descriptor, 0o755 if path.is_dir() else 0o644)
+            os.close(descriptor)
 
 
 def refuse_mounts(paths: list[Path]) -> None:

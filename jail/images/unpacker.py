@@ -20,6 +20,7 @@ from jail.images.oci import compression
 from jail.images.unpack.messages import (
     BOUNDS,
     PACKET_BYTES,
+    WORK,
     Answer,
     Bounds,
     Progress,
@@ -34,8 +35,9 @@ from jail.keeper import module_command
 
 __all__ = ["BOUNDS", "Bounds", "Unpacked", "Unpacker"]
 
-# Colons and commas would mean something to mount(2).
+# Colons and commas would mean something to mount(2). The second: also what is left of an unfinished layer.
 _NAME = re.compile("[0-9A-Za-z_-]{1,64}")
+_LEFT = re.compile(f"{_NAME.pattern}({re.escape(WORK)})?")
 
 _KINDS = {"image": ImageError, "full": StoreFullError, "host": HostError}
 
@@ -97,7 +99,7 @@ class Unpacker:
         The layer is not flushed to the disk: see os.sync().
         """
         for name in (into, *parents):
-            _check(name)
+            _check(name, _NAME)
         kind = compression(media_type) if media_type else ""
         try:
             answer = self._ask(Unpack(tuple(parents), into, kind, bounds), [blob], bounds.idle_s, progress)
@@ -115,7 +117,7 @@ class Unpacker:
         """
         wanted = tuple(names)
         for name in wanted:
-            _check(name)
+            _check(name, _LEFT)
         _raise_refusal(self._ask(Remove(wanted), [], BOUNDS.idle_s))
 
     def close(self) -> None:
@@ -169,8 +171,8 @@ def run(namespace: int, layers: Path, control: socket.socket) -> "subprocess.Pop
     )
 
 
-def _check(name: str) -> None:
-    if not _NAME.fullmatch(name):
+def _check(name: str, form: re.Pattern[str]) -> None:
+    if not form.fullmatch(name):
         raise ValueError(f"{name!r} is no name of a layer")
 
 

@@ -26,7 +26,7 @@ def offering(serve, tmp_path):
 
 def test_the_example_has_the_answer_of_the_page(offering):
     told = offering.post("/v1/run", json=BODY).json()
-    assert told["status"] == SHOWN["status"]
+    assert told["status"] == SHOWN["status"], told
     assert told["stdout"]["text"] == SHOWN["stdout"]["text"]
 
 

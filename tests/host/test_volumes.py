@@ -1,6 +1,5 @@
 """Volumes: directories that jobs read where they ask for them, and that nobody can change."""
 
-import os
 import stat
 
 import pytest
@@ -109,8 +108,16 @@ def test_a_file_of_it_is_one_inode_for_each_sandbox(engine):
     assert sh(engine, "exec 9</data/en/short; flock -n 9 && echo mine", data="words") == "mine\n"
 
 
-def test_a_volume_that_is_no_directory_is_told_at_start(engine_with, tmp_path):
-    volumes = {"gone": str(tmp_path / "gone")}
-    with pytest.raises(HostError, match="The volume gone is no directory"), engine_with(volumes=volumes):
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("gone", "is no directory"), ("own", "cannot be read by jobs"), (".", "has the images in it")],
+)
+def test_a_volume_that_cannot_be_one_is_told_at_start(engine_with, tmp_path, path, words):
+    tmp_path.chmod(0o755)
+    (tmp_path / "own").mkdir(mode=0o700)
+    volumes = {"mine": str(tmp_path / path)}
+    with (
+        pytest.raises(HostError, match=f"The volume mine {words}"),
+        engine_with(volumes=volumes, images=str(tmp_path / "images")),
+    ):
         pass
-    assert not os.listdir(tmp_path)

@@ -23,6 +23,7 @@ from jail.images.unpack import confinement
 from jail.images.unpack.layer import TELL_SECONDS, Layer, disk_full
 from jail.images.unpack.messages import (
     PACKET_BYTES,
+    WORK,
     Answer,
     Progress,
     Refused,
@@ -95,7 +96,7 @@ class Unpacking:
             return answer
         finally:
             whole = isinstance(answer, Unpacked)
-            self._remove(request.into + confinement.WORK, *([] if whole else [request.into]))
+            self._remove(request.into + WORK, *([] if whole else [request.into]))
 
     def _remove(self, *names: str) -> None:
         for name in names:

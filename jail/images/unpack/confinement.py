@@ -17,13 +17,10 @@ import stat
 from collections.abc import Collection, Sequence
 
 from jail import shed
-from jail.images.unpack.messages import Bounds
+from jail.images.unpack.messages import WORK, Bounds
 from jail.libc import LIBC, check, mount, syscall
 from jail.policy.numbers import number
 from jail.privileges import bound_capabilities, close_descriptors, set_capabilities
-
-WORK = ".work"
-"""What is added to a layer's name for the directory that overlay needs beside it."""
 
 # <linux/sched.h>, <linux/mount.h>
 _NEW_MOUNTS, _NEW_USERS, _NEW_IPC, _NEW_NETWORK = 0x00020000, 0x10000000, 0x08000000, 0x40000000
@@ -110,11 +107,12 @@ def give_up(kept: Collection[int], bounds: Bounds) -> None:
     for limit, value in (
         (resource.RLIMIT_AS, bounds.memory_bytes),
         (resource.RLIMIT_FSIZE, bounds.bytes),
-        (resource.RLIMIT_CPU, bounds.cpu_s),
         (resource.RLIMIT_NOFILE, _OPEN_FILES),
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))
+    # The hard one is told by SIGKILL, which does not say what it is about.
+    resource.setrlimit(resource.RLIMIT_CPU, (bounds.cpu_s, bounds.cpu_s + 1))
     bound_capabilities(_CAPABILITIES)
     set_capabilities(_CAPABILITIES)
     # Last, so that it need not allow the above.

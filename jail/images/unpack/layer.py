@@ -38,7 +38,7 @@ class Layer:
         self._told = time.monotonic()
         self._read_bytes = 0
         self._entries = 0
-        self._name = b""
+        self._name: bytes | None = None
         self._tree = Tree(upper, lengths, request.bounds.bytes, self._tick)
 
     def unpack(self) -> Unpacked | Refused:
@@ -64,13 +64,13 @@ class Layer:
                     _TRUST.format("entries"),
                 )
             self._tree.apply(entry, stream)
+            self._name = None
         self._tree.leave()
-        self._entries, self._name, entries = 0, b"", self._entries
         while stream.some(_ALL):
             # What follows the archive belongs to its digest, and nobody reads it.
             self._tick()
         omitted = {reason: count for reason, count in self._tree.omitted.items() if count}
-        return Unpacked(stream.digest, entries, stream.bytes, omitted)
+        return Unpacked(stream.digest, self._entries, stream.bytes, omitted)
 
     def _pieces(self):
         beginning = os.pread(self._blob, 4, 0)
@@ -90,8 +90,8 @@ class Layer:
 
     def _where(self) -> str:
         """The entry that it is about. No terminal is to obey a name."""
-        if not self._entries:
-            return ""
+        if self._name is None:
+            return f"After {self._entries} entries: " if self._entries else ""
         name = repr(self._name[:_NAME_LENGTH_MAX].decode(errors="backslashreplace"))
         return f"Entry {self._entries}, {name}: "
 

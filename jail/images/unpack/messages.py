@@ -9,6 +9,10 @@ PACKET_BYTES = 1 << 16
 """The most that one takes: a request that names its parents, or an answer that explains itself."""
 
 
+WORK = ".work"
+"""What is added to a layer's name for the directory that overlay needs beside it."""
+
+
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What one layer may cost. More is refused.
 

@@ -156,6 +156,10 @@ def outside(program: str, resolv: str) -> None:
     runpy.run_path(program)["begin"](resolv)
 
 
+def small_disk(path: str, size: str) -> None:
+    mount("tmpfs", path, "tmpfs", 0, f"size={size},mode=0777")
+
+
 def engine(name: str) -> None:
     """What engines leave behind for who wants to know; and a /proc that needs a cure."""
     masked_proc()

@@ -1,0 +1,47 @@
+"""Images of the store under `jail serve`, which has shed what it does not need."""
+
+import subprocess
+import sys
+
+import httpx
+import pytest
+import rootfs
+
+from jail.image import ETC_FILES
+
+
+@pytest.fixture
+def bring_in(environment, tmp_path):
+    """Import an image under a name, into the store of the service."""
+
+    def run(name, *layers, **settings):
+        file = tmp_path / "image.tar"
+        file.write_bytes(rootfs.image(*layers, **settings))
+        command = [sys.executable, "-P", "-m", "jail", "image", "import", str(file), "--name", name]
+        subprocess.run(command, env={**environment, "JAIL_IMAGES": str(tmp_path / "images")}, check=True)
+
+    return run
+
+
+@pytest.fixture
+def caller(serve, tmp_path):
+    service = serve(JAIL_IMAGES=str(tmp_path / "images"), JAIL_VOLUMES="here=/usr/share")
+    with httpx.Client(base_url=service.url, timeout=60) as found:
+        yield found
+
+
+def test_an_image_can_be_used_as_soon_as_it_is_there(caller, bring_in):
+    def run(**fields):
+        return caller.post("/v1/run", json={"image": "mini:1", **fields})
+
+    assert run().status_code == 422
+    assert caller.get("/v1/capabilities").json()["images"] == ["host"]
+    base = rootfs.archive(
+        {**rootfs.programs("cat"), "etc": None, "etc/motd": b"hello\n", "srv/old/file": b""}
+    )
+    bring_in("mini:1", base, rootfs.archive({"srv/old/.wh..wh..opq": b""}), Cmd=["cat", "/etc/motd"])
+    told = run().json()
+    assert (told["status"], told["stdout"]["text"]) == ("ok", "hello\n"), told["detail"]
+    assert caller.get("/v1/capabilities").json()["images"] == ["host", "mini:1"]
+    told = run(volumes={"/srv/old/file": "here"}, argv=["cat", "/etc/passwd"]).json()
+    assert (told["status"], told["stdout"]["text"]) == ("ok", ETC_FILES["passwd"]), told
