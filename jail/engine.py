@@ -28,7 +28,8 @@ class Engine:
     """Runs jobs. An async context manager; raises HostError and PolicyError on entry.
 
     Attributes: `scheduler`; `sandboxes`; `published`, ports of jobs; `runs`, those under way; `draining`,
-    whether its service takes no more; once entered, `means`, what runs share.
+    whether its service takes no more; `drained`, set when it waits for none any longer; once entered,
+    `means`, what runs share.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -44,6 +45,7 @@ class Engine:
         self.published = Published()
         self.runs: set[Run] = set()
         self.draining = False
+        self.drained = asyncio.Event()
 
     async def __aenter__(self) -> "Engine":
         """Prepare the host and start the supervisor."""
@@ -149,7 +151,11 @@ class Engine:
         """Take no more jobs; those under way may go on for that long, and are cancelled then."""
         if not self.draining:
             self.draining = True
-            asyncio.get_running_loop().call_later(grace_s, self.cancel_all)
+            asyncio.get_running_loop().call_later(grace_s, self._end_drain)
+
+    def _end_drain(self) -> None:
+        self.drained.set()
+        self.cancel_all()
 
     def cancel_all(self) -> None:
         """Cancel every job, waiting or running."""

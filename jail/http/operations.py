@@ -36,6 +36,8 @@ JSON, LINES, EVENTS, ARCHIVE = (
     "application/x-tar",
 )
 
+_STOPS = "The service is about to stop."
+
 _STATUSES: dict[Kind, int] = {"image": 422, "not_found": 404, "in_use": 409, "full": 507}
 
 
@@ -52,7 +54,7 @@ class Operations:
     async def begin(self, asked: protocol.Request) -> AsyncIterator[Operation]:
         """One that is under way until the context ends. Raises ProblemError 503."""
         if self._engine.draining:
-            raise _later("The service is about to stop.")
+            raise _later(_STOPS)
         if self._under_way >= AT_ONCE:
             raise _later(f"{AT_ONCE} operations on images are under way already.")
         self._under_way += 1
@@ -64,6 +66,10 @@ class Operations:
                 await operation.close()
         finally:
             self._under_way -= 1
+
+    async def stopped(self) -> None:
+        """Come back when the service waits for none any longer."""
+        await self._engine.drained.wait()
 
     def record(self, asked: protocol.Request, answer: Answer | None) -> None:
         """Log how one ended. None: its caller went away, or its program did."""
@@ -85,14 +91,13 @@ class Result:
         self._operations = operations
         self._asked = asked
         self._last: Done | Failed | None = None
+        self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Do it. Raises ProblemError."""
         async with self._operations.begin(self._asked) as operation:
-            tasks = [
-                asyncio.create_task(each)
-                for each in (self._attend(operation, receive), self._tell(operation, send))
-            ]
+            parts = self._attend(operation, receive), self._tell(operation, send), self._operations.stopped()
+            tasks = [asyncio.create_task(part) for part in parts]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -104,6 +109,8 @@ class Result:
             # A caller who takes nothing any more is cut.
             with suppress(TimeoutError, asyncio.CancelledError):
                 task.result()
+        if not self._begun and not tasks[2].cancelled():
+            raise _later(_STOPS)
 
     async def _attend(self, _operation: Operation, receive: Receive) -> None:
         """Come back when the caller has gone."""
@@ -114,8 +121,15 @@ class Result:
         answer = await self._next(operation)
         if isinstance(answer, Failed):
             raise _problem(answer)
-        await send(_start(JSON))
+        await self._begin(send, JSON)
         await send(_body(msgspec.json.encode(answer)))
+
+    async def _begin(self, send: Send, media_type: str, closes: bool = False) -> None:
+        self._begun = True
+        headers = [(b"content-type", media_type.encode()), (b"cache-control", b"no-store")]
+        if closes:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _next(self, operation: Operation) -> Answer:
         """What the program says, but for progress. Raises ProblemError 503 when it has ended without."""
@@ -143,22 +157,20 @@ class Events(Result):
         self._has_all = True
 
     async def _tell(self, operation: Operation, send: Send) -> None:
-        begun = False
         while self._last is None:
-            answer = await self._answer(operation, begun)
+            answer = await self._answer(operation)
             # Before it has sent all, a caller may not be ready to read.
             if isinstance(answer, Progress) and not self._has_all:
                 continue
-            if not begun:
-                begun = True
-                await send(_start(self._form, closes=not self._has_all))
+            if not self._begun:
+                await self._begin(send, self._form, closes=not self._has_all)
             await _patiently(send, _body(self._event(answer), more=self._last is None))
 
-    async def _answer(self, operation: Operation, begun: bool) -> Answer:
+    async def _answer(self, operation: Operation) -> Answer:
         try:
             return await self._any(operation)
         except ProblemError as error:
-            if not begun:
+            if not self._begun:
                 raise
             self._last = Failed("host", error.detail, "Try again; the service's log may say more.")
             return self._last
@@ -210,7 +222,7 @@ class Download(Result):
         answer = await self._next(operation)
         if isinstance(answer, Failed):
             raise _problem(answer)
-        await send(_start(ARCHIVE))
+        await self._begin(send, ARCHIVE)
         with suppress(SandboxError, ProblemError):
             while piece := await operation.read():
                 await _patiently(send, _body(piece, more=True))
@@ -222,13 +234,6 @@ async def _patiently(send: Send, message: Message) -> None:
     """Raises TimeoutError when the caller does not take it."""
     async with asyncio.timeout(IDLE_SECONDS):
         await send(message)
-
-
-def _start(media_type: str, closes: bool = False) -> Message:
-    headers = [(b"content-type", media_type.encode()), (b"cache-control", b"no-store")]
-    if closes:
-        headers.append((b"connection", b"close"))
-    return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
 def _body(piece: bytes, more: bool = False) -> Message:
