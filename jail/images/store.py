@@ -382,6 +382,7 @@ class Store:
                 bounds,
                 lambda done: progress("unpack", blob, done),
             )
+        progress("unpack", blob, blob.size)
         try:
             if diff_id not in (None, found.diff_id):
                 raise ImageError(f"The layer {blob.digest} holds {found.diff_id}, not {diff_id}.", _AGAIN)

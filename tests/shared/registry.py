@@ -1,8 +1,11 @@
 """Debian's docker-registry on loopback, filled by skopeo."""
 
+import io
 import re
 import shutil
 import subprocess
+import tarfile
+import tempfile
 import threading
 
 import pytest
@@ -35,10 +38,13 @@ class Registry:
         self._reader.start()
 
     def fill(self, archive, name):
-        """Have an image, of an OCI archive in a file, under a name."""
-        copy = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false"]
-        command = [*copy, f"oci-archive:{archive}", f"docker://{self.authority}/{name}"]
-        subprocess.run(command, check=True, capture_output=True, timeout=DEADLINE_S)
+        """Have an image, of an OCI archive's bytes, under a name."""
+        with tempfile.TemporaryDirectory() as layout:
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                tar.extractall(layout, filter="data")
+            copy = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false"]
+            command = [*copy, f"oci:{layout}", f"docker://{self.authority}/{name}"]
+            subprocess.run(command, check=True, capture_output=True, timeout=DEADLINE_S)
 
     def close(self):
         """End it."""
