@@ -37,7 +37,7 @@ from jail.errors import (
     ImageNotFoundError,
     StoreFullError,
 )
-from jail.images import archive, pull, reference
+from jail.images import archive
 from jail.images.credentials import Credentials
 from jail.images.oci import Descriptor
 from jail.images.protocol import (
@@ -58,7 +58,6 @@ from jail.images.protocol import (
     Request,
     Whole,
 )
-from jail.images.registry import Repository
 from jail.images.starter import Starter
 from jail.images.store import Store, Stored
 from jail.images.unpacker import Unpacker, run
@@ -203,6 +202,10 @@ class Program:
         return _done(self._import(store, unpacker, request, *descriptors))
 
     def _pull(self, store: Store, unpacker: Unpacker, request: Pull) -> Stored:
+        # Only here: it is the longest part of a start.
+        from jail.images import pull, reference
+        from jail.images.registry import Repository
+
         credentials = Credentials(request.user, request.password)
         wanted = reference.parse(request.reference)
         platform = pull.parse_platform(request.platform)

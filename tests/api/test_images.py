@@ -151,7 +151,9 @@ def admin(made, counted, eventually) -> Iterator[Administered]:
     eventually(lambda: counted(made.client)["process_open_fds"] <= before)
     assert made.on_their_way == []
     made.clear()
-    made.client.post("/v1/images/prune")
+    if made.files:
+        # What a pull that was cut can go on with.
+        made.client.post("/v1/images/prune")
     assert made.files == []
     assert made.client.get("/readyz").status_code == 200
     assert not [line for line in made.service.log if "defect" in line or "Traceback" in line]
