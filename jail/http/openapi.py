@@ -144,8 +144,8 @@ def _images() -> dict[str, Any]:
             "get": _administer("All images.", _content("ImageList")),
             "post": {
                 **_administer(
-                    "Fetch an image from a registry, or bring in the archive that is the body. A line for each "
-                    "event, or server-sent events; the last is `done` or `failed`.",
+                    "Fetch an image from a registry, or bring in the archive that is the body. A line for "
+                    "each event, or server-sent events; the last is `done` or `failed`.",
                     events,
                     ("400", "413", "415", "422"),
                 ),

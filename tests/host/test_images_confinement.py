@@ -22,8 +22,8 @@ def call(number, *arguments):
         raise OSError(ctypes.get_errno(), "")
 
 attempts = [compile(line, line, "exec") for line in sys.stdin]
-shed.shed_for_images(Path(sys.argv[1]), pulls=sys.argv[2] == "pull")
 os.chdir(sys.argv[1])
+shed.shed_for_images(Path(sys.argv[1]), pulls=sys.argv[2] == "pull")
 answers = []
 for attempt in attempts:
     try:
