@@ -16,7 +16,7 @@ import msgspec
 from jail import layers
 from jail.errors import HostError, ImageNotFoundError
 from jail.image import ETC_FILES, Image, Root, build_host, build_stored, refuse_mounts, with_volumes
-from jail.images.store import Store
+from jail.images.store import Store, Stored
 from jail.spec import BOX, ImageOffer
 
 HOST = "host"
@@ -49,6 +49,8 @@ class Catalogue:
         self._store = store
         self._volumes = volumes
         self._made = 0
+        self._known: dict[str, Stored] = {}
+        self._known_at: tuple[int, ...] = ()
         self._host = build_host(directory, HOST)
         (directory / _LAYERS).symlink_to(store.layers)
         for name, path in volumes.items():
@@ -66,14 +68,14 @@ class Catalogue:
 
     def names(self) -> list[str]:
         """Of all images."""
-        return [HOST, *sorted({name for stored in self._store.stored() for name in stored.names})]
+        return [HOST, *self._store.names()]
 
     def find(self, name: str) -> ImageOffer | None:
         """The image of that name or digest, or None. Raises ImageError, OSError: the store cannot be read."""
         if name == HOST:
             return ImageOffer()
         try:
-            stored = self._store.find(name)
+            stored = self._find(name)
         except ImageNotFoundError:
             return None
         config = stored.config.honoured
@@ -84,6 +86,16 @@ class Catalogue:
             argv=(*config.entrypoint, *config.cmd),
             directory=config.working_dir or BOX,
         )
+
+    def _find(self, name: str) -> Stored:
+        """The store's image, as it was told of when the store was last changed."""
+        state = self._store.state()
+        if state != self._known_at:
+            self._known_at = state
+            self._known.clear()
+        if name not in self._known:
+            self._known[name] = self._store.find(name)
+        return self._known[name]
 
     def obstacle(self, offer: ImageOffer, target: str) -> str | None:
         """Why no volume can be at `target`, relative to the root of that image, or None."""
@@ -115,7 +127,7 @@ class Catalogue:
         etc = {name: ETC_FILES[name] for name in _OF_SANDBOX}
         for name, line in _ACCOUNTS.items():
             etc[name] = self._accounts(digest, name, line)
-        stack = [f"{_LAYERS}/{layer}" for layer in self._store.find(digest).layers]
+        stack = [f"{_LAYERS}/{layer}" for layer in self._find(digest).layers]
         return build_stored(self._directory, self._new_name(undo), stack, etc)
 
     def _accounts(self, digest: str, name: str, line: str) -> str:
@@ -131,7 +143,7 @@ class Catalogue:
 
     def _stack(self, digest: str) -> list[Path]:
         if digest:
-            return [self._store.layers / layer for layer in self._store.find(digest).layers]
+            return [self._store.layers / layer for layer in self._find(digest).layers]
         _, lower = self._host.overlays[0]
         return [self._directory / path for path in lower.split(":")]
 

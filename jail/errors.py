@@ -22,6 +22,10 @@ class ImageError(ExplainedError):
     """An image cannot be had, kept or given away as asked: it is refused as a whole."""
 
 
+class ImageTooLargeError(ImageError):
+    """It has more bytes than it may have."""
+
+
 class ImageNotFoundError(ImageError):
     """No image of the store has this name or digest."""
 

@@ -618,6 +618,8 @@ def stranger(environment: dict[str, str], tmp_path_factory: pytest.TempPathFacto
         pytest.skip(str(lack))
     resolv = tmp_path_factory.mktemp("outside") / "resolv.conf"
     resolv.write_text("nameserver 198.51.100.2\n")
+    # As a host's is, whatever our umask.
+    resolv.chmod(0o644)
     with tempfile.TemporaryDirectory(prefix="jail-state-") as state:
         Path(state).chmod(0o711)
         made = Stranger(environment, Path(state), resolv)

@@ -19,8 +19,13 @@ from rich.text import Text
 from jail import settings
 from jail.cli.failures import explained
 from jail.errors import HostError, ImageError
-from jail.images import archive
+from jail.images import archive, pull, snapshot
+from jail.images.compression import compressed
+from jail.images.credentials import Credentials
+from jail.images.credentials import read as read_credentials
 from jail.images.oci import Descriptor
+from jail.images.reference import Reference, parse
+from jail.images.registry import Repository
 from jail.images.store import Store, Stored, refuse_name
 from jail.images.summary import Summary, summarize
 from jail.images.unpacker import Unpacker
@@ -29,6 +34,9 @@ from jail.namespace import OuterNamespace
 _JSON = click.option("--json", "as_json", is_flag=True, help="For scripts.")
 _CONFIG = click.option("--config", type=click.Path(), help="A TOML file; $JAIL_CONFIG by default.")
 
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+_LEFT_OUT_SHOWN = 20
 _DIGITS_SHOWN = 12
 _LABEL_WIDTH = 13
 
@@ -61,6 +69,96 @@ def import_images(file: Path, name: str | None, as_json: bool, config: str | Non
             with _source(file) as source:
                 found = archive.import_file(store, unpacker, source, name, shown)
     _tell(found, as_json)
+
+
+@image.command("commit")
+@click.argument("image", metavar="IMAGE")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.option("--name", required=True, help="Of the new image.")
+@_JSON
+@_CONFIG
+def commit_layer(image: str, file: Path, name: str, as_json: bool, config: str | None) -> None:
+    """Make an image of IMAGE with FILE, or stdin if it is -, as a layer on top.
+
+    That is a tar archive, compressed by gzip, zstd or not at all, such as a job leaves in its outputs. Its
+    names are those beneath the root; whiteouts (.wh.NAME) take away what the image has.
+    """
+    with explained(), _writing(config) as (store, unpacker), _shown() as shown, _source(file) as source:
+        refuse_name(name)
+        found = store.find(image)
+        with os.fdopen(store.hold(found.digest), "rb"):
+            _tell(archive.import_file(store, unpacker, source, name, shown, found), as_json)
+
+
+@image.command("pull")
+@click.argument("reference", metavar="REGISTRY/REPOSITORY[:TAG][@DIGEST]")
+@click.option("--name", help="Of the image; by default the reference without its digest.")
+@click.option("--platform", default="", metavar="OS/ARCHITECTURE[/VARIANT]", help="By default this host's.")
+@click.option("--login", metavar="USER", help="The password is asked for, or is the first line of stdin.")
+@click.option("--credentials", type=_FILE, help="A file with logins, in the form of Docker's config.json.")
+@click.option("--insecure", is_flag=True, help="The registry speaks plain HTTP, and is trusted with that.")
+@click.option(
+    "--proxy", default="", metavar="URL", help="To go through; those of the environment are not used."
+)
+@_JSON
+@_CONFIG
+def pull_image(
+    reference: str,
+    name: str | None,
+    platform: str,
+    login: str | None,
+    credentials: Path | None,
+    insecure: bool,
+    proxy: str,
+    as_json: bool,
+    config: str | None,
+) -> None:
+    """Bring in an image of a registry: what a tag means now, or what a digest always means.
+
+    A pull that is cut off goes on where it was when it is given again.
+    """
+    with explained():
+        wanted = parse(reference)
+        known = _credentials(wanted, login, credentials)
+        made_for = pull.parse_platform(platform)
+        with (
+            Repository(wanted, known, insecure, proxy) as repository,
+            _writing(config) as (store, unpacker),
+            _shown() as shown,
+        ):
+            found = pull.pull(store, unpacker, repository, name or "", made_for, shown)
+    _tell([found], as_json)
+
+
+@image.command("build-host")
+@click.argument("name")
+@click.argument("paths", metavar="[PATH]...", nargs=-1, type=click.Path(path_type=Path))
+@_JSON
+@_CONFIG
+def build_host(name: str, paths: tuple[Path, ...], as_json: bool, config: str | None) -> None:
+    """Make the image NAME of files and directories of this host as they are now: PATHs, or all of /usr.
+
+    Without a PATH it has what the image `host` has, and changes of this host do not change it any more. What
+    not every user may read is left out. The same files make the same image.
+    """
+    with explained(), _writing(config) as (store, unpacker), _shown() as shown:
+        refuse_name(name)
+        found = snapshot.Snapshot(paths, lambda done: shown("read", whole, done))
+        whole = Descriptor("", "host", found.bytes)
+        made = archive.import_file(store, unpacker, compressed(found), name, shown)
+    for each in found.left_out[:_LEFT_OUT_SHOWN]:
+        click.echo(_plain(f"Left out: {each.path}: {each.reason}."), err=True)
+    if more := len(found.left_out[_LEFT_OUT_SHOWN:]):
+        click.echo(f"Left out: {more} more.", err=True)
+    _tell(made, as_json)
+
+
+def _credentials(wanted: Reference, login: str | None, file: Path | None) -> Credentials:
+    if login is not None:
+        if not sys.stdin.isatty():
+            return Credentials(login, sys.stdin.readline().removesuffix("\n"))
+        return Credentials(login, click.prompt("Password", hide_input=True, err=True))
+    return read_credentials(file, wanted.registry, wanted.repository) if file else Credentials()
 
 
 @image.command("ls")

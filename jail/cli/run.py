@@ -37,46 +37,55 @@ def _limit_options(command: Any) -> Any:
 @click.option("--json", "as_json", is_flag=True, help="Print the result as POST /v1/run answers it.")
 @click.option("--file", "files", multiple=True, metavar="NAME=PATH", help="Put a file into /box.")
 @click.option("--output", "outputs", multiple=True, metavar="NAME", help="Bring a file back (with --json).")
+@click.option("--save", "saved", multiple=True, metavar="NAME=PATH", help="Bring a file back as PATH.")
 @click.option("--env", "env", multiple=True, metavar="NAME=VALUE", help="Set a variable.")
 @click.option("--stdin", "stdin", type=click.File("rb"), help="A file for stdin; - is our own.")
 @click.option("--policy", default="default", show_default=True)
 @click.option("--explain", is_flag=True, help="Tell which system calls the policy denied.")
 @click.option("--image", default="host", show_default=True)
+@click.option("--volume", "volumes", multiple=True, metavar="PLACE=NAME", help="See a volume there.")
 @_limit_options
-@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED)
 def run(
     as_json: bool,
     files: tuple[str, ...],
     outputs: tuple[str, ...],
+    saved: tuple[str, ...],
     env: tuple[str, ...],
     stdin: Any,
     policy: str,
     explain: bool,
     image: str,
+    volumes: tuple[str, ...],
     argv: tuple[str, ...],
     **limits: float | None,
 ) -> None:
-    """Run ARGV in a fresh sandbox and end as it did.
+    """Run ARGV, or what the image says if there is none, in a fresh sandbox and end as it did.
 
     The exit status is the program's own, 128 + N after signal N or the end by a limit, 127 when it
     could not be started, 125 when jail failed.
     """
     with explained():
         delegation.become_ready(None)
+        targets = [_pair(item, "--save") for item in saved]
         request = spec.Request(
-            argv=list(argv),
+            argv=list(argv) or msgspec.UNSET,
             policy=policy,
             image=image,
+            volumes=dict(_pair(item, "--volume") for item in volumes),
             env=dict(_pair(item, "--env") for item in env),
             files={name: _content(Path(path)) for name, path in (_pair(f, "--file") for f in files)},
             stdin=_encoded(stdin.read()) if stdin else "",
-            outputs=list(outputs),
+            outputs=[*outputs, *(name for name, _ in targets)],
             explain=explain,
             limits=LimitsRequest(**{name.removeprefix("limit_"): n for name, n in limits.items()}),
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             result = runner.run(_run(settings.for_one_job(settings.load()), request))
     _print(result, as_json)
+    for name, path in targets:
+        if name in result.outputs:
+            _save(Path(path), b64decode(result.outputs[name].base64))
     raise SystemExit(_status(result))
 
 
@@ -101,6 +110,13 @@ def _content(path: Path) -> spec.FileContent:
         return spec.FileContent(base64=_base64(path.read_bytes()), executable=executable)
     except OSError as error:
         raise click.BadParameter(f"{path}: {error.strerror}", param_hint="--file") from None
+
+
+def _save(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise click.FileError(str(path), error.strerror) from None
 
 
 async def _run(found: Settings, request: spec.Request) -> Result:
@@ -139,6 +155,8 @@ def _summary(result: Result) -> Table:
             "used",
             f"{result.usage.cpu_ms:.1f} ms CPU, {result.usage.wall_ms:.1f} ms, {peak:.1f} MiB",
         )
+    for missed in result.output_errors:
+        table.add_row("output", f"{missed.path}: {missed.reason}")
     for denial in result.denials or ():
         table.add_row("denied", f"{denial.syscall}({', '.join(denial.args)}) {denial.count} times")
     if result.denials_omitted:

@@ -16,6 +16,7 @@ The store's directory is an OCI image layout, which other tools read:
   layers/NAME/            a layer unpacked, in the form in which overlay mounts it
   chains/HEX              a link to a layer of this chain id: layer-by-layer names would not do, for what an
                           archive means depends on what is beneath. HEX.json says what came of unpacking it
+  spare                   room for an index.json when the disk is full: so something can be removed then
   incoming/               what is on its way: blobs by digest, and a directory for each process that writes
 
 Three kinds of locks, all flock(2), which end with their holder:

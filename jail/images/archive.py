@@ -67,14 +67,16 @@ def import_file(
     file: BinaryIO,
     name: str | None = None,
     progress: Progress | None = None,
+    onto: Stored | None = None,
 ) -> list[Stored]:
     """Bring in the images of an archive, or the one that a plain archive of a root tree makes.
 
-    They have the names that the archive gives them; or its only one has this name. Raises ImageError,
-    StoreFullError, OSError: then nothing of it stays.
+    They have the names that the archive gives them; or its only one has this name. onto: the archive is a
+    plain one, and a layer upon those of this image, which is held. Raises ImageError, StoreFullError,
+    OSError: then nothing of it stays.
     """
     with _nothing_left_over(store, unpacker):
-        return _Import(store, unpacker, name, progress).archive(file)
+        return _Import(store, unpacker, name, progress, onto).archive(file)
 
 
 def import_layout(
@@ -107,8 +109,16 @@ class _Source(Protocol):
 class _Import:
     """One import: what it is to make of whatever it finds."""
 
-    def __init__(self, store: Store, unpacker: Unpacker, name: str | None, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        unpacker: Unpacker,
+        name: str | None,
+        progress: Progress | None,
+        onto: Stored | None = None,
+    ) -> None:
         self._store = store
+        self._onto = onto
         self._unpacker = unpacker
         self._name = name
         self._progress = progress or (lambda *_: None)
@@ -137,17 +147,27 @@ class _Import:
     def _tree(self, source: "_Replayed", compression: str) -> Stored:
         """A plain archive is an image of one layer."""
         source.replay()
+        source.forget()
         with self._store.spool() as spool:
             while piece := source.read(_PIECE_BYTES):
                 spool.write(piece)
             blob = self._store.keep(spool, _layer_type(compression))
-        diff_id = self._store.add_base(blob, self._unpacker, self._progress)
-        here = oci.host_platform()
-        config = Config(architecture=here.architecture, os=here.os, rootfs=RootFs(diff_ids=(diff_id,)))
+        if self._onto is None:
+            diff_id = self._store.add_base(blob, self._unpacker, self._progress)
+            here = oci.host_platform()
+            below = Config(architecture=here.architecture, os=here.os, rootfs=RootFs())
+            layers = ()
+        else:
+            diff_id = self._store.add_layer(self._onto, blob, self._unpacker, self._progress)
+            below, layers = self._onto.config, self._onto.manifest.layers
+        root = RootFs(diff_ids=(*below.rootfs.diff_ids, diff_id))
+        config = msgspec.structs.replace(below, rootfs=root)
         described = self._store.add_document(oci.encode(config), oci.CONFIG_TYPE)
-        return self._publish(self._add_manifest(described, (blob,)), self._names(()))
+        return self._publish(self._add_manifest(described, (*layers, blob)), self._names(()))
 
     def _of_parts(self, parts: "_Parts") -> list[Stored]:
+        if self._onto is not None:
+            raise ImageError("The archive is of an image, and no layer.", "Import it without a base.")
         saved = parts.saved()
         tags = {parts.named(image.config).digest: image.repo_tags or () for image in saved}
         if "index.json" in parts.documents:

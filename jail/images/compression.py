@@ -6,6 +6,7 @@ To be used where the archive can do no harm: see jail.images.unpack.
 import zlib
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import zstandard
 
@@ -17,6 +18,9 @@ PIECE_BYTES = 1 << 18
 ZSTD_WINDOW_BYTES_MAX = 1 << 27
 """How far back a zstd archive may refer, all of which is kept in memory: what `zstd --long` makes at most."""
 
+ZSTD_LEVEL = 1
+"""Of archives that are made here: they are read once, soon, and disks are slower."""
+
 MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}
 """What each begins with. RFC 1952, RFC 8878."""
 
@@ -25,6 +29,9 @@ _SKIPPABLE = tuple(bytes([0x50 + number, 0x2A, 0x4D, 0x18]) for number in range(
 
 # zlib.h: with the header of gzip.
 _GZIP = 16 + zlib.MAX_WBITS
+
+# After each member, what is left of this is copied; and members may be tiny.
+_GZIP_READ_BYTES = 1 << 14
 
 _CURE = "Get the archive anew from a source that you trust."
 
@@ -45,17 +52,26 @@ def decompressed(read: Callable[[int], bytes], compression: str) -> Iterator[byt
     return {"gzip": _gzip, "zstd": _zstd, "none": _none}[compression](read)
 
 
+def compressed(source: Any) -> Any:
+    """What reads (`read`, given how many bytes at most) the zstd archive of what `source` reads.
+
+    The same bytes make the same archive, as long as it is the same zstd.
+    """
+    made = zstandard.ZstdCompressor(level=ZSTD_LEVEL, threads=1)
+    return made.stream_reader(source, read_size=PIECE_BYTES)
+
+
 def _none(read: Callable[[int], bytes]) -> Iterator[bytes]:
     while piece := read(PIECE_BYTES):
         yield piece
 
 
 def _gzip(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    rest = read(PIECE_BYTES)
+    rest = read(_GZIP_READ_BYTES)
     while rest:
         member = zlib.decompressobj(_GZIP)
         while not member.eof:
-            if not rest and not (rest := read(PIECE_BYTES)):
+            if not rest and not (rest := read(_GZIP_READ_BYTES)):
                 raise ImageError("The gzip archive is cut short.", _CURE)
             try:
                 piece = member.decompress(rest, PIECE_BYTES)
@@ -64,7 +80,7 @@ def _gzip(read: Callable[[int], bytes]) -> Iterator[bytes]:
             rest = member.unconsumed_tail
             if piece:
                 yield piece
-        rest = member.unused_data or read(PIECE_BYTES)
+        rest = member.unused_data or read(_GZIP_READ_BYTES)
 
 
 def _zstd(read: Callable[[int], bytes]) -> Iterator[bytes]:

@@ -288,11 +288,8 @@ def choose(index: Index, wanted: Platform) -> Descriptor:
     known = [found for found in index.manifests if found.media_type in (*MANIFEST_TYPES, *INDEX_TYPES)]
     if len(known) == 1 and known[0].platform is None:
         return known[0]
-    fit = [
-        each
-        for each in known
-        if each.platform and _runs(each.platform.architecture, each.platform.os, wanted)
-    ]
+    named = [each for each in known if each.platform]
+    fit = [each for each in named if _runs(each.platform.architecture, each.platform.os, wanted)]
     exact = [each for each in fit if each.platform.variant == wanted.variant]
     if exact or (fit and not wanted.variant):
         return (exact or fit)[0]

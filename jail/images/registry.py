@@ -33,6 +33,9 @@ CONNECT_S = 15.0
 SILENCE_S = 30.0
 """How long a registry may say nothing, in seconds."""
 
+ANSWER_S = 60.0
+"""How long an answer's headers may take, in seconds, from when it is asked for."""
+
 DOCUMENT_S = 60.0
 """How long a document may take that has begun, in seconds."""
 
@@ -110,6 +113,7 @@ class Repository:
         self._logging_in = threading.Lock()
         self._stopped = threading.Event()
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._connecting = threading.Lock()
         try:
             self._client = httpx.Client(
                 # The host's own authorities, which an operator can add to.
@@ -134,7 +138,13 @@ class Repository:
     def stop(self) -> None:
         """Have whatever other threads do here end soon, with an ImageError."""
         self._stopped.set()
-        for connection in list(self._sockets):
+        self._cut()
+
+    def _cut(self) -> None:
+        """End all connections: threads that wait at one wake up, and go on with another."""
+        with self._connecting:
+            connections = list(self._sockets)
+        for connection in connections:
             with suppress(OSError):
                 # Not ssl's own, which is not for a second thread.
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
@@ -229,7 +239,7 @@ class Repository:
                     f"{self.reference.registry} does not speak TLS.",
                     "If it is to be trusted with plain HTTP, say so: --insecure.",
                 ) from None
-            raise _PassingError(str(error) or type(error).__name__) from None
+            raise _PassingError(str(error).rstrip(".") or type(error).__name__) from None
         except httpx.InvalidURL as error:
             raise ImageError(f"{self.reference.registry} leads to no URL: {error}.", _FAULT) from None
 
@@ -268,14 +278,23 @@ class Repository:
         self._refuse_stopped()
         self._refuse_url(url)
         extensions = {"trace": self._trace}
-        with self._broken():
-            request = self._client.build_request(method, url, extensions=extensions, **parts)
-            return self._client.send(request, stream=True)
+        # Each byte of an answer would have the client wait for the next.
+        limit = threading.Timer(ANSWER_S, self._cut)
+        limit.start()
+        try:
+            with self._broken():
+                request = self._client.build_request(method, url, extensions=extensions, **parts)
+                return self._client.send(request, stream=True)
+        finally:
+            limit.cancel()
 
     def _trace(self, event: str, about: dict[str, Any]) -> None:
         """Know each connection: a thread that waits at one is only woken by its end."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
-            self._sockets.add(about["return_value"].get_extra_info("socket"))
+            with self._connecting:
+                self._sockets.add(about["return_value"].get_extra_info("socket"))
+            if self._stopped.is_set():
+                self._cut()
 
     def _is_own(self, url: httpx.URL) -> bool:
         return _origin(url) == _origin(self._base)

@@ -17,10 +17,18 @@ from pathlib import Path
 
 import msgspec
 
-from jail.errors import HostError, ImageError, ImageInUseError, ImageNotFoundError, StoreFullError
+from jail.errors import (
+    HostError,
+    ImageError,
+    ImageInUseError,
+    ImageNotFoundError,
+    ImageTooLargeError,
+    StoreFullError,
+)
 from jail.images import oci
 from jail.images.incoming import AlreadyThere, Incoming
 from jail.images.oci import Config, Descriptor, Index, Manifest
+from jail.images.unpack.messages import WORK
 from jail.images.unpacker import Bounds, Unpacker
 from jail.images.writers import Writer, claimed, discard, needed
 from jail.locks import held
@@ -42,6 +50,7 @@ _DIGITS = re.compile("sha256:[0-9a-f]{12,64}")
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 # 127 of them, and as many times "l/" and ":", fit in the page that mount(2) takes.
 _LAYER_NAME_LENGTH = 5
+_SPARE_BYTES = 256 << 10
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _AGAIN = "Have it made or fetched anew."
@@ -103,6 +112,7 @@ class Store:
         self._blobs = directory / "blobs" / "sha256"
         self._chains = directory / "chains"
         self._incoming = directory / "incoming"
+        self._spare = directory / "spare"
         self._bytes_max = bytes_max
         self._image_bytes = image_bytes
         self._image_entries = image_entries
@@ -149,7 +159,8 @@ class Store:
     def find(self, reference: str) -> Stored:
         """The image of this name (without a tag of NAME:latest, too), NAME@DIGEST, or digest.
 
-        Of a digest at least 12 digits will do when no other begins so. Raises ImageNotFoundError.
+        With a whole digest the name is no matter: it may have gone on to another image since. Of a digest
+        alone at least 12 digits will do when no other begins so. Raises ImageNotFoundError.
         """
         index = self._index()
         return self._describe(index, _resolve(index, reference).digest)
@@ -159,6 +170,15 @@ class Store:
         index = self._index()
         found = [self._describe(index, digest) for digest in {each.digest for each in index.manifests}]
         return sorted(found, key=lambda image: (not image.names, image.names, image.digest))
+
+    def names(self) -> list[str]:
+        """The names of all images, in order."""
+        return sorted({each.name for each in self._index().manifests if each.name})
+
+    def state(self) -> tuple[int, ...]:
+        """Something else whenever images, or their names, have come or gone."""
+        about = (self.directory / "index.json").stat()
+        return about.st_ino, about.st_mtime_ns, about.st_size
 
     def hold(self, digest: str) -> int:
         """A descriptor that keeps this image until it is closed. Raises ImageNotFoundError."""
@@ -316,11 +336,21 @@ class Store:
                 self._write_index(changed)
         return self.find(manifest.digest)
 
-    def add_base(self, blob: Descriptor, unpacker: Unpacker, progress: Progress | None = None) -> str:
-        """Unpack a layer that is upon no other and whose diff id is not known, and return that.
+    def add_layer(
+        self, below: Stored, blob: Descriptor, unpacker: Unpacker, progress: Progress | None = None
+    ) -> str:
+        """Unpack a layer whose diff id is not known upon those of an image that is held, and return that.
 
         Raises ImageError, StoreFullError.
         """
+        self._need_blobs([blob])
+        chains = oci.chain_ids(below.config.rootfs.diff_ids)
+        bounds = self._bounds([self._layer(chain) for chain in chains])
+        with _room():
+            return self._unpack(chains, blob, None, bounds, unpacker, progress or _silence).diff_id
+
+    def add_base(self, blob: Descriptor, unpacker: Unpacker, progress: Progress | None = None) -> str:
+        """The same upon no other, which may be there. Raises ImageError, StoreFullError."""
         self._need_blobs([blob])
         with _room(), claimed(self._incoming / f"unpack-{blob.hex}"):
             for path in self._chains.glob("*.json"):
@@ -355,6 +385,17 @@ class Store:
             )
         return Bounds(entries=entries, bytes=size)
 
+    @contextmanager
+    def _bounded(self, bounds: Bounds) -> Iterator[Bounds]:
+        """These, and no more than there is room for in the store. Others may take some of it meanwhile."""
+        left = self._bytes_max - self.usage_bytes() if self._bytes_max else bounds.bytes
+        try:
+            yield msgspec.structs.replace(bounds, bytes=max(0, min(left, bounds.bytes)))
+        except ImageTooLargeError as error:
+            if left >= bounds.bytes:
+                raise
+            raise self._full(f"{error.cause} The store may have {self._bytes_max} bytes.") from None
+
     def _has(self, chain: str) -> bool:
         """Whether a layer is there; then it stays until this store is closed."""
         with self._changing():
@@ -373,25 +414,27 @@ class Store:
         """Make the layer of a blob upon a chain, given by the ids of its ends, the lowest first."""
         name = self._reserve_layer()
         parents = [self._layer_name(chain) for chain in reversed(below)]
-        with open(self.open_blob(blob), "rb") as file:
+        with self._bounded(bounds) as bounded, open(self.open_blob(blob), "rb") as file:
             found = unpacker.unpack(
                 parents,
                 file.fileno(),
                 blob.media_type,
                 name,
-                bounds,
+                bounded,
                 lambda done: progress("unpack", blob, done),
+                self._busy(),
             )
         progress("unpack", blob, blob.size)
+        is_linked = False
         try:
             if diff_id not in (None, found.diff_id):
                 raise ImageError(f"The layer {blob.digest} holds {found.diff_id}, not {diff_id}.", _AGAIN)
             layer = Layer(blob.digest, found.diff_id, found.entries, found.bytes, found.omitted)
             chain = oci.digest(f"{below[-1]} {found.diff_id}".encode()) if below else found.diff_id
-            self._link(chain, name, layer)
-        except BaseException:
-            unpacker.remove([name])
-            raise
+            is_linked = self._link(chain, name, layer)
+        finally:
+            if not is_linked:
+                unpacker.remove([name])
         return layer
 
     def _reserve_layer(self) -> str:
@@ -402,14 +445,17 @@ class Store:
             self._own_writer().need(f"layer-{name}")
             return name
 
-    def _link(self, chain: str, name: str, layer: Layer) -> None:
-        """Let a layer be found."""
+    def _link(self, chain: str, name: str, layer: Layer) -> bool:
+        """Let a layer be found, unless there is such a one: what is compressed otherwise can be the same."""
         with self._changing():
             self._own_writer().need(f"chain-{chain.partition(':')[2]}")
+            if self._chain(chain).is_symlink():
+                return False
             self._refuse_more(layer.bytes)
             _replace(self._facts(chain), msgspec.json.encode(layer))
             self._chain(chain).symlink_to(Path("..", "layers", name))
             self._own_writer().forget(f"layer-{name}")
+            return True
 
     # Images that go
 
@@ -419,7 +465,7 @@ class Store:
         Returns the bytes that are free again. Raises ImageNotFoundError, ImageInUseError.
         """
         before = self.usage_bytes()
-        with self._changing():
+        with _room(), self._changing():
             index = self._index()
             found = _resolve(index, reference)
             names = [found.name] if found.name else [each.name for each in _entries(index, found.digest)]
@@ -433,7 +479,7 @@ class Store:
         With `nameless`, images without a name that nobody holds, too. Returns the bytes that are free again.
         """
         before = self.usage_bytes()
-        with self._changing():
+        with _room(), self._changing():
             for each in self._index().manifests if nameless else ():
                 with suppress(ImageInUseError):
                     if each.name is None:
@@ -444,6 +490,7 @@ class Store:
     def sweep(self, unpacker: Unpacker) -> None:
         """Remove what dead processes left, but for blobs that one can go on with: to be called first."""
         oldest = time.time() - RESUMABLE_S
+        self._keep_spare()
         self._collect(unpacker, lambda path: path.stat().st_mtime < oldest)
 
     def abandon(self, unpacker: Unpacker) -> None:
@@ -486,6 +533,8 @@ class Store:
             for path in (*self._blobs.iterdir(), *self._incoming.iterdir()):
                 if path.is_file() and path.name not in blobs and f"blob-{path.name}" not in needs:
                     self._discard(path, is_doomed)
+            for path in self.directory.glob("*.new"):
+                path.unlink()
             for path in self._chains.iterdir():
                 chain = path.name.partition(".")[0]
                 if chain not in chains and f"chain-{chain}" not in needs:
@@ -507,10 +556,10 @@ class Store:
                 discard(path)
 
     def _orphans(self, needs: dict[str, int]) -> set[str]:
-        """Layers that no chain leads to and nobody is at."""
-        names = {path.name.removesuffix(".work") for path in self.layers.iterdir()}
+        """Layers that no chain leads to and nobody is at, and what making them left beside."""
+        names = {path.name for path in self.layers.iterdir()}
         names -= {os.path.basename(os.readlink(path)) for path in self._chains.iterdir() if path.is_symlink()}
-        return {name for name in names if f"layer-{name}" not in needs}
+        return {name for name in names if f"layer-{name.removesuffix(WORK)}" not in needs}
 
     def _referenced(self) -> tuple[set[str], set[str]]:
         """The digits of the blobs, and of the chains, that images of the index need."""
@@ -534,6 +583,11 @@ class Store:
             self._writer = Writer(self._incoming)
         return self._writer
 
+    def _busy(self) -> int:
+        """What is locked until nobody works for this process any more."""
+        with self._changing():
+            return self._own_writer().busy
+
     def _need(self, name: str, size: int) -> None:
         with _room(), self._changing():
             self._own_writer().need(name, size)
@@ -555,10 +609,12 @@ class Store:
             return
         used = self._usage_bytes()
         if used + size > self._bytes_max:
-            raise StoreFullError(
-                f"The store may have {self._bytes_max} bytes, and this would make it {used + size}.",
-                f"{_ROOM}, or raise the setting `images_bytes`.",
+            raise self._full(
+                f"The store may have {self._bytes_max} bytes, and this would make it {used + size}."
             )
+
+    def _full(self, cause: str) -> StoreFullError:
+        return StoreFullError(cause, f"{_ROOM}, or raise the setting `images_bytes`.")
 
     def _refuse_more_now(self, size: int) -> None:
         if self._bytes_max:
@@ -578,7 +634,20 @@ class Store:
         return oci.parse_index((self.directory / "index.json").read_bytes())
 
     def _write_index(self, index: Index) -> None:
-        _replace(self.directory / "index.json", oci.encode(index))
+        raw = oci.encode(index)
+        try:
+            _replace(self.directory / "index.json", raw)
+        except OSError as error:
+            if error.errno not in _FULL or not self._spare.exists():
+                raise
+            # On a full disk nothing could be removed otherwise.
+            self._spare.unlink()
+            _replace(self.directory / "index.json", raw)
+
+    def _keep_spare(self) -> None:
+        if not self._spare.exists():
+            with suppress(OSError), self._spare.open("xb") as file:
+                os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
 
     def _blob(self, digest: str) -> Path:
         return self._blobs / digest.partition(":")[2]
@@ -631,15 +700,18 @@ def _resolve(index: Index, reference: str) -> Descriptor:
     name, _, digest = reference.partition("@")
     names = {each.name: each for each in index.manifests if each.name}
     found = names.get(name) or names.get(f"{name}:latest")
-    if found is None and _DIGITS.fullmatch(reference):
-        digests = {each.digest: each for each in index.manifests if each.digest.startswith(reference)}
-        if len(digests) > 1:
-            raise ImageNotFoundError(f"{len(digests)} images begin with {reference}.", "Give more digits.")
-        found = next(iter(digests.values()), None)
-        found = found and msgspec.structs.replace(found, annotations=None)
-    if found is None or digest not in ("", found.digest):
+    if found and digest in ("", found.digest):
+        return found
+    # A name may have gone on to another image since, and what was pulled by digest alone never had one.
+    wanted = digest or reference
+    if not (oci.is_digest(wanted) if digest else _DIGITS.fullmatch(wanted)):
         raise _not_found(reference)
-    return found
+    digests = {each.digest: each for each in index.manifests if each.digest.startswith(wanted)}
+    if len(digests) > 1:
+        raise ImageNotFoundError(f"{len(digests)} images begin with {reference}.", "Give more digits.")
+    if not digests:
+        raise _not_found(reference)
+    return msgspec.structs.replace(digests.popitem()[1], annotations=None)
 
 
 def _not_found(reference: str) -> ImageNotFoundError:

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 
 import msgspec
 
-from jail.errors import HostError, ImageError, StoreFullError
+from jail.errors import HostError, ImageError, ImageTooLargeError, StoreFullError
 from jail.images.oci import compression
 from jail.images.unpack.messages import (
     BOUNDS,
@@ -39,7 +39,7 @@ __all__ = ["BOUNDS", "Bounds", "Unpacked", "Unpacker"]
 _NAME = re.compile("[0-9A-Za-z_-]{1,64}")
 _LEFT = re.compile(f"{_NAME.pattern}({re.escape(WORK)})?")
 
-_KINDS = {"image": ImageError, "full": StoreFullError, "host": HostError}
+_KINDS = {"image": ImageError, "large": ImageTooLargeError, "full": StoreFullError, "host": HostError}
 
 
 class Program(Protocol):
@@ -87,13 +87,15 @@ class Unpacker:
         into: str,
         bounds: Bounds = BOUNDS,
         progress: Callable[[int], None] = lambda _: None,
+        lock: int | None = None,
     ) -> Unpacked:
         """Make the layer in the descriptor `blob` the directory `into`, which is empty or not there.
 
         parents: names of layers that are unpacked, the topmost first, which stay as they are.
         media_type: of the blob, by which it is decompressed; "" for whatever its first bytes say.
         progress: called some ten times a second with the bytes of the blob that are read; what it raises ends
-        the unpacking.
+        the unpacking. lock: a descriptor, locked by flock(2), that stays open for as long as anything of this
+        may be written, even if this process is killed.
         What is raised leaves nothing: ImageError is the archive's fault, StoreFullError the disk's, HostError
         what this host lacks. When this process is killed there may be `into` and `into`.work, for remove().
         The layer is not flushed to the disk: see os.sync().
@@ -102,7 +104,9 @@ class Unpacker:
             _check(name, _NAME)
         kind = compression(media_type) if media_type else ""
         try:
-            answer = self._ask(Unpack(tuple(parents), into, kind, bounds), [blob], bounds.idle_s, progress)
+            descriptors = [blob] if lock is None else [blob, lock]
+            request = Unpack(tuple(parents), into, kind, bounds)
+            answer = self._ask(request, descriptors, bounds.idle_s, progress)
         except BaseException:
             with suppress(HostError, ImageError):
                 self.remove([into])
@@ -185,4 +189,9 @@ def _answer(control: socket.socket) -> Answer:
 
 def _raise_refusal(answer: Answer) -> None:
     if isinstance(answer, Refused):
-        raise _KINDS[answer.kind](answer.cause, answer.cure)
+        raise _KINDS[answer.kind](_printable(answer.cause), _printable(answer.cure))
+
+
+def _printable(text: str) -> str:
+    """Whoever says it has read an archive, and no terminal is to obey one."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

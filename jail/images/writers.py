@@ -16,12 +16,14 @@ from pathlib import Path
 from jail.locks import lock, try_lock
 
 _SUFFIX = ".writer"
+_BUSY = ".busy"
 
 
 class Writer:
     """One who writes: this process. To be made, asked and closed with the store's lock held.
 
-    Attribute `directory`: for files of its own, too, whose names begin with ".": they count by their length.
+    Attributes: `directory`, for files of its own, too, whose names begin with ".": they count by their
+    length; `busy`, a locked descriptor, for whoever works for this process and may outlive it for a moment.
     """
 
     def __init__(self, incoming: Path) -> None:
@@ -29,6 +31,8 @@ class Writer:
         self.directory = incoming / f"{secrets.token_hex(4)}{_SUFFIX}"
         self.directory.mkdir(mode=0o700)
         self._lock = lock(self.directory)
+        self.busy = _open(self.directory / _BUSY)
+        fcntl.flock(self.busy, fcntl.LOCK_EX)
 
     def need(self, name: str, size: int = 0) -> None:
         """Nobody takes away what has this name, and it takes up so many bytes. Raises OSError."""
@@ -47,21 +51,24 @@ class Writer:
         """Need nothing any more."""
         shutil.rmtree(self.directory)
         os.close(self._lock)
+        os.close(self.busy)
 
 
 def needed(incoming: Path) -> dict[str, int]:
     """What living writers need, with the bytes that it may take up; what only they can name has a path.
 
-    What the dead left is removed. To be called with the store's lock held.
+    What the dead left is removed, once those who worked for them have noticed. To be called with the store's
+    lock held.
     """
     found: dict[str, int] = {}
     for directory in incoming.glob(f"*{_SUFFIX}"):
         dead = try_lock(directory)
         if dead is not None:
-            shutil.rmtree(directory)
+            with claimed(directory / _BUSY):
+                shutil.rmtree(directory)
             os.close(dead)
             continue
-        for path in directory.iterdir():
+        for path in set(directory.iterdir()) - {directory / _BUSY}:
             name = f"{directory.name}/{path.name}" if path.name.startswith(".") else path.name
             found[name] = max(found.get(name, 0), path.stat().st_size)
     return found

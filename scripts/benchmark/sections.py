@@ -12,6 +12,7 @@ from benchmark import (
     cores,
     density,
     explain,
+    images,
     inside,
     latency,
     networks,
@@ -51,6 +52,7 @@ SECTIONS: dict[str, Section] = {
     "precision": precision,
     "runtimes": runtimes,
     "networks": networks,
+    "images": images,
     "density": density,
     "churn": churn,
 }

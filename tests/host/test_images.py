@@ -8,11 +8,13 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -188,8 +190,6 @@ def place_with(namespace: OuterNamespace) -> Iterator[Callable[..., Place]]:
 
 @contextmanager
 def temporary(namespace: OuterNamespace) -> Iterator[str]:
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="jail-images-") as directory:
         yield directory
         layers = Path(directory, "images", "layers")
@@ -237,6 +237,13 @@ def test_a_plain_archive_becomes_an_image_of_one_layer(place, compression):
     assert (root / "link").read_text() == "here\n"
     assert image.config.rootfs.diff_ids == (digest(tar(TREE)),)
     assert place.store.find("tree:1") == image
+
+
+def test_a_tree_that_comes_compressed_otherwise_is_unpacked_to_the_same_layer(place):
+    layers = {place.bring(packed(tar(TREE), each), each)[0].layers for each in ("none", "gzip", "zstd")}
+    assert len(layers) == 1
+    assert len(list(place.store.layers.iterdir())) == 1
+    assert len(place.store.stored()) == 3
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
@@ -423,7 +430,11 @@ def index_of(raw: bytes) -> Callable[[Layout], None]:
 
 def foreign(layout: Layout) -> None:
     layout.settings = {}
-    config = {"architecture": "s390x", "os": "linux", "rootfs": {"type": "layers", "diff_ids": layout.diff_ids}}
+    config = {
+        "architecture": "s390x",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": layout.diff_ids},
+    }
     rewrite(config=layout.add_json(config, oci.CONFIG_TYPE))(layout)
 
 
@@ -489,9 +500,8 @@ def test_a_layer_that_is_a_link_to_itself_is_refused(place):
 
 def test_an_entry_that_is_there_twice_is_refused(place):
     raw = Layout(TREE).named("twice:1").archive()
-    doubled = raw.rstrip(b"\0")
-    doubled += bytes(-len(doubled) % 512) + raw
-    assert "index.json twice" in place.refusal(b"".join([doubled]))
+    once = raw.rstrip(b"\0")
+    assert "oci-layout twice" in place.refusal(once + bytes(-len(once) % 512) + raw)
 
 
 @pytest.mark.parametrize("cut", [0, 100, 512, 700, 2000])
@@ -503,7 +513,9 @@ def test_a_plain_archive_with_an_entry_cut_short_is_refused(place):
     assert "cut short" in place.refusal(packed(tar(TREE)[:1500], "gzip"), "cut:1")
 
 
-@pytest.mark.parametrize("name", ["", "host", "-x", "a b", "a@b", "../x", "sha256:" + "a" * 64, "a" * 256, "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", "host", "-x", "a b", "a@b", "../x", "sha256:" + "a" * 64, "a" * 256, "a\n"]
+)
 def test_a_name_that_an_image_cannot_have_is_refused(place, name):
     layout = Layout(TREE).named("x")
     layout.entries[0]["annotations"][oci.REFERENCE_NAME] = name
@@ -627,7 +639,10 @@ def test_prune_leaves_what_has_a_name_or_is_used(place):
     before = place.store.usage_bytes()
     freed = place.store.prune(place.unpacker, nameless=True)
     assert place.store.usage_bytes() == place.counted_bytes() == before - freed
-    assert {image.digest for image in place.store.stored()} == {used.digest, place.store.find("tree:1").digest}
+    assert {image.digest for image in place.store.stored()} == {
+        used.digest,
+        place.store.find("tree:1").digest,
+    }
     with pytest.raises(ImageNotFoundError):
         place.store.find(nameless.digest)
     os.close(held)
@@ -653,9 +668,9 @@ def test_what_somebody_else_brings_in_is_left_alone(place):
 def test_what_was_cut_off_is_kept_for_a_while_and_gone_on_with(place):
     raw = packed(tar(TREE), "gzip")
     wanted = oci.describe(raw, f"{oci.LAYER_TYPE}+gzip")
-    with Store(place.store.directory) as cut_off, pytest.raises(ImageError, match="ends after 50"):
-        with cut_off.receive(wanted) as incoming:
-            incoming.write(raw[:50])
+    ended = pytest.raises(ImageError, match="ends after 50")
+    with Store(place.store.directory) as cut_off, ended, cut_off.receive(wanted) as incoming:
+        incoming.write(raw[:50])
     place.store.sweep(place.unpacker)
     with Store(place.store.directory) as again, again.receive(wanted) as incoming:
         assert incoming.offset == 50
@@ -667,6 +682,96 @@ def test_what_was_cut_off_is_kept_for_a_while_and_gone_on_with(place):
     os.utime(blob, (old, old))
     place.store.sweep(place.unpacker)
     assert not blob.exists()
+
+
+# The command
+
+
+def test_the_command_lists_shows_and_removes(jail_image, tmp_path):
+    path = tmp_path / "image.tar"
+    path.write_bytes(Layout(TREE, Env=["A=1"], Cmd=["tool"], Volumes={"/data": {}}).named("two:1").archive())
+    done = jail_image("import", path)
+    digest_told, name = done.stdout.decode().split()
+    assert name == "two:1"
+    assert b"do not follow: Volumes" in done.stderr
+    (listed,) = json.loads(jail_image("ls", "--json").stdout)
+    shown = json.loads(jail_image("inspect", digest_told[:19], "--json").stdout)
+    assert listed == shown
+    assert (shown["digest"], shown["names"], shown["ignored"]) == (digest_told, ["two:1"], ["Volumes"])
+    assert (shown["config"]["Env"], shown["config"]["Cmd"]) == (["A=1"], ["tool"])
+    text = jail_image("inspect", "two:1").stdout.decode()
+    assert f"digest       {digest_told}\n" in text
+    jail_image("rm", "two:1")
+    assert json.loads(jail_image("ls", "--json").stdout) == []
+
+
+def test_the_command_reads_stdin_and_writes_stdout(jail_image):
+    done = jail_image("import", "-", "--json", input=Layout(TREE).named("two:1").archive())
+    (found,) = json.loads(done.stdout)
+    raw = jail_image("export", "two:1", "-").stdout
+    assert digest_of(raw) == found["digest"]
+
+
+def test_the_command_says_what_is_wrong_and_what_helps(jail_image, tmp_path):
+    done = jail_image("inspect", "nothing:1", status=1)
+    assert done.stderr.decode().splitlines() == [
+        "jail: There is no image 'nothing:1'.",
+        "      `jail image ls` lists those that there are.",
+    ]
+    jail_image("import", "-", status=1, input=b"x" * 1024)
+    jail_image("export", "nothing:1", tmp_path / "exported.tar", status=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_image_says_of_itself_moves_no_terminal(jail_image):
+    evil = "\x1b[2J"
+    layout = Layout(TREE, Env=[f"A={evil}"], Cmd=[evil], **{evil: "1"}).named("evil:1")
+    done = jail_image("import", "-", input=layout.archive())
+    outputs = [done.stdout, done.stderr, jail_image("ls").stdout, jail_image("inspect", "evil:1").stdout]
+    assert b"\x1b" not in b"".join(outputs)
+    assert b"A=?[2J" in outputs[3]
+
+
+def test_what_is_no_store_is_left_alone(jail_image, state):
+    (state / "images").mkdir()
+    (state / "images" / "photograph").touch()
+    assert b"is no store of images" in jail_image("ls", "--json", status=1).stderr
+    (state / "images" / "photograph").unlink()
+
+
+def test_an_export_that_is_cut_off_leaves_the_file_that_was_there(jail_image, tmp_path):
+    jail_image("import", "-", input=Layout(TREE).named("two:1").archive())
+    (tmp_path / "file").write_text("before")
+    jail_image("export", "nothing:1", tmp_path / "file", status=1)
+    assert (tmp_path / "file").read_text() == "before"
+    jail_image("export", "two:1", tmp_path / "file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "images.md"
+
+
+def test_the_examples_of_the_page_answer_as_it_says(environment, state, tmp_path, jail_image):
+    for needed in ("skopeo", "umoci"):
+        tool(needed, "--version")
+    command = tmp_path / "bin" / "jail"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m jail "$@"\n')
+    command.chmod(0o755)
+    work = tmp_path / "work"
+    work.mkdir()
+    given = {**environment, "JAIL_STATE": str(state), "PATH": f"{command.parent}:{environment['PATH']}"}
+    examples = "".join(re.findall(r"```console\n(.*?)```", PAGE.read_text(), re.DOTALL))
+    parts = re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", examples, re.MULTILINE)
+    assert len(parts) == 16
+    for typed, answer in parts:
+        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        done = subprocess.run(
+            ["sh", "-c", typed], **both, cwd=work, env=given, timeout=100, text=True, check=False
+        )
+        lines = [line.rstrip() for line in done.stdout.splitlines()]
+        pattern = "\n".join(".*".join(map(re.escape, line.split("…"))) for line in answer.splitlines())
+        assert re.fullmatch(pattern, "\n".join(lines)), (typed, done.stdout)
 
 
 # Ends
@@ -694,21 +799,38 @@ def test_an_import_that_is_killed_at_any_moment_leaves_a_clean_store(namespace, 
     raw = Layout(TREE, {"etc/.wh.name": b"", "b": b"2"}).named().archive()
     (tmp_path / "image.tar").write_bytes(raw)
     with temporary(namespace) as directory:
-        command = [sys.executable, "-P", DYING, Path(directory, "images"), tmp_path / "image.tar", "0", "3"]
+        command = [sys.executable, "-P", DYING, Path(directory, "images"), tmp_path / "image.tar"]
         done = subprocess.run(command, capture_output=True, env=environment, timeout=300, check=True)
     *died, last = map(json.loads, done.stdout.splitlines())
     assert last == {"exit": 0}
     assert len(died) > 40
-    assert {"os.mkdir", "os.rename", "os.symlink", "open"} <= {each["event"] for each in died}
+    assert {"os.mkdir", "os.rename", "os.symlink", "os.truncate", "open"} <= {each["event"] for each in died}
     for each in died:
         assert each["visible"] in ([], [digest_of(raw)]), each
         assert each["layers"] == each["linked"], each
         assert (each["strays"], each["bytes"]) == ([], 0), each
-        assert each["rest"] == ["index.json", "oci-layout"], each
+        assert each["rest"] == ["index.json", "oci-layout", "spare"], each
     # Once it can be found it stays.
     seen = [bool(each["visible"]) for each in died]
     assert seen == sorted(seen)
     assert any(seen)
+
+
+def test_an_import_that_is_killed_while_it_unpacks_leaves_a_clean_store(
+    environment, jail_image, state, tmp_path
+):
+    path, layers = tmp_path / "image.tar", state / "images" / "layers"
+    path.write_bytes(Layout(TREE, {str(number): b"x" for number in range(20_000)}).named().archive())
+    given = {**environment, "JAIL_STATE": str(state)}
+    for count in (1, 50, 1000, 5000):
+        with subprocess.Popen(import_command(path, "killed:1"), env=given) as process:
+            while sum(len(os.listdir(layer)) for layer in layers.glob("?????")) < count:
+                assert process.poll() is None
+            process.kill()
+        jail_image("prune")
+        assert list(layers.iterdir()) == []
+        assert list((state / "images/blobs/sha256").iterdir()) == []
+        assert list((state / "images/incoming").iterdir()) == []
 
 
 def digest_of(raw: bytes) -> str:
@@ -719,31 +841,40 @@ def digest_of(raw: bytes) -> str:
 FILL = """
 set -e
 jail="$1 -P -m jail image"; cd "$2"
+cp "$3" small.tar; cp "$4" big.tar
 $jail import small.tar --name small:1
-for size in 300 700 1100 1500 1900 2300 2700 3100; do
-    head -c ${size}000 /dev/urandom > ballast
-    if $jail import "$3" --name big:1 2>&1; then $jail rm big:1; echo "fits"; fi
+for kilobytes in 2900 2000 1200 0; do
+    head -c ${kilobytes}000 /dev/urandom > ballast
+    if $jail import big.tar --name big:1; then $jail rm big:1; fi
     rm ballast
+    $jail export small:1 again.tar
+    cmp again.tar small.tar
+    rm again.tar
     $jail ls --json
-    find images -type f | grep -c -v -e blobs/ -e layers/ -e chains/ || true
-    $jail export small:1 - | cmp - small-again.tar
 done
+if head -c 9m /dev/zero > ballast; then exit 9; fi
+! $jail export small:1 again.tar
+ls -A
 $jail rm small:1
+rm ballast
 find images -type f
 """
 
 
 def test_a_full_disk_is_told_and_the_store_still_whole(environment, tmp_path, place):
-    disk = tmp_path / "disk"
+    disk, big = tmp_path / "disk", tmp_path / "big.tar"
     disk.mkdir()
     place.bring(tar(TREE), "small:1")
-    big = tmp_path / "big.tar"
-    big.write_bytes(Layout({"one": os.urandom(700_000)}, {"two": os.urandom(700_000)}).named().archive())
     small = place.export("small:1", tmp_path / "small.tar")
-    script = f"cp {small} {disk}/small.tar; cp {small} {disk}/small-again.tar; {FILL}"
-    lack = f"small_disk:{disk}:4m"
-    command = [sys.executable, "-P", CONTAINER, lack, "sh", "-c", script, "sh", sys.executable, disk, big]
+    big.write_bytes(Layout({"one": os.urandom(700_000)}, {"two": os.urandom(700_000)}).named().archive())
+    command = [sys.executable, "-P", CONTAINER, f"small_disk:{disk}:5m", "sh", "-c", FILL, "sh"]
+    command += [sys.executable, disk, small, big]
     given = {**environment, "JAIL_STATE": str(disk)}
     done = subprocess.run(command, capture_output=True, text=True, env=given, timeout=300, check=False)
     assert done.returncode == 0, (done.stdout, done.stderr)
-    assert "disk" in done.stdout
+    assert done.stderr.count("disk is full") == 3, done.stderr
+    assert "again.tar cannot be written: No space left on device" in done.stderr
+    assert done.stdout.count('"small:1"') == 4
+    assert '"big:1"' not in done.stdout
+    assert sorted(done.stdout.splitlines()[-2:]) == ["images/index.json", "images/oci-layout"]
+    assert "Traceback" not in done.stderr

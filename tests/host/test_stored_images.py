@@ -3,6 +3,8 @@
 import io
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 import rootfs
@@ -217,3 +219,36 @@ def test_a_volume_lies_in_an_image_where_that_has_a_directory_or_nothing(engine_
             with pytest.raises(SpecError) as error:
                 sh(engine, "true", volumes={target: "w"})
             assert error.value.field == f"volumes.{target}"
+
+
+@pytest.fixture
+def command(environment, directory):
+    """Run `jail` with the store of these tests; what it printed."""
+
+    def run(*words):
+        line = [sys.executable, "-P", "-m", "jail", *words]
+        env = {**environment, "JAIL_IMAGES": str(directory)}
+        return subprocess.run(line, env=env, check=True, capture_output=True, text=True).stdout
+
+    return run
+
+
+def test_what_a_job_made_can_be_committed_as_a_layer_on_its_image(command, directory, tmp_path):
+    layer = tmp_path / "layer.tar"
+    script = tmp_path / "make.py"
+    script.write_text(
+        "import tarfile, io\n"
+        "with tarfile.open('layer.tar', 'w') as tar:\n"
+        "    for name, text in (('srv/.wh.one', b''), ('srv/made', b'by a job\\n')):\n"
+        "        about = tarfile.TarInfo(name)\n"
+        "        about.size = len(text)\n"
+        "        tar.addfile(about, io.BytesIO(text))\n"
+    )
+    command("run", "--file", f"make.py={script}", "--save", f"layer.tar={layer}", "--", "python3", "make.py")
+    command("image", "commit", "three:1", str(layer), "--name", "made:1")
+    told = command("run", "--image", "made:1", "--", "sh", "-c", "cd /srv; ls; cat made")
+    assert told == "made\nthree\ntwo\nby a job\n"
+    # It is what it was made of, and one layer more.
+    assert command("run", "--image", "made:1") == "hello from /srv as the image\n"
+    layers = [len(Store(directory).find(name).layers) for name in ("made:1", "three:1")]
+    assert layers == [4, 3]

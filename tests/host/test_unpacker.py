@@ -259,6 +259,7 @@ FIRST = (
     entry("nobody", content=b"n", uid=65534, gid=65534),
     entry("twice", content=b"first", mode=0o600),
     entry("twice", content=b"second", mode=0o604),
+    entry("dressed/", "dir", xattrs={"user.gone": "1", "user.changed": "2"}),
     entry("fine/", "dir", mtime_ns=1),
     entry("fine/", "dir", mode=0o711, uid=8, mtime_ns=2),
 )
@@ -283,6 +284,7 @@ SECOND = (
     entry("was-link/now", content=b"n"),
     entry("spool/new", content=b"s", xattrs={"user.three": "3"}),
     entry("shut/.wh.inner"),
+    entry("dressed/", "dir", xattrs={"user.changed": "3", "user.new": "4"}),
 )
 
 THIRD = (
@@ -290,6 +292,7 @@ THIRD = (
     entry("gone/again", content=b"a"),
     entry("links/.wh.one"),
     entry("links/one-new", content=b"1"),
+    entry("links/three", content=b"of its own"),
     entry("opaque/below/", "dir", mode=0o700),
     entry("usr/lib/attributed", content=b"y", xattrs={"user.two": "2"}),
     entry("usr/", "dir", mode=0o700, xattrs={"user.late": "l"}),
@@ -308,7 +311,7 @@ def test_layers_make_the_tree_that_umoci_unpacks(layers, tmp_path_factory):
     ours, theirs = layers.tree(), as_umoci(layers, tmp_path_factory)
     # Of "both" only the layer beneath tells, in what the second hides.
     same(ours, theirs, lambda name: name.endswith(DEEP) or name == "late-opaque/both")
-    assert ours["links/four"]["names"] == ["links/four", "links/three", "links/two"]
+    assert ours["links/four"]["names"] == ["links/four", "links/two"]
 
 
 def test_a_hundred_layers_make_the_tree_that_umoci_unpacks(layers, tmp_path_factory):
@@ -700,6 +703,7 @@ def test_too_many_entries_are_refused(layers):
     error = layers.refuse(archive(*entries), Bounds(entries=100))
     assert "more than 100 entries" in error.cause
     assert layers.add(archive(*entries), Bounds(entries=101)).entries == 101
+    layers.refuse(archive(entry("d/" * 100 + "f")), Bounds(entries=100))
 
 
 @pytest.mark.parametrize("pack", [lambda raw: gzip.compress(raw, 9), zstandard.compress])
@@ -709,6 +713,16 @@ def test_a_bomb_is_refused_when_it_is_longer_than_the_bound(layers, pack):
     start = pack(entry("bomb", content=b"")[:0] + raw(b"bomb", size=1 << 32))
     error = layers.refuse(start + once * 10, Bounds(bytes=64 << 20))
     assert f"longer than {64 << 20} bytes" in error.cause
+
+
+def test_a_sparse_file_is_no_longer_than_the_bound(layers):
+    for size, refused in ((1 << 30, False), ((1 << 30) + 1, True)):
+        headers = pax(record(b"GNU.sparse.size=%d" % size), record(b"GNU.sparse.map=0,1"))
+        content = archive(headers + raw(b"a", size=1) + b"x".ljust(512, b"\0"))
+        if refused:
+            assert f"longer than {1 << 30} bytes" in layers.refuse(content, Bounds(bytes=1 << 30)).cause
+        else:
+            layers.add(content, Bounds(bytes=1 << 30))
 
 
 def test_what_follows_an_archive_is_bounded_too(layers):
@@ -721,6 +735,14 @@ def test_a_window_that_would_take_the_memory_is_refused(layers):
     packed = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     content = packed.compress(archive(entry("a"))) + packed.flush()
     assert "zstd" in layers.refuse(content).cause
+
+
+def test_memory_is_bounded(layers):
+    parameters = zstandard.ZstdCompressionParameters(window_log=27, compression_level=1)
+    packed = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    content = packed.compress(archive(entry("a", content=os.urandom(3 << 20)))) + packed.flush()
+    layers.refuse(content, Bounds(memory_bytes=128 << 20))
+    layers.add(content)
 
 
 def test_headers_take_no_more_memory_than_the_bound(layers):

@@ -206,6 +206,8 @@ def program(request: pytest.FixtureRequest) -> str:
 def making(stand_ins: Any, outer: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Outside]:
     resolv = tmp_path_factory.mktemp("outside") / "resolv.conf"
     resolv.write_text("nameserver 198.51.100.2\n")
+    # As a host's is, whatever our umask.
+    resolv.chmod(0o644)
 
     def make(program: str, **changed: int) -> Outside:
         bounds = Bounds(program, **{"bytes_per_s": FAST, "connections": CONNECTIONS, **changed})

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from benchmark import calls, churn, cores, density, explain, inside, memory, networks, peers, pool
+from benchmark import calls, churn, cores, density, explain, images, inside, memory, networks, peers, pool
 from benchmark.figures import Times
 from benchmark.floor import Floor
 from benchmark.load import Load
@@ -230,3 +230,15 @@ def test_a_network_is_compared_with_none_and_anything_left_is_a_miss():
     assert (nothing.value, nothing.is_met) == (0, True)
     *_, something = networks.rows(msgspec.structs.replace(found, left={"links": 1}), None)
     assert (something.is_met, something.note) == (False, "links 1")
+
+
+def test_an_image_of_many_layers_is_compared_with_one_of_one_and_its_import_with_umocis():
+    rounds = tuple(
+        images.Round(*(Times(ms, 9.0, 100) for ms in each)) for each in ((2, 4, 5), (2, 4, 6), (2, 4, 4))
+    )
+    found = images.Figures(rounds, rounds, images.Import(1000, 10**9, (2.0, 1.0, 3.0), (4.0, 4.0, 2.0)))
+    one, many, *_, came = images.rows(found, None)
+    assert (one.ratio, many.ratio, many.is_met) == (2, 1.25, True)
+    assert (came.value, came.ratio, came.is_met, came.note) == (2.0, 0.5, True, "1000 MB in 1,000 files")
+    *_, came = images.rows(msgspec.structs.replace(found, brought_in=None), None)
+    assert (came.value, came.is_met) == (None, None)

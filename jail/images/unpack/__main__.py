@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NoReturn
@@ -73,7 +74,7 @@ class Unpacking:
         """Carry out what is asked until the end of the socket."""
         while True:
             packet, descriptors, _, _ = socket.recv_fds(
-                self._client, PACKET_BYTES, 1, socket.MSG_CMSG_CLOEXEC
+                self._client, PACKET_BYTES, 2, socket.MSG_CMSG_CLOEXEC
             )
             if not packet:
                 return
@@ -92,7 +93,7 @@ class Unpacking:
         answer: Answer | None = None
         try:
             confinement.begin_layer(request.parents, request.into)
-            answer = self._unpack(request, descriptors[0])
+            answer = self._unpack(request, descriptors)
             return answer
         finally:
             whole = isinstance(answer, Unpacked)
@@ -112,12 +113,12 @@ class Unpacking:
             self._told = now
             _send(self._client, Progress(0))
 
-    def _unpack(self, request: Unpack, blob: int) -> Answer:
+    def _unpack(self, request: Unpack, descriptors: Sequence[int]) -> Answer:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         child = os.fork()
         if not child:
-            _be_child(parent, request, blob, theirs, self._lengths)
+            _be_child(parent, request, descriptors, theirs, self._lengths)
         theirs.close()
         with ours:
             answer = self._pass_on(ours)
@@ -153,17 +154,20 @@ def refusal(error: OSError | HostError) -> Refused:
 
 
 def _be_child(
-    parent: int, request: Unpack, blob: int, control: socket.socket, lengths: tuple[int, int]
+    parent: int, request: Unpack, descriptors: Sequence[int], control: socket.socket, lengths: tuple[int, int]
 ) -> NoReturn:
     """Unpack, confined; end with status 0 when something was said."""
     status = 1
     try:
         die_with(parent)
+        # It may be a terminal, which is no thing to have.
+        os.dup2(0, 2)
         try:
             upper = confinement.make_layer(request.parents, request.into)
-            kept = [blob, control.fileno(), *([] if upper is None else [upper])]
+            # The lock, if there is one: somebody waits for our end.
+            kept = [*descriptors, control.fileno(), *([] if upper is None else [upper])]
             confinement.give_up(kept, request.bounds)
-            answer = Layer(request, blob, upper, lengths, partial(_send, control)).unpack()
+            answer = Layer(request, descriptors[0], upper, lengths, partial(_send, control)).unpack()
         except (OSError, HostError) as error:
             answer = refusal(error)
         _send(control, answer)

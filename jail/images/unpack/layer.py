@@ -3,9 +3,9 @@
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from jail.errors import ImageError
+from jail.errors import ImageError, ImageTooLargeError
 from jail.images.compression import decompressed, detect
 from jail.images.unpack import tar
 from jail.images.unpack.messages import Progress, Refused, Unpack, Unpacked
@@ -39,14 +39,15 @@ class Layer:
         self._read_bytes = 0
         self._entries = 0
         self._name: bytes | None = None
-        self._tree = Tree(upper, lengths, request.bounds.bytes, self._tick)
+        self._tree = Tree(upper, lengths, request.bounds, self._tick)
 
     def unpack(self) -> Unpacked | Refused:
         """Do it, or say why not."""
         try:
             return self._unpack()
         except ImageError as error:
-            return Refused(f"{self._where()}{error.cause}", error.cure)
+            kind = "large" if isinstance(error, ImageTooLargeError) else "image"
+            return Refused(f"{self._where()}{error.cause}", error.cure, kind)
         except MemoryError:
             most = self._request.bounds.memory_bytes
             return Refused(f"{self._where()}More than {most} bytes of memory are needed.", CURE)
@@ -58,26 +59,25 @@ class Layer:
         for entry in tar.entries(stream):
             self._entries += 1
             self._name = entry.name
-            if self._entries > self._request.bounds.entries:
-                raise ImageError(
-                    f"The layer has more than {self._request.bounds.entries} entries.",
-                    _TRUST.format("entries"),
-                )
             self._tree.apply(entry, stream)
             self._name = None
         self._tree.leave()
         while stream.some(_ALL):
             # What follows the archive belongs to its digest, and nobody reads it.
-            self._tick()
+            pass
         omitted = {reason: count for reason, count in self._tree.omitted.items() if count}
         return Unpacked(stream.digest, self._entries, stream.bytes, omitted)
 
-    def _pieces(self):
+    def _pieces(self) -> Iterator[bytes]:
+        # It is a step forward both when much comes of little and when little comes of much.
         beginning = os.pread(self._blob, 4, 0)
         compression = self._request.compression or detect(beginning)
-        return decompressed(self._read, compression)
+        for piece in decompressed(self._read, compression):
+            self._tick()
+            yield piece
 
     def _read(self, most: int) -> bytes:
+        self._tick()
         found = os.pread(self._blob, most, self._read_bytes)
         self._read_bytes += len(found)
         return found
@@ -100,7 +100,7 @@ class Layer:
             return disk_full(error)
         if error.errno == errno.EFBIG:
             most = self._request.bounds.bytes
-            return Refused(f"{self._where()}It is longer than {most} bytes.", _TRUST.format("bytes"))
+            return Refused(f"{self._where()}It is longer than {most} bytes.", _TRUST.format("bytes"), "large")
         return Refused(f"{self._where()}It cannot be made: {error.strerror}.", CURE)
 
 

@@ -16,7 +16,8 @@ WORK = ".work"
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What one layer may cost. More is refused.
 
-    entries: of its archive. bytes: of the uncompressed archive, of each file, and of what else is copied.
+    entries: of its archive, with the directories that they imply. bytes: of the uncompressed archive, of each
+    file, and of what is copied from layers beneath.
     memory_bytes: address space of the process. cpu_s: seconds of processor time, all in all.
     idle_s: seconds without an entry that is done or a piece that is written.
     """
@@ -76,7 +77,8 @@ class Removed(msgspec.Struct, frozen=True, tag="removed"):
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """It cannot be done: `cause` and `cure` as in ImageError.
 
-    kind: "image", "full" when there is no room for it on the disk, "host" when the host lacks something.
+    kind: "image", "large" when it has more bytes than it may have, "full" when there is no room for it on the
+    disk, "host" when the host lacks something.
     """
 
     cause: str

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 
-from jail.errors import ImageError
+from jail.errors import ImageError, ImageTooLargeError
 
 CURE = "Get the image anew from a source that you trust, or have it made anew."
 
@@ -38,10 +38,7 @@ class Stream:
 
     def exactly(self, count: int) -> bytes:
         """So many bytes, to be kept in memory. Raises ImageError when there are not as many."""
-        found = bytes(self.some(count))
-        while len(found) < count:
-            found += self._more(count - len(found))
-        return found
+        return b"".join(self.parts(count))
 
     def parts(self, count: int) -> Iterator[memoryview]:
         """So many bytes in parts. Raises ImageError when there are not as many."""
@@ -64,7 +61,7 @@ class Stream:
         piece = next(self._pieces, b"")
         self.bytes += len(piece)
         if self.bytes > self._bytes_max:
-            raise ImageError(
+            raise ImageTooLargeError(
                 f"The layer is longer than {self._bytes_max} bytes when it is decompressed.",
                 "If you trust it, raise the bound on an image's bytes.",
             )

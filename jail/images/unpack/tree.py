@@ -18,8 +18,9 @@ import stat
 from collections import Counter
 from collections.abc import Callable
 
-from jail.errors import ImageError
+from jail.errors import ImageError, ImageTooLargeError
 from jail.images.unpack import tar
+from jail.images.unpack.messages import Bounds
 from jail.images.unpack.removal import remove
 from jail.images.unpack.stream import CURE, Stream
 from jail.images.unpack.tar import Entry
@@ -45,17 +46,19 @@ class Tree:
     """
 
     def __init__(
-        self, upper: int | None, lengths: tuple[int, int], copied_max: int, tick: Callable[[], None]
+        self, upper: int | None, lengths: tuple[int, int], bounds: Bounds, tick: Callable[[], None]
     ) -> None:
         """Apply to /. `upper`: what of it is this layer's own, a descriptor; None where all of it is.
 
-        lengths: of the delegated ranges of users and groups. copied_max: bytes that may be copied from layers
-        beneath. tick: called for each thing that is done.
+        lengths: of the delegated ranges of users and groups. bounds: of entries and the directories that they
+        imply, and of the bytes that are copied from layers beneath. tick: called for each thing that is done.
         """
         self.omitted: Counter[str] = Counter()
         self._upper = upper
         self._lengths = lengths
-        self._copied_left = copied_max
+        self._bounds = bounds
+        self._made = 0
+        self._copied = 0
         self._tick = tick
         self._parent: bytes | None = None
         self._here = b"/"
@@ -65,8 +68,8 @@ class Tree:
 
     def apply(self, entry: Entry, stream: Stream) -> None:
         """Do what an entry says; its content comes from the stream. Raises ImageError, OSError."""
+        self._count()
         parts = components(entry.name)
-        self._tick()
         if any(part.startswith(_WHITEOUT) for part in parts):
             self._apply_whiteout(parts)
         elif parts:
@@ -84,6 +87,15 @@ class Tree:
         if self._parent is not None and os.stat(b".").st_mtime_ns != self._times[1]:
             os.utime(b".", ns=self._times)
         self._parent = None
+
+    def _count(self) -> None:
+        self._tick()
+        self._made += 1
+        if self._made > self._bounds.entries:
+            raise ImageError(
+                f"The layer has more than {self._bounds.entries} entries, and directories that they imply.",
+                "If you trust it, raise the bound on an image's entries.",
+            )
 
     def _enter(self, parent: bytes, may_make: bool = True) -> None:
         """Make it the working directory. Raises FileNotFoundError where it is missing and not to be made."""
@@ -107,6 +119,7 @@ class Tree:
 
     def _make_missing(self, path: bytes) -> None:
         """A directory that the archive does not tell of is root's, and of no time."""
+        self._count()
         above, _, name = path.rpartition(b"/")
         self._enter(above)
         try:
@@ -160,7 +173,6 @@ class Tree:
                 os.lseek(descriptor, offset, os.SEEK_SET)
                 for part in stream.parts(length):
                     _write(descriptor, part)
-                    self._tick()
             if entry.extents is not None:
                 os.ftruncate(descriptor, entry.size)
             self._dress(descriptor, entry)
@@ -216,9 +228,9 @@ class Tree:
         """The other names of a file of the layers beneath, of which a link makes a copy in this one."""
         if self._upper is None or self._own_mode(target) is not None:
             return []
-        self._copied_left -= about.st_size
-        if self._copied_left < 0:
-            raise ImageError(
+        self._copied += about.st_size
+        if self._copied > self._bounds.bytes:
+            raise ImageTooLargeError(
                 "Its layer has hard links to too many bytes of the layers beneath.",
                 "If you trust it, raise the bound on an image's bytes.",
             )

@@ -226,6 +226,8 @@ def furnish() -> None:
 
 
 def main(lack: str, *command: str) -> None:
+    # Files are a container's, whatever a unit says of ours.
+    os.umask(0o022)
     uid, gid = os.getuid(), os.getgid()
     enter_user_namespace(uid, gid)
     check(libc.unshare(NEWNS | NEWPID), "namespaces")
