@@ -240,12 +240,18 @@ def failed(error: Exception) -> Failed:
     """The words for what went wrong."""
     if isinstance(error, ExplainedError):
         kind = next(kind for of, kind in _KINDS if isinstance(error, of))
-        return Failed(kind, error.cause[: PACKET_BYTES // 8], error.cure)
+        return Failed(kind, _text(error.cause), _text(error.cure))
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        return Failed("host", f"The store cannot be used: {error.strerror}{where}.", "Mend what it lies on.")
+        cause = f"The store cannot be used: {error.strerror}{where}."
+        return Failed("host", _text(cause), "Mend what it lies on.")
     traceback.print_exception(error)
     return Failed("defect", f"The program of images failed: {type(error).__name__}.", _DEFECT)
+
+
+def _text(words: str) -> str:
+    """As JSON can have it, and a packet: names in archives are of any bytes and any length."""
+    return words[: PACKET_BYTES // 16].encode(errors="replace").decode()
 
 
 @contextmanager
@@ -271,6 +277,8 @@ def main(offer: Offer) -> None:
             answer: Answer = Program(client, offer, namespace).carry_out(request, descriptors)
         except Exception as error:
             answer = failed(error)
+        # Whoever has heard that goes, and we end anyway.
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
         client.tell(answer)
 
 
