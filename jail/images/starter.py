@@ -10,9 +10,12 @@ import subprocess
 from collections.abc import Callable, Collection
 from typing import NoReturn
 
+from jail.libc import prctl
 from jail.privileges import close_descriptors, die_with
 
 _START, _KILL = b"s", b"k"
+
+_PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 
 Run = Callable[[socket.socket], subprocess.Popen[bytes]]
 
@@ -49,6 +52,7 @@ def _stay(control: socket.socket, parent: int, run: Run, needs: Collection[int])
     running: subprocess.Popen[bytes] | None = None
     try:
         die_with(parent)
+        prctl(_PR_SET_DUMPABLE, 0)
         close_descriptors({control.fileno(), *needs})
         while True:
             kind, descriptors, _, _ = socket.recv_fds(control, 1, 1, socket.MSG_CMSG_CLOEXEC)

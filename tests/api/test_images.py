@@ -395,6 +395,21 @@ def test_no_more_than_a_few_are_under_way_at_once(admin, eventually):
     assert events(admin.add(archive(TREE), "fifth"))[-1]["event"] == "done"
 
 
+def test_what_reads_an_archive_has_given_up_what_it_does_not_need(admin, eventually, processes):
+    with admin.upload(archive(TREE)):
+        eventually(lambda: admin.service.image_programs)
+        (program,) = admin.service.image_programs
+        eventually(lambda: processes.status(program)["Seccomp"] == "2")
+        status = processes.status(program)
+        assert status["NoNewPrivs"] == "1"
+        assert {status[name] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {"0" * 16}
+        # What it left behind, too.
+        for pid in (program, *processes.children(program)):
+            for name in ("environ", "maps"):
+                with pytest.raises(PermissionError):
+                    Path(f"/proc/{pid}/{name}").read_bytes()
+
+
 # Registries
 
 
