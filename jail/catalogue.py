@@ -7,7 +7,7 @@ as long as a sandbox is made of them.
 import os
 import shutil
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -71,12 +71,13 @@ class Catalogue:
         return [HOST, *self._store.names()]
 
     def find(self, name: str) -> ImageOffer | None:
-        """The image of that name or digest, or None. Raises ImageError, OSError: the store cannot be read."""
+        """The image of that name or digest, or None. Raises ImageError, OSError: it cannot be read."""
         if name == HOST:
             return ImageOffer()
         try:
             stored = self._find(name)
-        except ImageNotFoundError:
+        except (ImageNotFoundError, FileNotFoundError):
+            # The latter while it is removed.
             return None
         config = stored.config.honoured
         pairs = (text.partition("=") for text in config.env)
@@ -99,19 +100,35 @@ class Catalogue:
 
     def obstacle(self, offer: ImageOffer, target: str) -> str | None:
         """Why no volume can be at `target`, relative to the root of that image, or None."""
-        stack = self._stack(offer.digest)
-        parts = target.split("/")
+        top, _, rest = target.partition("/")
         # What lies there was mounted before, where nothing can be made to mount on.
-        if not offer.digest and parts[0] in dict(self._host.overlays):
-            return f"/{parts[0]} of that image is the host's"
+        if not offer.digest and top in dict(self._host.overlays):
+            return f"/{top} of that image is the host's"
+        if offer.digest and top == "etc" and rest.partition("/")[0] in (*_OF_SANDBOX, *_ACCOUNTS):
+            return f"/{target} lies in a file of the sandbox's own"
+        try:
+            return self._obstacle(offer.digest, target)
+        except PermissionError:
+            return "a directory on the way is closed to others in that image"
+
+    def _obstacle(self, digest: str, target: str) -> str | None:
+        for path, mode in self._on_the_way(digest, target):
+            if not stat.S_ISDIR(mode):
+                return f"/{path} of that image is no directory"
+            if not mode & stat.S_IXOTH:
+                return f"/{path} of that image is closed to others"
+        return None
+
+    def _on_the_way(self, digest: str, target: str) -> Iterator[tuple[str, int]]:
+        """Of what the image has, down to `target`, the paths and modes."""
+        stack = self._stack(digest)
+        parts = target.split("/")
         for depth in range(1, len(parts) + 1):
             path = "/".join(parts[:depth])
             found = layers.lookup(stack, path)
             if found is None:
-                return None
-            if not stat.S_ISDIR(found[1].st_mode):
-                return f"/{path} of that image is no directory"
-        return None
+                return
+            yield path, found[1].st_mode
 
     def make(self, root: Root) -> Made:
         """What sandboxes of that root are made of. Raises OSError, ImageError: it is gone, say."""
@@ -119,7 +136,10 @@ class Catalogue:
             image = self._host if not root.digest else self._make_stored(root.digest, undo)
             if root.volumes:
                 volumes = {target: self._volumes[name] for target, name in root.volumes}
-                image = with_volumes(self._directory, self._new_name(undo), image, volumes)
+                modes = {
+                    path: mode for target in volumes for path, mode in self._on_the_way(root.digest, target)
+                }
+                image = with_volumes(self._directory, self._new_name(undo), image, volumes, modes)
             return Made(image, undo.pop_all())
 
     def _make_stored(self, digest: str, undo: ExitStack) -> Image:

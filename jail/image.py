@@ -109,15 +109,21 @@ def build_stored(directory: Path, name: str, stack: Sequence[str], etc: Mapping[
     return Image(name, (("", ":".join((name, *stack))),))
 
 
-def with_volumes(directory: Path, name: str, image: Image, volumes: Mapping[str, str]) -> Image:
+def with_volumes(
+    directory: Path, name: str, image: Image, volumes: Mapping[str, str], modes: Mapping[str, int]
+) -> Image:
     """The same image with directories of the host, read-only, by where they are seen: relative to the root.
 
-    `directory`/`name` is made for it, and has to stay. Raises OSError.
+    modes: of the directories that the image has on the way there, as lstat(2) tells them. `directory`/`name`
+    is made for it, and has to stay. Raises OSError.
     """
     top, empty = directory / name / "top", directory / name / "empty"
     for path in (empty, *(top / target for target in volumes)):
         path.mkdir(parents=True)
     _open_to_jobs(directory / name)
+    # Merged, they would have those of ours. The owner, as which no job ever runs, will remove them.
+    for path, mode in modes.items():
+        _set_mode(top / path, mode & 0o777 | 0o700)
     (_, root), *others = image.overlays
     mounts = ((target, f"{path}:{name}/empty") for target, path in volumes.items())
     return Image(name, (("", f"{name}/top:{root}"), *others, *mounts))
@@ -127,10 +133,14 @@ def _open_to_jobs(top: Path) -> None:
     """Jobs read it, whatever the umask of the service is."""
     for path in (top, *top.rglob("*")):
         if not path.is_symlink():
-            # A service that has shed what it does not need changes modes by descriptor.
-            descriptor = os.open(path, os.O_RDONLY)
-            os.fchmod(descriptor, 0o755 if path.is_dir() else 0o644)
-            os.close(descriptor)
+            _set_mode(path, 0o755 if path.is_dir() else 0o644)
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    # By descriptor: a service that has shed what it does not need has no other call.
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fchmod(descriptor, mode)
+    os.close(descriptor)
 
 
 def refuse_mounts(paths: list[Path]) -> None:

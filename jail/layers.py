@@ -29,11 +29,12 @@ def lookup(layers: Sequence[Path], path: str) -> tuple[Path, os.stat_result] | N
 
 def read(layers: Sequence[Path], path: str, bytes_max: int) -> bytes | None:
     """The content of the regular file `path`; None of a longer one, and of one that is not ours to read."""
-    found = lookup(layers, path)
-    if found is None or not stat.S_ISREG(found[1].st_mode) or found[1].st_size > bytes_max:
-        return None
-    with suppress(PermissionError), open(found[0], "rb", opener=_no_link) as file:
-        return file.read(bytes_max)
+    with suppress(PermissionError):
+        found = lookup(layers, path)
+        if found is None or not stat.S_ISREG(found[1].st_mode) or found[1].st_size > bytes_max:
+            return None
+        with open(found[0], "rb", opener=_no_link) as file:
+            return file.read(bytes_max)
     return None
 
 

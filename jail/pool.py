@@ -78,7 +78,11 @@ class Demand:
 
 
 class Pool:
-    """Ready sandboxes that are alike. Attribute `tasks`: in which they are made."""
+    """Ready sandboxes that are alike.
+
+    Attributes: `tasks`, in which they are made; `least`, how many are kept while there is room, at first as
+    many as its size says at least, for which there is always room.
+    """
 
     def __init__(
         self,
@@ -93,6 +97,7 @@ class Pool:
         """
         self._make = make
         self._size = size
+        self.least = size.minimum
         self._pools = pools
         self._ready: deque[Ready] = deque()
         self._turns: deque[tuple[int, asyncio.Future[Ready]]] = deque()
@@ -164,7 +169,7 @@ class Pool:
     def _target(self) -> int:
         if self._closed:
             return 0
-        wanted = max(self._size.minimum, math.ceil(self._demand.per_second() * LEAD_SECONDS))
+        wanted = max(self.least, math.ceil(self._demand.per_second() * LEAD_SECONDS))
         return max(0, min(wanted, self._room()))
 
     def _room(self) -> int:
@@ -173,6 +178,7 @@ class Pool:
         for other in self._pools:
             if other is not self:
                 kept = len(other._ready) + max(0, len(other.tasks) - len(other._turns))
+                kept = max(kept, other._size.minimum)
                 count -= kept
                 memory_bytes -= kept * other._memory_bytes
         return min(count, memory_bytes // self._memory_bytes)
@@ -190,7 +196,7 @@ class Pool:
             self._look_later(PAUSE_SECONDS)
         while len(self._ready) > target:
             self._ready.popleft().close()
-        if target > self._size.minimum:
+        if target > self.least:
             self._look_later(_RATE_SECONDS)
 
     def _look_later(self, seconds: float) -> None:

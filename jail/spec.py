@@ -28,6 +28,7 @@ from jail.destinations import (
     parse_network,
     refusal,
 )
+from jail.errors import ImageError
 from jail.image import RESERVED, Root
 from jail.limits import PROCESSES_MAX, Limits, LimitsRequest
 
@@ -43,6 +44,8 @@ OUTPUTS_MAX = 256
 DESTINATIONS_MAX = 32
 PUBLISHED_MAX = 16
 VOLUMES_MAX = 16
+# All of them go to the supervisor in one message, with what the image is made of.
+VOLUME_PATH_BYTES_MAX = 255
 
 BOX = "/box"
 """Where a job's files are, and it starts, unless the image says where its own command does."""
@@ -216,7 +219,7 @@ class Images(Protocol):
         """All of their names."""
 
     def find(self, name: str) -> ImageOffer | None:
-        """The one of that name, or digest, or None."""
+        """The one of that name, or digest, or None. Raises ImageError: it is damaged, say."""
 
     def obstacle(self, offer: ImageOffer, target: str) -> str | None:
         """Why no volume can be at `target`, relative to its root, or None."""
@@ -463,7 +466,10 @@ def _process(request: Program, rules: Rules, name: str = "", background: bool = 
 
 
 def _image(name: str, rules: Rules) -> ImageOffer:
-    found = rules.images.find(name)
+    try:
+        found = rules.images.find(name)
+    except ImageError as error:
+        raise SpecError("image", f"{name!r} cannot be used: {error.cause}") from None
     if found is None:
         raise SpecError("image", f"{name!r} is not offered here; known: {', '.join(rules.images.names())}")
     return found
@@ -490,6 +496,8 @@ def _target(field: str, path: str) -> str:
     if not path.startswith("/"):
         raise SpecError(field, "is not absolute")
     target = check_path(field, path[1:], "/")
+    if len(path.encode()) > VOLUME_PATH_BYTES_MAX:
+        raise SpecError(field, f"longer than {VOLUME_PATH_BYTES_MAX} bytes")
     if target.partition("/")[0] in RESERVED:
         raise SpecError(field, f"lies in what every sandbox has of its own: {', '.join(RESERVED)}")
     return target

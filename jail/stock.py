@@ -1,8 +1,9 @@
 """Ready sandboxes of every root that jobs ask for, and what these are made of.
 
 The root of the image `host` is there from beginning to end. Another is made when a job asks for it first,
-keeps one sandbox ready at least, and is let go of when nobody has asked for a while; until then its image is
-held in the store. How many there can be is bounded: then the one goes that was asked for longest ago.
+keeps one sandbox ready from the second job on, and is let go of when nobody has asked for a while; until then
+its image is held in the store. How many there can be is bounded: then the one goes that was asked for longest
+ago. What others keep ready leaves room for what the operator wants ready of `host`.
 """
 
 import asyncio
@@ -27,17 +28,25 @@ IDLE_SECONDS = 60
 ROOTS_MAX = 32
 """As many are kept, and more only while jobs run in all of them."""
 
+# Roots are without number: a job may see a volume anywhere.
+_ASKED_AGAIN = 2
+
 S = TypeVar("S", bound=Ready)
 
 
 class Shelf:
-    """What is kept of one root. `made`: what its sandboxes are made of; `pool`, of those that are ready."""
+    """What is kept of one root.
+
+    `made`: what its sandboxes are made of; `pool`, of those that are ready; `asked_at`, `asked`: when a job
+    wanted one last, and how many did.
+    """
 
     def __init__(self, made: Made) -> None:
         """No sandbox is made of it so far; `pool` is to be set."""
         self.made = made
         self.pool: Pool
         self.asked_at = 0.0
+        self.asked = 0
         self._sandboxes = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -100,6 +109,9 @@ class Stock(Generic[S]):
         """A sandbox of that root, for a job; the caller closes it. Raises SandboxError, OSError."""
         shelf = self._shelves.get(root) or self._open(root)
         shelf.asked_at = self._clock()
+        shelf.asked += 1
+        if shelf.asked == _ASKED_AGAIN:
+            shelf.pool.least = max(1, shelf.pool.least)
         return await shelf.pool.take()
 
     async def fill(self) -> None:
@@ -124,8 +136,7 @@ class Stock(Generic[S]):
         except ImageError:
             # It was there when the job was taken in.
             raise SandboxError("image") from None
-        least = self._size.minimum if root == HOST else min(1, self._size.maximum)
-        size = msgspec.structs.replace(self._size, minimum=least)
+        size = self._size if root == HOST else msgspec.structs.replace(self._size, minimum=0)
         shelf.pool = Pool(partial(self._make, shelf), size, self._clock, self._pools)
         self._pools.append(shelf.pool)
         self._shelves[root] = shelf

@@ -255,6 +255,9 @@ class Supervisor:
 
         The descriptors remain the caller's.
         """
+        if len(packet) > lib.MESSAGE_BYTES_MAX:
+            # It would end the supervisor, and every job with it.
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         if self.lost.is_set():
             return
         if not self._unsent and self._sent(packet, descriptors):

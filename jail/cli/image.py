@@ -258,7 +258,14 @@ def _reading(config: str | None) -> Iterator[Store]:
             "Images belong to the user of the service.",
             "Run this as that user: runuser -u NAME -- jail image ...",
         )
-    with Store(Path(found.images), found.images_bytes, found.image_bytes, found.image_entries) as store:
+    try:
+        store = Store(Path(found.images), found.images_bytes, found.image_bytes, found.image_entries)
+    except OSError as error:
+        raise HostError(
+            f"The store of images cannot be opened: {error.strerror}: {error.filename}.",
+            "Run this as the user of the service, or name another directory in the setting `images`.",
+        ) from None
+    with store:
         yield store
 
 

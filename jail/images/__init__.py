@@ -27,5 +27,9 @@ Three kinds of locks, all flock(2), which end with their holder:
   - a manifest's blob, shared, by those who use the image: it stays for as long as one does.
 
 And each writer's directory in incoming is locked by it, and lists what it needs that no image names yet, each
-with the bytes that it may take up: nobody takes that away, and it counts as used.
+with the bytes that it may take up: nobody takes that away, and it counts as used. What works for a writer and
+may outlive it for a moment, the unpacker, keeps a lock there, too: who sweeps waits for it.
+
+After a power failure no more is left than after a kill: blobs are on the disk before they have their name,
+and all layers of an image (syncfs(2)) before the index names it; what no index names is swept.
 """

@@ -47,6 +47,7 @@ _DOCKER_PART = re.compile(r"[0-9a-f]{64}(\.json|\.tar|/layer\.tar)")
 # What archives of images have beside, and trees might have, too.
 _UNDECIDED = re.compile(r"\.|blobs|blobs/sha256|[0-9a-f]{64}(/json|/VERSION)?|repositories")
 _UNDECIDED_BYTES_MAX = 1 << 20
+_KEPT_BYTES_MAX = 8 << 20
 _PIECE_BYTES = 1 << 20
 _ENDLESS_BYTES = 1 << 62
 
@@ -127,8 +128,9 @@ class _Import:
         source = _Replayed(file)
         compression = detect(source.read(4))
         source.replay()
-        # What comes of it is bounded where it is stored.
-        stream = Stream(decompressed(source.read, compression), _ENDLESS_BYTES)
+        # What is not compressed is on somebody's disk already.
+        bytes_max = _ENDLESS_BYTES if compression == "none" else self._store.image_bytes
+        stream = Stream(decompressed(source.read, compression), bytes_max, is_digested=False)
         parts = _Parts(self._store, self._progress)
         for entry in tar.entries(stream):
             name = posixpath.normpath(os.fsdecode(entry.name))
@@ -204,6 +206,7 @@ class _Import:
         for _ in range(DEPTH_MAX):
             if entry.media_type not in oci.INDEX_TYPES:
                 return entry
+            oci.refuse_long(entry.size, "index")
             source.bring(entry)
             entry = oci.choose(oci.parse_index(self._store.read_document(entry)), oci.host_platform())
         raise ImageError(f"More than {DEPTH_MAX} indexes lead to the image.", _CURE)
@@ -211,6 +214,7 @@ class _Import:
     def _of_manifest(
         self, described: Descriptor, names: list[str], source: _Source, tags: dict[str, tuple[str, ...]]
     ) -> Stored:
+        oci.refuse_long(described.size, "manifest")
         source.bring(described)
         manifest = oci.parse_manifest(self._store.read_document(described))
         self._store.refuse_excess(manifest)
@@ -252,6 +256,9 @@ class _Replayed:
         if not self.is_forgotten:
             self._kept.append(piece)
             self.kept_bytes += len(piece)
+            if self.kept_bytes > _KEPT_BYTES_MAX:
+                # Or one that nobody can decide about would be kept in memory, as long as it is.
+                self.forget()
         return piece
 
     def replay(self) -> None:
@@ -384,7 +391,7 @@ def export_file(store: Store, reference: str, file: BinaryIO, progress: Progress
     try:
         image = store.find(digest)
         manifest, raw = _as_oci(store, image)
-        name = reference if reference in image.names else None
+        name = next((each for each in (reference, f"{reference}:latest") if each in image.names), None)
         described = msgspec.structs.replace(manifest, annotations=name and {oci.REFERENCE_NAME: name})
         blobs = {each.digest: each for each in (image.manifest.config, *image.manifest.layers)}
         with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as archive:

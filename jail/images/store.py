@@ -54,6 +54,7 @@ _SPARE_BYTES = 256 << 10
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _AGAIN = "Have it made or fetched anew."
+_LARGER = "Raise the setting `image_bytes` or `image_entries`, or have a smaller image made."
 _DAMAGED = "Remove the image and import it again."
 _ROOM = "Remove images (jail image rm) or leftovers (jail image prune)"
 
@@ -94,7 +95,8 @@ class Layer(msgspec.Struct, frozen=True):
 class Store:
     """A directory of images, and what this process is bringing in.
 
-    Attributes: `directory`; `layers`, the directory of what sandboxes mount. Only the service's user gets to
+    Attributes: `directory`; `layers`, the directory of what sandboxes mount; `image_bytes`, the most of one
+    image. Only the service's user gets to
     either: what is set-id there would give that user away to others of the host. Sandboxes need a way of
     their own to `layers`, whose mode lets them pass.
     """
@@ -114,10 +116,11 @@ class Store:
         self._incoming = directory / "incoming"
         self._spare = directory / "spare"
         self._bytes_max = bytes_max
-        self._image_bytes = image_bytes
+        self.image_bytes = image_bytes
         self._image_entries = image_entries
         self._writer: Writer | None = None
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self.directory.mkdir(exist_ok=True, mode=0o700)
         with self._changing():
             if not (self.directory / "oci-layout").exists():
                 self._make()
@@ -198,6 +201,15 @@ class Store:
 
     def _describe(self, index: Index, digest: str) -> Stored:
         own = _entries(index, digest)
+        try:
+            return self._described(own)
+        except ImageError as error:
+            raise ImageError(
+                f"The image {own[0].name or digest} is damaged: {error.cause}",
+                f"Remove it: jail image rm {digest}",
+            ) from None
+
+    def _described(self, own: Sequence[Descriptor]) -> Stored:
         manifest = oci.parse_manifest(self.read_document(own[0]))
         config = oci.parse_config(self.read_document(manifest.config))
         chains = oci.chain_ids(config.rootfs.diff_ids)
@@ -250,6 +262,7 @@ class Store:
         long as an image names it. Whoever else brings in the same waits. When the context ends with an error
         what was written stays, to go on from. Raises ImageError, StoreFullError.
         """
+        self._refuse_large(wanted.size)
         self._need(f"blob-{wanted.hex}", wanted.size)
         with _room(), claimed(self._incoming / wanted.hex) as descriptor:
             if self._blob(wanted.digest).exists():
@@ -280,7 +293,7 @@ class Store:
         with _room():
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                yield Spool(path, descriptor, self._refuse_more_now)
+                yield Spool(path, descriptor, self._refuse_more_now, self._refuse_large)
             finally:
                 path.unlink(missing_ok=True)
                 os.close(descriptor)
@@ -301,11 +314,13 @@ class Store:
 
     def refuse_excess(self, manifest: Manifest) -> None:
         """Raise ImageError when the layers' archives alone are more bytes than an image may have."""
-        compressed = sum(layer.size for layer in manifest.layers)
-        if compressed > self._image_bytes:
-            raise ImageError(
-                f"The image's archives have {compressed} bytes; an image may have {self._image_bytes}.",
-                "Raise the setting `image_bytes`, or have a smaller image made.",
+        oci.refuse_long(manifest.config.size, "image's configuration")
+        self._refuse_large(sum(layer.size for layer in manifest.layers))
+
+    def _refuse_large(self, size: int) -> None:
+        if size > self.image_bytes:
+            raise ImageTooLargeError(
+                f"The image's archives have {size} bytes; an image may have {self.image_bytes}.", _LARGER
             )
 
     # Images that come
@@ -377,11 +392,10 @@ class Store:
     def _bounds(self, layers: Sequence[Layer]) -> Bounds:
         """What these leave to the next one. Raises ImageError when they are too much themselves."""
         entries = self._image_entries - sum(layer.entries for layer in layers)
-        size = self._image_bytes - sum(layer.bytes for layer in layers)
+        size = self.image_bytes - sum(layer.bytes for layer in layers)
         if entries < 0 or size < 0:
             raise ImageError(
-                f"The image has more than {self._image_entries} entries or {self._image_bytes} bytes.",
-                "Raise the setting `image_entries` or `image_bytes`, or have a smaller image made.",
+                f"The image has more than {self._image_entries} entries or {self.image_bytes} bytes.", _LARGER
             )
         return Bounds(entries=entries, bytes=size)
 
@@ -674,10 +688,22 @@ class Store:
 class Spool(Incoming):
     """A file that lasts for the context of Store.spool(), unless it is kept. Attribute: `path`."""
 
-    def __init__(self, path: Path, descriptor: int, reserve: Callable[[int], None]) -> None:
-        """Take an empty file."""
-        super().__init__(descriptor, None, reserve)
+    def __init__(
+        self,
+        path: Path,
+        descriptor: int,
+        reserve: Callable[[int], None],
+        refuse_large: Callable[[int], None],
+    ) -> None:
+        """Take an empty file. refuse_large: told how long it would become before it does."""
+        super().__init__(descriptor, None, self._reserve_more)
         self.path = path
+        self._ask = reserve
+        self._refuse_large = refuse_large
+
+    def _reserve_more(self, size: int) -> None:
+        self._refuse_large(self.offset + size)
+        self._ask(size)
 
     def fileno(self) -> int:
         """The descriptor, for reading."""

@@ -44,8 +44,20 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
         "tests/host/test_limits_table.py",
     ),
     "install": ("tests/vm/test_install.py",),
-    # Those make containers of their own, for which the unit leaves its processes too little.
-    "host": ("tests/host", "tests/network", "--ignore=tests/host/test_doctor_in_containers.py"),
+    # The first left out make containers of their own, for which the unit leaves its processes too little.
+    "host": (
+        "tests/host",
+        "tests/network",
+        "--ignore=tests/host/test_doctor_in_containers.py",
+        "--ignore-glob=tests/host/test_images*.py",
+        "--ignore=tests/host/test_unpacker.py",
+    ),
+    "images": (
+        "tests/host/test_unpacker.py",
+        "tests/host/test_images.py",
+        "tests/host/test_images_pull.py",
+        "tests/host/test_images_snapshot.py",
+    ),
     "attacks": ("tests/attacks",),
     # Of both the others, what the shipped unit lets nobody do without that drop-in.
     "egress": ("tests/network/test_egress.py", "tests/host/test_egress.py", "tests/attacks/test_egress.py"),
@@ -57,7 +69,7 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
 `short` is what another host would break first.
 """
 
-ALL = ("host", "attacks", "egress", "deploy", "containers")
+ALL = ("host", "images", "attacks", "egress", "deploy", "containers")
 """The selections that have every test between them."""
 
 MATRIX = ("6.1", "newest")

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -335,6 +336,43 @@ def test_layers_are_shared_and_there_once(place):
     assert before < place.store.usage_bytes() == place.counted_bytes()
 
 
+def test_the_same_tree_packed_otherwise_is_the_same_layer(place):
+    (first,) = place.bring(tar(TREE), "plain")
+    (second,) = place.bring(packed(tar(TREE), "gzip"), "packed")
+    assert first.digest != second.digest
+    assert first.layers == second.layers
+    assert place.store.usage_bytes() == place.counted_bytes()
+
+
+class Zeros(io.RawIOBase):
+    """A header and as many zeros as are asked for. Attribute `left`."""
+
+    def __init__(self, header: bytes, left: int) -> None:
+        self.header = header
+        self.left = left
+
+    def read(self, most: int = -1) -> bytes:
+        found, self.header = self.header[:most], self.header[most:]
+        if not found:
+            found = bytes(min(most, self.left))
+            self.left -= len(found)
+        return found
+
+
+@pytest.mark.parametrize("name", ["blobs", "bin/large"])
+def test_no_archive_is_kept_in_memory(place, name):
+    header = tarfile.TarInfo(name)
+    header.size = 64 << 20
+    source = Zeros(header.tobuf(), header.size + 1024)
+    tracemalloc.start()
+    try:
+        with suppress(ImageError):
+            archive.import_file(place.store, place.unpacker, source, "large")
+        assert tracemalloc.get_traced_memory()[1] < 48 << 20
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_store_is_an_oci_layout_for_other_tools(place):
     (image,) = place.bring(tar(TREE), "tree:1")
     told = json.loads(tool("skopeo", "inspect", f"oci:{place.store.directory}:tree:1").stdout)
@@ -601,7 +639,38 @@ def test_wherever_the_bound_is_reached_nothing_is_left(place_with, short_by):
     assert place.files() == place_with().files()
 
 
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_compressed_archive_of_images_is_no_bomb_either(place_with, compression):
+    place = place_with(image_bytes=1 << 20)
+    layout = Layout(TREE).named("bomb:1")
+    layout.files[f"blobs/sha256/{'0' * 64}"] = bytes(8 << 20)
+    assert "bytes" in place.refusal(packed(layout.archive(), compression))
+    del layout.files[f"blobs/sha256/{'0' * 64}"]
+    for size in (1 << 19, 1 << 20):
+        layout.add(bytes(size), "")
+    assert "longer than" in place.refusal(packed(layout.archive(), compression))
+
+
+def test_an_image_may_have_as_many_layers_as_a_mount_takes(place):
+    trees = [{f"{number}": b"1"} for number in range(oci.LAYERS_MAX)]
+    (image,) = place.bring(Layout(*trees).named("deep:1").archive())
+    assert len(set(image.layers)) == oci.LAYERS_MAX
+    assert len(":".join(f"l/{name}" for name in image.layers)) < 2048
+
+
 # Uses
+
+
+def test_a_damaged_image_is_told_and_can_be_removed(place):
+    (damaged,) = place.bring(Layout(TREE).named("damaged:1").archive())
+    (other,) = place.bring(Layout({"a": b"1"}).named("other:1").archive())
+    path = place.store.directory / "blobs/sha256" / damaged.digest[7:]
+    path.write_bytes(path.read_bytes().replace(b"sha256:", b"sha257:"))
+    with pytest.raises(ImageError, match="The image damaged:1 is damaged"):
+        place.store.find("damaged:1")
+    place.store.remove("damaged:1", place.unpacker)
+    assert place.store.stored() == [other]
+    assert place.store.usage_bytes() == place.counted_bytes()
 
 
 def test_an_image_in_use_is_not_removed(place):
@@ -737,6 +806,15 @@ def test_what_is_no_store_is_left_alone(jail_image, state):
     (state / "images" / "photograph").touch()
     assert b"is no store of images" in jail_image("ls", "--json", status=1).stderr
     (state / "images" / "photograph").unlink()
+
+
+def test_a_store_of_somebody_elses_is_told(environment):
+    given = {**environment, "JAIL_IMAGES": "/proc/images"}
+    command = [sys.executable, "-P", "-m", "jail", "image", "ls"]
+    done = subprocess.run(command, capture_output=True, text=True, env=given, timeout=100, check=False)
+    assert done.returncode == 1
+    assert "cannot be opened" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_export_that_is_cut_off_leaves_the_file_that_was_there(jail_image, tmp_path):

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import os
+import random
 import select
 import shutil
 import signal
@@ -13,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +269,8 @@ FIRST = (
 SECOND = (
     entry("usr/lib/", "dir", mode=0o711, mtime_ns=12 * 10**9 + 1),
     entry("lib/through-link", content=b"t"),
+    entry("lib/.wh.empty"),
+    entry("via-link", "hard", linkname="lib/large"),
     entry("usr/lib/a.so", content=b"new", mode=0o700),
     entry("links/four", "hard", linkname="links/two"),
     entry(".wh.gone"),
@@ -312,6 +316,53 @@ def test_layers_make_the_tree_that_umoci_unpacks(layers, tmp_path_factory):
     # Of "both" only the layer beneath tells, in what the second hides.
     same(ours, theirs, lambda name: name.endswith(DEEP) or name == "late-opaque/both")
     assert ours["links/four"]["names"] == ["links/four", "links/two"]
+
+
+NAMES = ("a", "b", "d", "d/a", "d/b", "d/e", "d/e/a", "l", "l/a", "l/e", "f/a", "f")
+
+
+def random_layer(chance: random.Random) -> bytes:
+    """Names that meet again and again, and what may stand in each other's place."""
+    entries = []
+    for number in range(chance.randint(2, 9)):
+        name = chance.choice(NAMES)
+        above, _, last = name.rpartition("/")
+        fields = {
+            "mode": chance.choice((0o755, 0o700, 0o4711)),
+            "uid": chance.choice((0, 3)),
+            "mtime_ns": number + 1,
+        }
+        kind = chance.choice(("file", "file", "dir", "dir", "link", "hard", "whiteout", "opaque"))
+        if kind == "whiteout":
+            entries.append(entry(os.path.join(above, f".wh.{last}")))
+        elif kind == "opaque":
+            entries.append(entry(os.path.join(above or "d", ".wh..wh..opq")))
+        elif kind == "link":
+            entries.append(
+                entry(name, kind, linkname=chance.choice(("d", "a", "b", "d/a", "/d/e")), **fields)
+            )
+        elif kind == "hard":
+            # Of a link to itself umoci removes what it leads to.
+            name = "a" if name == "d/b" else name
+            entries.append(entry(name, kind, linkname=chance.choice(("d/b", "l/b")), **fields))
+        else:
+            entries.append(entry(name, kind, name.encode() * number * (kind == "file"), **fields))
+    return archive(*entries)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_layers_say_of_names_that_meet_umoci_agrees(layers, tmp_path_factory, seed):
+    chance = random.Random(seed)
+    layers.add(
+        archive(*(entry(f"{name}/", "dir") for name in ("d", "d/e", "f")), entry("l", "link", linkname="d"))
+    )
+    while len(layers.contents) < 4:
+        content = random_layer(chance)
+        # What is refused need not be the same.
+        with suppress(ImageError):
+            layers.add(content)
+    told = as_umoci(layers, tmp_path_factory)
+    same(layers.tree(), told, lambda name: told[name]["kind"] == "d")
 
 
 def test_a_hundred_layers_make_the_tree_that_umoci_unpacks(layers, tmp_path_factory):
@@ -372,6 +423,13 @@ def test_what_a_layer_hides_is_never_its_own_in_whatever_order(layers, marker, f
     assert sorted(tree) == [".", "d", "d/both"]
     assert tree["d"]["mode"] == 0o711
     assert tree["d/both"]["content"] == hashlib.sha256(b"n").hexdigest()
+
+
+@pytest.mark.parametrize("inner", ["d/.wh.old", "d/.wh..wh..opq", "d/e/.wh.old"])
+def test_what_a_layer_hides_something_in_is_not_its_own_for_that(layers, inner):
+    layers.add(archive(entry("d/", "dir"), entry("d/old"), entry("d/e/", "dir"), entry("d/e/old")))
+    layers.add(archive(entry(inner), entry(".wh.d")))
+    assert sorted(layers.tree()) == ["."]
 
 
 def test_whiteouts_in_the_lowest_layer_hide_nothing(layers):
@@ -547,6 +605,16 @@ REFUSED = {
         + raw(b"a", size=1)
         + bytes(512),
         "longer than",
+    ),
+    "sparse and longer than any": (
+        pax(
+            record(b"GNU.sparse.major=1"),
+            record(b"GNU.sparse.minor=0"),
+            record(b"GNU.sparse.realsize=%d" % (1 << 63)),
+        )
+        + raw(b"a", size=512)
+        + b"0\n".ljust(512, b"\0"),
+        "longer than any",
     ),
     "time beyond all": (pax(record(b"mtime=99999999999999999")) + raw(b"a"), "out of every range"),
     "time that is none": (pax(record(b"mtime=soon")) + raw(b"a"), "time"),

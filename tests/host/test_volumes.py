@@ -121,3 +121,16 @@ def test_a_volume_that_cannot_be_one_is_told_at_start(engine_with, tmp_path, pat
         engine_with(volumes=volumes, images=str(tmp_path / "images")),
     ):
         pass
+
+
+def test_a_root_too_long_for_the_supervisor_fails_alone(engine_with, tmp_path):
+    path = tmp_path.joinpath(*["d" * 200] * 12)
+    path.mkdir(parents=True)
+    tmp_path.chmod(0o755)
+    with engine_with(slots=1, ready_min=0, ready_max=0, volumes={"far": str(path)}) as engine:
+        supervisor = engine.supervisor
+        volumes = {f"/v{number}": "far" for number in range(16)}
+        result = engine.sh("true", volumes=volumes)
+        assert (result["status"], result["detail"]) == ("sandbox_error", "stage service, EMSGSIZE, index 0")
+        assert engine.sh("echo goes on")["stdout"]["text"] == "goes on\n"
+        assert engine.supervisor == supervisor

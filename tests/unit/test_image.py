@@ -163,3 +163,24 @@ def test_a_job_may_read_it_whatever_the_umask_of_the_service(tmp_path):
         if not path.is_symlink() and (path.stat().st_mode & 0o005) != (0o005 if path.is_dir() else 0o004)
     ]
     assert wrong == []
+
+
+def test_an_image_of_the_store_has_its_layers_beneath_what_every_sandbox_has(tmp_path):
+    built = image.build_stored(tmp_path, "7", ["l/b", "l/a"], {"hosts": "127.0.0.1 x\n"})
+    assert built.overlays == (("", "7:l/b:l/a"),)
+    assert sorted(str(path.relative_to(tmp_path / "7")) for path in (tmp_path / "7").rglob("*")) == sorted(
+        [*image.MOUNT_POINTS, "etc", "etc/hosts"]
+    )
+
+
+def test_volumes_are_overlays_of_their_own_upon_directories_that_are_made_for_them(tmp_path, built):
+    volumes = {"data/words": "/srv/words", "srv": "/srv/other"}
+    found = image.with_volumes(tmp_path, "8", built[0], volumes, {"data": 0o40711})
+    assert found.overlays[0] == ("", "8/top:ours/root:ours/empty")
+    assert found.overlays[1:-2] == built[0].overlays[1:]
+    assert found.overlays[-2:] == (("data/words", "/srv/words:8/empty"), ("srv", "/srv/other:8/empty"))
+    modes = {
+        name: stat.S_IMODE((tmp_path / "8/top" / name).stat().st_mode)
+        for name in ("data", "data/words", "srv")
+    }
+    assert modes == {"data": 0o711, "data/words": 0o755, "srv": 0o755}

@@ -83,3 +83,16 @@ def test_what_is_no_regular_file_is_not_read(stack):
     made = stack({"directory": None}, {}, {})
     os.mkfifo(made[1] / "fifo")
     assert read(made, "directory") is read(made, "fifo") is None
+
+
+def test_what_lies_where_only_others_may_look_is_not_ours_to_read(tmp_path):
+    closed = tmp_path / "layer/etc"
+    closed.mkdir(parents=True)
+    (closed / "passwd").write_text("root")
+    closed.chmod(0)
+    try:
+        assert layers.read([tmp_path / "layer"], "etc/passwd", 100) is None
+        with pytest.raises(PermissionError):
+            layers.lookup([tmp_path / "layer"], "etc/passwd")
+    finally:
+        closed.chmod(0o700)

@@ -13,6 +13,7 @@ from offered import Offered
 
 from jail import spec
 from jail.destinations import parse_network, parse_offer
+from jail.errors import ImageError
 from jail.image import Root
 from jail.limits import CEILINGS, MIB, MINIMA, Limits, LimitsRequest
 from jail.spec import (
@@ -928,6 +929,12 @@ def test_a_volume_lies_beneath_the_root_and_in_nothing_that_every_sandbox_has(pa
     assert refused(body(volumes={path: "words"})) == f"volumes.{path}"
 
 
+def test_where_volumes_are_has_no_long_name():
+    longest = "/" + "d" * 100 + "/" + "d" * (spec.VOLUME_PATH_BYTES_MAX - 102)
+    assert parse(volumes={longest: "words"}).root.volumes == ((longest[1:], "words"),)
+    assert refused(body(volumes={longest + "d": "words"})) == f"volumes.{longest}d"
+
+
 def test_a_volume_that_is_not_offered_is_refused():
     assert refused(body(volumes={"/data": "secrets"})) == "volumes./data"
 
@@ -947,3 +954,17 @@ def test_a_volume_where_the_image_has_something_else_is_refused():
 def test_more_volumes_than_there_may_be_are_refused():
     volumes = {f"/data/{number}": "words" for number in range(spec.VOLUMES_MAX + 1)}
     assert refused(body(volumes=volumes)) == "volumes"
+
+
+def test_an_image_that_is_damaged_is_refused_with_what_is_wrong():
+    def find(_name):
+        raise ImageError("The manifest is not valid.", "Import it again.")
+
+    offered = Offered()
+    offered.find = find
+    with pytest.raises(SpecError) as error:
+        spec.parse(body(image="slim"), msgspec.structs.replace(RULES, images=offered))
+    assert (error.value.field, error.value.detail) == (
+        "image",
+        "'slim' cannot be used: The manifest is not valid.",
+    )

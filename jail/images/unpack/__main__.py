@@ -120,9 +120,15 @@ class Unpacking:
         if not child:
             _be_child(parent, request, descriptors, theirs, self._lengths)
         theirs.close()
-        with ours:
-            answer = self._pass_on(ours)
-        _, status = os.waitpid(child, 0)
+        try:
+            with ours:
+                answer = self._pass_on(ours)
+        except BaseException:
+            # What is removed next must not change meanwhile.
+            os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            _, status = os.waitpid(child, 0)
         return answer or _explain(os.waitstatus_to_exitcode(status))
 
     def _pass_on(self, child: socket.socket) -> Answer | None:

@@ -12,7 +12,7 @@ def remove(name: bytes, tick: Callable[[], None]) -> None:
     if _unlinked(name):
         return
     # Down and up step by step: no path is long, and there is no more than a descriptor at a time.
-    os.chdir(name)
+    _enter(name)
     names, left = [name], [os.listdir(b".")]
     while left:
         tick()
@@ -21,9 +21,18 @@ def remove(name: bytes, tick: Callable[[], None]) -> None:
             os.chdir(b"..")
             os.rmdir(names.pop())
         elif not _unlinked(child := left[-1].pop()):
-            os.chdir(child)
+            _enter(child)
             names.append(child)
             left.append(os.listdir(b"."))
+
+
+def _enter(name: bytes) -> None:
+    """Go into a directory, and never through a link: whoever calls may be root where the host is seen."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fchdir(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _unlinked(name: bytes) -> bool:

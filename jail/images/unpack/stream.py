@@ -11,12 +11,13 @@ CURE = "Get the image anew from a source that you trust, or have it made anew."
 class Stream:
     """The bytes that pieces make. Attribute `bytes`: how many have come."""
 
-    def __init__(self, pieces: Iterator[bytes], bytes_max: int) -> None:
-        """Read these pieces, and refuse more than `bytes_max` bytes of them."""
+    def __init__(self, pieces: Iterator[bytes], bytes_max: int, is_digested: bool = True) -> None:
+        """Read these pieces, and refuse more than `bytes_max` bytes. `digest` may be done without."""
         self.bytes = 0
         self._pieces = pieces
         self._bytes_max = bytes_max
         self._digest = hashlib.sha256()
+        self._is_digested = is_digested
         self._piece = memoryview(b"")
 
     @property
@@ -65,5 +66,6 @@ class Stream:
                 f"The layer is longer than {self._bytes_max} bytes when it is decompressed.",
                 "If you trust it, raise the bound on an image's bytes.",
             )
-        self._digest.update(piece)
+        if self._is_digested:
+            self._digest.update(piece)
         self._piece = memoryview(piece)

@@ -56,6 +56,9 @@ _TIME = re.compile(rb"(-?)(\d{1,17})(?:\.(\d{0,64}))?")
 _RECORD = re.compile(rb"([1-9]\d{0,6}) ")
 _DECIMAL = re.compile(rb"\d{1,19}")
 
+# <linux/fs.h>, MAX_LFS_FILESIZE
+_OFFSET_MAX = (1 << 63) - 1
+
 # Years that no clock shows, and that the calls which set times take.
 _TIME_NS_MAX = 1 << 80
 
@@ -278,6 +281,8 @@ def _pairs(numbers: list[int], entry: Entry) -> list[tuple[int, int]]:
         if offset < end:
             raise MalformedError("pieces of a sparse file are not in order")
         end = offset + length
+    if entry.size > _OFFSET_MAX:
+        raise MalformedError("a sparse file is longer than any")
     if end > entry.size or sum(numbers[1::2]) != entry.stored:
         raise MalformedError("a sparse file is not as long as its pieces")
     return pairs

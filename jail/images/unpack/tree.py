@@ -64,6 +64,7 @@ class Tree:
         self._here = b"/"
         self._times = (0, 0)
         self._without_lower: set[bytes] = set()
+        self._own_directories: set[bytes] = set()
         self._names_by_inode: dict[tuple[int, int], list[bytes]] | None = None
 
     def apply(self, entry: Entry, stream: Stream) -> None:
@@ -186,6 +187,8 @@ class Tree:
             if not stat.S_ISDIR(os.lstat(name).st_mode):
                 self._remove(name)
                 os.mkdir(name, 0o700)
+        if self._upper is not None:
+            self._own_directories.add(self._path(name))
         self._dress(name, entry)
 
     def _make_symbolic_link(self, entry: Entry, name: bytes) -> None:
@@ -288,7 +291,10 @@ class Tree:
         if mode is None:
             self._remove(name)
         elif stat.S_ISDIR(mode):
+            above = self._here
             self._hide_lower(path)
+            self._enter(above[1:])
+            self._remove_hollow(name)
 
     def _make_opaque(self) -> None:
         """Hide what the layers beneath have in the directory that we are in."""
@@ -314,8 +320,10 @@ class Tree:
         """Remove what is beneath and not this layer's own."""
         left = [] if directory in self._without_lower else [directory]
         self._without_lower.add(directory)
+        passed = []
         while left:
             place = left.pop()
+            passed.append(place)
             self._enter(place[1:])
             for name in os.listdir(b"."):
                 path = self._path(name)
@@ -325,6 +333,15 @@ class Tree:
                 elif stat.S_ISDIR(mode):
                     left.append(path)
                 self._tick()
+        for place in reversed(passed[1:]):
+            above, _, name = place[1:].rpartition(b"/")
+            self._enter(above)
+            self._remove_hollow(name)
+
+    def _remove_hollow(self, name: bytes) -> None:
+        """Remove a directory that is ours only for what was hidden in it."""
+        if self._path(name) not in self._own_directories and not os.listdir(name):
+            os.rmdir(name)
 
     def _own_mode(self, path: bytes) -> int | None:
         """The mode of what this layer itself has at a path without links; None where it has nothing."""

@@ -92,10 +92,10 @@ def main(place: Path, path: str) -> None:
         with open(read) as events:
             event = events.read()
         if os.WIFEXITED(status):
-            print(json.dumps({"exit": os.WEXITSTATUS(status)}), flush=True)
+            print(json.dumps({"exit": os.WEXITSTATUS(status)}), flush=True)  # noqa: T201
             return
         found = looked_at(place, namespace.descriptor, path)
-        print(json.dumps({"step": step, "event": event} | found), flush=True)
+        print(json.dumps({"step": step, "event": event} | found), flush=True)  # noqa: T201
 
 
 main(Path(sys.argv[1]), sys.argv[2])
