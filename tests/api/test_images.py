@@ -319,6 +319,15 @@ def test_what_cannot_be_an_image_leaves_nothing_and_says_why(admin, content):
     assert (admin.names, admin.files) == ([], [])
 
 
+def test_what_the_store_has_no_room_for_is_told_as_that(administered):
+    with closing(administered(JAIL_IMAGES_BYTES=str(1 << 20))) as found:
+        (told,) = [each for each in events(found.add(archive({"noise": NOISE}), "noise")) if "kind" in each]
+        assert (told["event"], told["kind"]) == ("failed", "full")
+        assert "images_bytes" in told["cure"]
+        assert (found.names, found.files) == ([], [])
+        assert events(found.add(archive(TREE), "tree"))[-1]["event"] == "done"
+
+
 def test_hostile_entries_stay_in_their_layer(admin, tmp_path):
     hostile = {"../../escaped": b"x", "/etc/absolute": b"x", "up": "../../.."}
     told = events(admin.add(archive(hostile), "hostile"))
