@@ -950,7 +950,7 @@ def test_a_full_disk_is_told_and_the_store_still_whole(environment, tmp_path, pl
     given = {**environment, "JAIL_STATE": str(disk)}
     done = subprocess.run(command, capture_output=True, text=True, env=given, timeout=300, check=False)
     assert done.returncode == 0, (done.stdout, done.stderr)
-    assert done.stderr.count("disk is full") == 3, done.stderr
+    assert done.stderr.count("is full: No space left on device") == 3, done.stderr
     assert "again.tar cannot be written: No space left on device" in done.stderr
     assert done.stdout.count('"small:1"') == 4
     assert '"big:1"' not in done.stdout

@@ -988,6 +988,18 @@ def test_what_reads_an_archive_can_make_files_and_nothing_else(layers, parent):
     assert seen["descriptors"] == [True]
 
 
+def test_what_reads_an_archive_is_given_no_directory(layers):
+    """By its descriptor one could walk up, out of the tree."""
+    directory = os.open(layers.directory, os.O_RDONLY)
+    with tempfile.TemporaryFile() as blob:
+        blob.write(archive(entry("a")))
+        blob.flush()
+        with pytest.raises(HostError, match="leads out"):
+            layers.unpacker.unpack([], blob.fileno(), "", "0", lock=directory)
+    os.close(directory)
+    assert list(layers.directory.iterdir()) == []
+
+
 def test_mutated_archives_are_unpacked_or_refused_and_nothing_else_happens():
     """More of them, as by hand: python fuzz_unpacker.py 100000"""
     command = [sys.executable, "-P", PROGRAMS / "fuzz_unpacker.py", "1500"]

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -169,6 +170,8 @@ def _be_child(
         # It may be a terminal, which is no thing to have.
         os.dup2(0, 2)
         try:
+            if any(stat.S_ISDIR(os.fstat(descriptor).st_mode) for descriptor in descriptors):
+                raise ValueError("a directory leads out of the tree")
             upper = confinement.make_layer(request.parents, request.into)
             # The lock, if there is one: somebody waits for our end.
             kept = [*descriptors, control.fileno(), *([] if upper is None else [upper])]

@@ -3,7 +3,11 @@
 A request is followed by any number of Progress and then by one of the other answers.
 """
 
+from typing import Literal
+
 import msgspec
+
+from jail.images.oci import Digest
 
 PACKET_BYTES = 1 << 16
 """The most that one takes: a request that names its parents, or an answer that explains itself."""
@@ -64,10 +68,10 @@ class Unpacked(msgspec.Struct, frozen=True, tag="unpacked"):
     of the uncompressed archive. omitted: how often what was left out, see jail.images.unpack.tree.
     """
 
-    diff_id: str
+    diff_id: Digest
     entries: int
     bytes: int
-    omitted: dict[str, int]
+    omitted: dict[Literal["devices", "xattrs", "aufs"], int]
 
 
 class Removed(msgspec.Struct, frozen=True, tag="removed"):
