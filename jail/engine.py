@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from jail import cgroup, egress, filters, host, rlimits
 from jail.destinations import parse_exception, parse_offer
 from jail.errors import HostError, SandboxError
+from jail.images.protocol import Offer
 from jail.network.offered import bounds, offered
 from jail.pool import Size
 from jail.process import Means
@@ -27,7 +28,8 @@ class Engine:
     """Runs jobs. An async context manager; raises HostError and PolicyError on entry.
 
     Attributes: `scheduler`; `sandboxes`; `published`, ports of jobs; `runs`, those under way; `draining`,
-    whether its service takes no more; once entered, `means`, what runs share.
+    whether its service takes no more; `drained`, set when it waits for none any longer; once entered,
+    `means`, what runs share.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -43,6 +45,7 @@ class Engine:
         self.published = Published()
         self.runs: set[Run] = set()
         self.draining = False
+        self.drained = asyncio.Event()
 
     async def __aenter__(self) -> "Engine":
         """Prepare the host and start the supervisor."""
@@ -51,6 +54,7 @@ class Engine:
         degraded = accepted_weaknesses(self.settings)
         self._networks = offered(self.settings)
         self.sandboxes.bounds = bounds(self.settings)
+        self.sandboxes.offer = _offer(self.settings, "landlock" not in degraded)
         with ExitStack() as undo:
             compiled = filters.compile_all(self.settings.policies, undo, self.settings.pin)
             await self.sandboxes.__aenter__()
@@ -147,12 +151,24 @@ class Engine:
         """Take no more jobs; those under way may go on for that long, and are cancelled then."""
         if not self.draining:
             self.draining = True
-            asyncio.get_running_loop().call_later(grace_s, self.cancel_all)
+            asyncio.get_running_loop().call_later(grace_s, self._end_drain)
+
+    def _end_drain(self) -> None:
+        self.drained.set()
+        self.cancel_all()
 
     def cancel_all(self) -> None:
         """Cancel every job, waiting or running."""
         for run in tuple(self.runs):
             run.cancel()
+
+
+def _offer(settings: Settings, landlock: bool) -> Offer | None:
+    """What images are administered within, if anybody may."""
+    if not settings.admin_keys_sha256:
+        return None
+    bounds = settings.images_bytes, settings.image_bytes, settings.image_entries
+    return Offer(settings.images, *bounds, landlock)
 
 
 def weaknesses() -> dict[str, HostError]:

@@ -1,8 +1,8 @@
-"""The keeper's client: asks it for supervisors and network hubs, and is told how each of them ended.
+"""The keeper's client: asks it for supervisors, network hubs and programs of images.
 
-The keeper is started before this process sheds what it does not need (jail.shed), and starts them
-in its stead: see native/keeper.c. Without it there can be no new supervisor, so its loss is
-the end of this service: `lost`.
+It is told how each of them ended. The keeper is started before this process sheds what it does not need
+(jail.shed), and starts them in its stead: see native/keeper.c. Without it there can be no new supervisor, so
+its loss is the end of this service: `lost`.
 """
 
 import asyncio
@@ -49,15 +49,21 @@ class Keeper:
     """One running keeper process. `lost` is set when it has ended, and was not told to."""
 
     def __init__(
-        self, namespace: OuterNamespace, directory: Path, view: Sequence[str], hub: Sequence[str]
+        self,
+        namespace: OuterNamespace,
+        directory: Path,
+        view: Sequence[str],
+        hub: Sequence[str],
+        images: Sequence[str] = (),
     ) -> None:
         """Start it in `directory`, where its supervisors work too, from the event loop's thread.
 
         view: an empty directory in it to mount on, and the directories of the host that images are made of;
-        hub: the command of what start_hub() starts, an absolute path and its arguments. Raises HostError when
-        that is too long.
+        hub, images: the commands of what start_hub() and start_images() start, absolute paths and their
+        arguments; without one that must not be called. Raises HostError when one is too long.
         """
-        command = _packed(hub)
+        # In the order of their kinds.
+        commands = _packed(hub), _packed(images)
         self.lost = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._asked: deque[Kept] = deque()
@@ -67,7 +73,8 @@ class Keeper:
             self._process = _spawn(theirs, namespace.descriptor, directory, view)
         with suppress(OSError):
             # It is gone already, which is told like any other loss.
-            self._socket.send(command)
+            for command in commands:
+                self._socket.send(command)
         self._socket.setblocking(False)
         self._loop.add_reader(self._socket, self._read)
 
@@ -87,6 +94,14 @@ class Keeper:
         the end of the keeper kills it.
         """
         return self._start(Kept("hub"), lib.KIND_HUB, control)
+
+    def start_images(self, control: socket.socket) -> Kept:
+        """Start the program of images, with `control` as its stdin; it remains the caller's.
+
+        It is this user, in the host's namespaces; its stdout is the outer user namespace. The end of its
+        stdin tells it to stop; the end of the keeper kills it.
+        """
+        return self._start(Kept("images"), lib.KIND_IMAGES, control)
 
     def _start(self, kept: Kept, kind: int, control: socket.socket) -> Kept:
         try:
@@ -156,10 +171,10 @@ def module_command(module: str, *arguments: str) -> list[str]:
 
 
 def _packed(command: Sequence[str]) -> bytes:
-    packed = b"".join(os.fsencode(argument) + b"\0" for argument in command)
+    packed = b"".join(os.fsencode(argument) + b"\0" for argument in command or [""])
     if len(packed) > lib.COMMAND_BYTES_MAX:
         raise HostError(
-            f"The command of the network hub takes {len(packed)} bytes; the most is {lib.COMMAND_BYTES_MAX}.",
+            f"A command of the keeper's takes {len(packed)} bytes; the most is {lib.COMMAND_BYTES_MAX}.",
             "Shorten sys.path, which is in it: PYTHONPATH, or the directory that jail is installed in.",
         )
     return packed

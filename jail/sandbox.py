@@ -16,6 +16,7 @@ from jail.catalogue import Catalogue
 from jail.cgroup import Cgroup, Counters
 from jail.errors import HostError, SandboxError
 from jail.ids import IdBlocks
+from jail.images.protocol import Offer
 from jail.images.store import Store
 from jail.instance import Instance
 from jail.keeper import Keeper, module_command
@@ -39,6 +40,9 @@ MAKERS_PER_PROCESSOR = 4
 
 HUB = "jail.network"
 """The program that joins sandboxes to networks. Its argument: how many slots there are."""
+
+IMAGES = "jail.images"
+"""The program that administers images. Its argument: an Offer."""
 
 Place = tuple[int, tuple[int, int]]
 """A slot of the supervisor, and the ids that the sandbox in it has."""
@@ -116,10 +120,12 @@ def most_at_once(slots: int, ready_max: int) -> int:
 class Sandboxes:
     """Makes sandboxes on this host; an async context manager that raises HostError on entry.
 
-    Attributes, once entered: `hierarchy`, of cgroups; `images`, that are offered; `landlock_abi`, 0 for none;
+    Attributes, once entered: `hierarchy`, of cgroups; `images`, that are offered; `store`, of images;
+    `landlock_abi`, 0 for none;
     `keeper`, of supervisors and hubs; `networks`, of sandboxes; `supervisor`, the running one; `stock`, of
     ready sandboxes; `dying`, the tasks in which sandboxes come to nothing. To be set before:
-    `bounds`, of egress, where networks may have a way out; `volumes`, directories by name.
+    `bounds`, of egress, where networks may have a way out; `offer`, where images may be administered;
+    `volumes`, directories by name.
     """
 
     def __init__(self, state: str, images: str, count: int, ready: Size, limits: cgroup.Limits) -> None:
@@ -128,12 +134,13 @@ class Sandboxes:
         ready: how many more are made ahead of time; limits: those of the cgroups, until a job's own.
         """
         self._state = Path(state)
-        self._store = Path(images)
+        self._images_directory = Path(images)
         self._size = ready
         self._limits = limits
         self._count = most_at_once(count, ready.maximum)
         self._networks = self._count + BACKLOG
         self.bounds: Bounds | None = None
+        self.offer: Offer | None = None
         self.volumes: Mapping[str, str] = {}
         self._makers = asyncio.Semaphore(max(AT_ONCE, MAKERS_PER_PROCESSOR * host.cpus()))
         self._made = 0
@@ -162,14 +169,16 @@ class Sandboxes:
                 self._places.append((slot, self._namespace.ids(pair)))
             directory = self._instance.directory
             (directory / MOUNT_PLACE).mkdir()
-            with _explained(self._store):
-                self.images = Catalogue(directory, Store(self._store), self.volumes)
+            with _explained(self._images_directory):
+                self.store = Store(self._images_directory)
+                self.images = Catalogue(directory, self.store, self.volumes)
             self.landlock_abi = host.landlock_abi()
             view = MOUNT_PLACE, *self.images.directories
             # Fixed here, before a job is taken.
             identity, _ = self._namespace.ids(blocks.slots[self._count])
             hub = module_command(HUB, str(self._count), str(identity), *self._bounds())
-            self.keeper = Keeper(self._namespace, directory, view, hub)
+            images = module_command(IMAGES, _json(self.offer)) if self.offer else ()
+            self.keeper = Keeper(self._namespace, directory, view, hub, images)
             undo.callback(self.keeper.close)
             self.networks = Networks(self.keeper.start_hub)
             self.supervisor = Supervisor(self.keeper)
@@ -178,7 +187,7 @@ class Sandboxes:
         return self
 
     def _bounds(self) -> list[str]:
-        return [msgspec.json.encode(self.bounds).decode()] if self.bounds else []
+        return [_json(self.bounds)] if self.bounds else []
 
     async def __aexit__(self, *_exception: object) -> None:
         """End the supervisor and give everything back; every Sandbox has been closed."""
@@ -292,6 +301,10 @@ class Sandboxes:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(None, self.hierarchy.destroy, str(place[0]))
         self._places.append(place)
+
+
+def _json(argument: msgspec.Struct) -> str:
+    return msgspec.json.encode(argument).decode()
 
 
 @contextmanager

@@ -44,6 +44,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     address: HOST:PORT to listen on, unless a service manager hands over a socket. Another than loopback
     needs a key.
     keys_sha256: hexadecimal SHA-256 digests of the keys that callers send as "Authorization: Bearer".
+    admin_keys_sha256: the same of those who may administer images over HTTP; empty, nobody may.
     workers: processes that take requests, each with a supervisor. slots, memory_bytes, queue and what is
     ready are the whole service's and divided among them: a job can have no more memory than a worker's share.
     slots: jobs at once, one for each worker at least; 0 is one for each processor it may use, at least two.
@@ -82,6 +83,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     address: str = "127.0.0.1:8099"
     keys_sha256: tuple[str, ...] = ()
+    admin_keys_sha256: tuple[str, ...] = ()
     workers: int = 1
     slots: int = 0
     processes: int = PROCESSES_MAX
@@ -145,8 +147,8 @@ def load(
 
 
 def for_one_job(found: Settings) -> Settings:
-    """The same, for an engine that runs one job: nothing is made ahead of time."""
-    return msgspec.structs.replace(found, ready_min=0, ready_max=0)
+    """The same, for an engine that runs one job: nothing is made ahead of time, and nobody administers."""
+    return msgspec.structs.replace(found, ready_min=0, ready_max=0, admin_keys_sha256=())
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -220,8 +222,9 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     _check_egress(found)
     _check_volumes(found.volumes)
     _check_names("allow_degraded", found.allow_degraded, DEGRADABLE)
-    if not all(_DIGEST.fullmatch(key) for key in found.keys_sha256):
-        raise SettingsError("keys_sha256 holds what is not the 64 hexadecimal digits of a SHA-256")
+    for setting in ("keys_sha256", "admin_keys_sha256"):
+        if not all(_DIGEST.fullmatch(key) for key in getattr(found, setting)):
+            raise SettingsError(f"{setting} holds what is not the 64 hexadecimal digits of a SHA-256")
     for table, checked in (("ceilings", ceilings), ("defaults", defaults)):
         try:
             limits.check(checked, ceilings)

@@ -35,6 +35,9 @@ POLICY = "service"
 RESOLVER = "resolver"
 """The name of the filter beside it, of processes that ask for the addresses of a name."""
 
+IMAGES, PULL = "images", "pull"
+"""The names of the filters of the program that administers images, without the network and with it."""
+
 UNPACKER = "unpacker"
 """The name of the filter of processes that read archives."""
 
@@ -54,8 +57,10 @@ _LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445
 _RULE_PATH_BENEATH, _RULE_NET_PORT = 1, 2
 _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 1, 1 << 2, 1 << 3
 _REMOVE_DIR, _REMOVE_FILE, _MAKE_DIR, _MAKE_REG, _MAKE_SYM = 1 << 4, 1 << 5, 1 << 7, 1 << 8, 1 << 12
-_TRUNCATE = 1 << 14
+_REFER, _TRUNCATE = 1 << 13, 1 << 14
 _READ = _READ_FILE | _READ_DIR
+_MADE = _MAKE_DIR | _MAKE_REG | _MAKE_SYM
+_KEEP = _READ | _WRITE_FILE | _TRUNCATE | _REMOVE_DIR | _REMOVE_FILE | _MADE
 
 # How many rights on files each ABI knows, from the first on: 13, and REFER, TRUNCATE and IOCTL_DEV.
 _FILE_RIGHTS = (13, 14, 15, 15, 16)
@@ -63,6 +68,10 @@ _BIND_TCP, _CONNECT_TCP = 1, 2  # from ABI 4
 _SCOPE_ABSTRACT_UNIX_SOCKET = 1  # from ABI 6
 
 _DNS_PORTS = (53,)
+_RESOLVING = ("/etc", "/usr", "/lib", "/lib64", "/run", "/var/lib")
+"""What is read to find addresses: files, modules, sockets of caches; and certificates of the host."""
+
+_ABI_OF_RENAMES = 2
 
 
 def forget_environment() -> None:
@@ -117,8 +126,21 @@ def shed_for_resolver(landlock: bool = True) -> None:
 
     To be called in a child without capabilities, after `prepare(RESOLVER)`.
     """
-    readable = ((Path(path), _READ) for path in ("/etc", "/usr", "/lib", "/lib64", "/run", "/var/lib"))
-    _shed(readable if landlock else None, RESOLVER, _DNS_PORTS)
+    _shed(_resolving_rules() if landlock else None, RESOLVER, _DNS_PORTS)
+
+
+def shed_for_images(store: Path, pulls: bool, landlock: bool = True) -> None:
+    """The same for the program of images: it keeps `store`, and if it pulls calls registries, on any port.
+
+    Raises HostError, PolicyError.
+    """
+    if landlock and 0 < host.landlock_abi() < _ABI_OF_RENAMES:
+        raise HostError(
+            "This kernel's Landlock lets nobody rename files from one directory to another.",
+            "Boot Linux 5.19 or later, or use `jail image` on this host.",
+        )
+    rules = [(store, _KEEP | _REFER), *_code_rules(), *(_resolving_rules() if pulls else ())]
+    _shed(rules if landlock else None, PULL if pulls else IMAGES, None if pulls else ())
 
 
 def shed_for_unpacker() -> None:
@@ -137,7 +159,13 @@ def prepare(name: str) -> None:
     _program(name)
 
 
-def _shed(rules: Iterable[tuple[Path, int]] | None, name: str = POLICY, ports: Iterable[int] = ()) -> None:
+def _resolving_rules() -> Iterator[tuple[Path, int]]:
+    return ((Path(path), _READ) for path in _RESOLVING)
+
+
+def _shed(
+    rules: Iterable[tuple[Path, int]] | None, name: str = POLICY, ports: Iterable[int] | None = ()
+) -> None:
     program = _program(name)
     # A thread that ends by pthread_exit(3) opens it by name.
     with suppress(OSError):
@@ -181,8 +209,7 @@ def _rules(state: Path, hierarchy: Hierarchy) -> Iterator[tuple[Path, int]]:
     yield Path(os.devnull), _READ_FILE
     # os.cpu_count()
     yield Path("/sys/devices/system/cpu"), _READ
-    made = _MAKE_DIR | _MAKE_REG | _MAKE_SYM
-    yield state, _READ | _WRITE_FILE | _TRUNCATE | _REMOVE_DIR | _REMOVE_FILE | made
+    yield state, _KEEP
     for path in hierarchy.bases:
         yield path, _READ_DIR | _REMOVE_DIR
     for path in hierarchy.claimed:
@@ -196,20 +223,24 @@ def _code() -> set[Path]:
     return {path for path in (*map(Path, paths), Path(jail.__file__).parent) if path.is_dir()}
 
 
-def _restrict_files(abi: int, rules: Iterable[tuple[Path, int]], ports: Iterable[int] = ()) -> None:
-    """landlock(7): everything that this ABI knows is denied, but for `rules` and connecting to `ports`."""
+def _restrict_files(abi: int, rules: Iterable[tuple[Path, int]], ports: Iterable[int] | None = ()) -> None:
+    """landlock(7): everything that this ABI knows is denied, but for `rules` and connecting to `ports`.
+
+    None: to any.
+    """
     if not abi:
         raise HostError("The kernel has no Landlock.", 'To do without: allow_degraded = ["landlock"].')
     handled = (1 << _FILE_RIGHTS[min(abi, len(_FILE_RIGHTS)) - 1]) - 1
     # Not LANDLOCK_SCOPE_SIGNAL: it would keep our death, a signal to the keeper, from being told.
-    attributes = struct.pack("=QQQ", handled, _BIND_TCP | _CONNECT_TCP, _SCOPE_ABSTRACT_UNIX_SOCKET)
+    network = _BIND_TCP | (_CONNECT_TCP if ports is not None else 0)
+    attributes = struct.pack("=QQQ", handled, network, _SCOPE_ABSTRACT_UNIX_SOCKET)
     # A kernel refuses what is longer than it knows.
     attributes = attributes[: 24 if abi >= 6 else 16 if abi >= 4 else 8]
     ruleset = _call(_LANDLOCK_CREATE_RULESET, attributes, len(attributes), 0)
     try:
         for path, rights in rules:
             _allow_beneath(ruleset, path, rights & handled)
-        for port in ports if abi >= 4 else ():
+        for port in (ports or ()) if abi >= 4 else ():
             # struct landlock_net_port_attr
             _call(_LANDLOCK_ADD_RULE, ruleset, _RULE_NET_PORT, struct.pack("=QQ", _CONNECT_TCP, port), 0)
         _call(_LANDLOCK_RESTRICT_SELF, ruleset, 0)

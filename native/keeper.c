@@ -1,12 +1,13 @@
 /*
- * keeper.c - starts supervisors and network hubs, and tells how they end.
+ * keeper.c - starts supervisors, network hubs and programs of images, and tells how they end.
  *
  * Why there is this fourth process. Once everything is open the service gives up, for good, what it
  * does not need any more (jail/shed.py): its filter, Landlock and no_new_privs pass to whatever it
  * starts, and a supervisor under them could not mount. Yet one that was lost must be replaced.
- * So the service starts the keeper before it sheds, and the keeper forks each supervisor; and the hub, which is
- * made on first need, but whose command it is told at once: a service that was taken over later has no say in it.
- * It is told, and not started with it, because a job can read its arguments: init, its fork, shows them.
+ * So the service starts the keeper before it sheds, and the keeper forks each supervisor; and the hub and programs
+ * of images, which are made on need, but whose commands it is told at once: a service that was taken over later has
+ * no say in them, and none of a kind that its operator has no use for.
+ * It is told, and not started with them, because a job can read its arguments: init, its fork, shows them.
  *
  * It is small on purpose: one thread, no allocation, no privilege that the service did not have. All it
  * hears then is "here is the socket for a new one": one byte, one descriptor. It is started with
@@ -26,17 +27,20 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "hub.h"
+#include "program.h"
 #include "protocol.h"
 #include "supervisor.h"
 
 /* Like SERVICE, above 0, 1 and 2, which a supervisor needs. */
 enum { NAMESPACE = SERVICE + 1 };
 
-/* What whatever it starts is made of. `forked`: this is the child, and keep() is to end with its exit status. */
+/*
+ * What whatever it starts is made of; commands by kind, that of supervisors being none. `forked`: this is the child,
+ * and keep() is to end with its exit status.
+ */
 struct keeper {
 	char *const *view;
-	struct command hub;
+	struct command commands[KINDS];
 	bool forked;
 };
 
@@ -93,9 +97,9 @@ static int become_supervisor(pid_t keeper, int socket, char *const *view)
 
 static int become(const struct keeper *keeper, pid_t pid, enum kind kind, int socket)
 {
-	if (kind == KIND_HUB)
-		return become_hub(pid, socket, NAMESPACE, &keeper->hub);
-	return become_supervisor(pid, socket, keeper->view);
+	if (kind == KIND_SUPERVISOR)
+		return become_supervisor(pid, socket, keeper->view);
+	return become_program(pid, kind, socket, NAMESPACE, &keeper->commands[kind]);
 }
 
 static int start(struct keeper *keeper, enum kind kind, int socket)
@@ -127,6 +131,20 @@ static int hear_command(struct command *command)
 	return error ? error : command_read(command, length);
 }
 
+static int hear_commands(struct keeper *keeper)
+{
+	int error = 0;
+
+	for (enum kind kind = KIND_SUPERVISOR + 1; !error && kind < KINDS; kind++)
+		error = hear_command(&keeper->commands[kind]);
+	return error;
+}
+
+static bool is_known(const struct keeper *keeper, unsigned char kind)
+{
+	return kind == KIND_SUPERVISOR || (kind < KINDS && keeper->commands[kind].arguments[0]);
+}
+
 static int hear_service(struct keeper *keeper)
 {
 	int fds[DESCRIPTORS_MAX], error;
@@ -136,7 +154,7 @@ static int hear_service(struct keeper *keeper)
 	error = message_receive(SERVICE, &kind, sizeof kind, &length, fds, &count);
 	if (error)
 		return error;
-	if (count != 1 || (kind != KIND_SUPERVISOR && kind != KIND_HUB))
+	if (count != 1 || !is_known(keeper, kind))
 		return EPROTO;
 	return start(keeper, kind, fds[0]);
 }
@@ -179,7 +197,7 @@ int keep(char *const *view)
 
 	keeper.view = view;
 	if (!error)
-		error = hear_command(&keeper.hub);
+		error = hear_commands(&keeper);
 	if (!error)
 		error = serve(&keeper, ends);
 	/* The service closed its end, or was gone before we began: that is how we are told to stop. */

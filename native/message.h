@@ -221,12 +221,15 @@ struct ask {
 
 /*
  * What the keeper is asked to start: one byte, with the socket of what is started as descriptor. Before all
- * that it is told the hub's command, once: its strings, each ended by a NUL, the first an absolute path, at
- * most COMMAND_ARGUMENTS_MAX of them in COMMAND_BYTES_MAX.
+ * that it is told the command of each kind from KIND_HUB on, once, in this order: its strings, each ended by a NUL,
+ * the first an absolute path, at most COMMAND_ARGUMENTS_MAX of them in COMMAND_BYTES_MAX; or one empty string, and
+ * nothing of that kind is ever started.
  */
 enum kind {
 	KIND_SUPERVISOR = 1,
-	KIND_HUB
+	KIND_HUB,
+	KIND_IMAGES,
+	KINDS
 };
 
 /*

@@ -309,9 +309,11 @@ def jail() -> Iterator[Jail]:
         yield found
 
 
-def is_hub(pid: int) -> bool:
-    """Whether that process of a keeper's runs Python, as only the hub of networks does."""
-    return b"jail.network" in Path(f"/proc/{pid}/cmdline").read_bytes()
+def runs(pid: int, module: str) -> bool:
+    """Whether that process of a keeper's runs this module, as a supervisor, a fork of it, does none."""
+    with suppress(OSError):
+        return f"run_module('{module}'" in Path(f"/proc/{pid}/cmdline").read_text()
+    return False
 
 
 class Service:
@@ -362,14 +364,20 @@ class Service:
 
     @property
     def supervisor(self) -> int:
-        """The process id of its supervisor: a fork of its keeper, which a hub is not."""
-        (pid,) = (pid for pid in Processes.children(self.keeper) if not is_hub(pid))
+        """The process id of its supervisor: a fork of its keeper, as nothing else there is."""
+        found = Processes.children(self.keeper)
+        (pid,) = (pid for pid in found if not (runs(pid, "jail.network") or runs(pid, "jail.images")))
         return pid
 
     @property
     def hub(self) -> int | None:
         """The process id of its network hub, if there is one."""
-        return next(filter(is_hub, Processes.children(self.keeper)), None)
+        return next((pid for pid in Processes.children(self.keeper) if runs(pid, "jail.network")), None)
+
+    @property
+    def image_programs(self) -> list[int]:
+        """The process ids of its programs of images."""
+        return [pid for pid in Processes.children(self.keeper) if runs(pid, "jail.images")]
 
     @property
     def lives(self) -> bool:

@@ -1,9 +1,7 @@
 """The application: routes, and what each of them answers."""
 
 import asyncio
-import hashlib
-import hmac
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -17,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from jail import __version__, spec
 from jail.engine import Engine
 from jail.errors import SandboxError
-from jail.http import body, openapi, problems
+from jail.http import body, keys, openapi, problems
 from jail.http.forward import JOBS, Forward
+from jail.http.images import Images
 from jail.http.metrics import Metrics
 from jail.http.problems import ProblemError
 from jail.limits import MINIMA, Limits
@@ -40,6 +39,7 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
             Route("/readyz", service.readyz),
             Route("/openapi.json", service.openapi),
             Forward(engine.published, service.admit),
+            *Images(engine).routes(),
         ],
         exception_handlers=problems.HANDLERS,
         middleware=[Middleware(_LastAnswers, engine)],
@@ -157,13 +157,8 @@ class Service:
 
     def admit(self, request: HTTPConnection) -> None:
         """Raises ProblemError 401 unless the caller shows one of the keys, if there are any."""
-        keys = self._engine.settings.keys_sha256
-        if not keys:
-            return
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not _is_known(key.strip(), keys):
-            detail = "Send one of this service's keys as Authorization: Bearer KEY."
-            raise ProblemError(401, detail, headers={"WWW-Authenticate": "Bearer"})
+        if digests := self._engine.settings.keys_sha256:
+            keys.require(request, digests)
 
     def _check_open(self) -> None:
         if self._engine.draining:
@@ -229,10 +224,3 @@ async def _cancel_without_client(run: Run, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     run.cancel()
-
-
-def _is_known(key: str, digests: Sequence[str]) -> bool:
-    """Compared in constant time, all of them: the answer's delay tells nothing."""
-    digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()
-    found = [hmac.compare_digest(digest, known.lower()) for known in digests]
-    return any(found)

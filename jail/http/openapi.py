@@ -5,7 +5,11 @@ from typing import Any
 import msgspec
 
 from jail import __version__
+from jail.http.images import ARCHIVES, IMAGES, ONE, ONE_ARCHIVE, PRUNE, ImageList, Pull
+from jail.http.operations import ARCHIVE, EVENTS, LINES
 from jail.http.problems import MEDIA_TYPE, Problem
+from jail.images.protocol import Done, Failed, Progress
+from jail.images.summary import Summary
 from jail.limits import MINIMA, Limits
 from jail.result import GroupResult, Result
 from jail.spec import GroupRequest, Request, Rules
@@ -15,16 +19,21 @@ _REFERENCE = "#/components/schemas/{name}"
 _PROBLEMS = {
     "400": "The client went away in the middle of its body.",
     "401": "No key, or one that is not known.",
-    "404": "No live job of that id publishes that port.",
+    "403": "The key, if any, is not one of those who may administer images.",
+    "404": "There is no such image, or no live job of that id that publishes that port.",
+    "409": "The image is in use.",
     "413": "The body is too large.",
-    "415": "The body is not application/json.",
+    "415": "The body is of none of the types listed.",
     "422": "A field is wrong; `field` names it.",
     "429": "Too many connections to this job.",
     "500": "A defect of jail.",
     "502": "Nobody listens on that port, or what it said is no HTTP.",
     "503": "The host is full, or the service is draining.",
     "504": "The program took no connection, or gave no answer.",
+    "507": "There is no room for images.",
 }
+
+_KINDS_OF_IMAGES = [Pull, ImageList, Summary, Progress, Done, Failed]
 
 FORWARDED = "/v1/jobs/{id}/ports/{port}/{path}"
 """What callers reach of a job that publishes: see jail.http.forward."""
@@ -32,7 +41,7 @@ FORWARDED = "/v1/jobs/{id}/ports/{port}/{path}"
 
 def describe(rules: Rules) -> bytes:
     """The document as JSON, with the ranges that this operator allows."""
-    kinds = [Request, GroupRequest, Result, GroupResult, Problem]
+    kinds = [Request, GroupRequest, Result, GroupResult, Problem, *_KINDS_OF_IMAGES]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     _add_ranges(schemas["LimitsRequest"]["properties"], rules)
     for kind in ("Request", "ProcessRequest"):
@@ -46,7 +55,7 @@ def describe(rules: Rules) -> bytes:
             "schemas": schemas,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "paths": {"/v1/run": {"post": _run()}, FORWARDED: {"get": _forward()}} | _reads(),
+        "paths": {"/v1/run": {"post": _run()}, FORWARDED: {"get": _forward()}} | _images() | _reads(),
     }
     return msgspec.json.encode(document)
 
@@ -116,6 +125,61 @@ def _forward() -> dict[str, Any]:
         "responses": {
             "default": {"description": "What the program answered, with the headers that may pass."},
             **_problems("400", "401", "404", "429", "500", "502", "503", "504"),
+        },
+    }
+
+
+def _images() -> dict[str, Any]:
+    events = {
+        **_content("Progress", "Done", "Failed", media_type=LINES),
+        EVENTS: {"schema": {"type": "string"}},
+    }
+    archive = {"schema": {"type": "string", "format": "binary"}}
+    nameless = _parameter("nameless", "query", {"type": "string", "enum": ["false", "true"]})
+    reference = _parameter("reference", "path", {"type": "string"})
+    of_one = ("404", "409", "422", "507")
+    pull = {**_content("Pull"), **dict.fromkeys(ARCHIVES, archive)}
+    return {
+        IMAGES: {
+            "get": _administer("All images.", _content("ImageList")),
+            "post": {
+                **_administer(
+                    "Fetch an image from a registry, or bring in the archive that is the body. A line for "
+                    "each event, or server-sent events; the last is `done` or `failed`.",
+                    events,
+                    ("400", "413", "415", "422"),
+                ),
+                "parameters": [_parameter("name", "query", {"type": "string"})],
+                "requestBody": {"required": True, "content": pull},
+            },
+        },
+        PRUNE: {
+            "post": _administer("Remove what no image needs.", _content("Done"), of_one, nameless),
+        },
+        ONE: {
+            "get": _administer("An image, by name or digest.", _content("Summary"), ("404",), reference),
+            "delete": _administer("Remove a name or an image.", _content("Done"), of_one, reference),
+        },
+        ONE_ARCHIVE: {
+            "get": _administer("An image as an OCI archive.", {ARCHIVE: archive}, of_one, reference),
+        },
+    }
+
+
+def _parameter(name: str, place: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": place == "path", "schema": schema}
+
+
+def _administer(
+    text: str, content: dict[str, Any], statuses: tuple[str, ...] = (), *parameters: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "summary": text,
+        "security": [{"key": []}],
+        "parameters": list(parameters),
+        "responses": {
+            "200": {"description": text, "content": content},
+            **_problems("401", "403", *statuses, "500", "503"),
         },
     }
 

@@ -293,7 +293,7 @@ def choose(index: Index, wanted: Platform) -> Descriptor:
     exact = [each for each in fit if each.platform.variant == wanted.variant]
     if exact or (fit and not wanted.variant):
         return (exact or fit)[0]
-    offered = {_written(found.platform) for found in named}
+    offered = {_written(found.platform) for found in known if found.platform}
     raise ImageError(
         f"No image of the index is for {_written(wanted)}; "
         f"there are: {', '.join(sorted(offered)) or 'none that say what they are for'}.",

@@ -438,6 +438,7 @@ class Store:
                 lambda done: progress("unpack", blob, done),
                 self._busy(),
             )
+        progress("unpack", blob, blob.size)
         is_linked = False
         try:
             if diff_id not in (None, found.diff_id):

@@ -9,8 +9,9 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 import msgspec
 
@@ -41,20 +42,33 @@ _LEFT = re.compile(f"{_NAME.pattern}({re.escape(WORK)})?")
 _KINDS = {"image": ImageError, "large": ImageTooLargeError, "full": StoreFullError, "host": HostError}
 
 
+class Program(Protocol):
+    """One that runs: as subprocess.Popen has them."""
+
+    def kill(self) -> None:
+        """End it."""
+
+    def wait(self) -> object:
+        """Come back when it has ended."""
+
+
+Start = Callable[[socket.socket], Program]
+"""Starts the program with that socket, which remains the caller's."""
+
+
 class Unpacker:
     """One program, for any number of layers, one after the other.
 
     To be used by one thread at a time, and closed: it is a context, too.
     """
 
-    def __init__(self, namespace: int, layers: Path) -> None:
+    def __init__(self, namespace: int, layers: Path, start: Start | None = None) -> None:
         """Take the outer user namespace's descriptor, and the directory of the layers.
 
-        The program is started by the first request.
+        The program is started by the first request: by `start`, where this process may start nothing.
         """
-        self._namespace = namespace
-        self._layers = layers
-        self._program: subprocess.Popen[bytes] | None = None
+        self._start = start or partial(run, namespace, layers)
+        self._program: Program | None = None
         self._socket: socket.socket | None = None
 
     def __enter__(self) -> Self:
@@ -144,16 +158,21 @@ class Unpacker:
         if self._socket is None:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
-                # In a session of its own: who interrupts this process does not interrupt it.
-                self._program = subprocess.Popen(
-                    module_command("jail.images.unpack"),
-                    stdin=theirs,
-                    stdout=self._namespace,
-                    env={},
-                    cwd=self._layers,
-                    start_new_session=True,
-                )
+                self._program = self._start(theirs)
         return self._socket
+
+
+def run(namespace: int, layers: Path, control: socket.socket) -> "subprocess.Popen[bytes]":
+    """Start the program with `control`, which remains the caller's, as its socket. Raises OSError."""
+    return subprocess.Popen(
+        module_command("jail.images.unpack"),
+        stdin=control,
+        stdout=namespace,
+        env={},
+        cwd=layers,
+        # Who interrupts this process does not interrupt it.
+        start_new_session=True,
+    )
 
 
 def _check(name: str, form: re.Pattern[str]) -> None:

@@ -1,4 +1,7 @@
-"""What the keeper makes of a fork that is to be the network hub, shown by a program in its place."""
+"""What the keeper makes of a fork that is to be the network hub or the program of images.
+
+Shown by a program in their place.
+"""
 
 import asyncio
 import errno
@@ -19,6 +22,7 @@ from jail.errors import HostError, SandboxError
 from jail.keeper import Keeper, module_command
 from jail.namespace import OuterNamespace
 from jail.sandbox import HUB
+from jail.stock import HOST
 from jail.supervisor import MOUNT_PLACE, Supervisor
 
 PROGRAM = Path(__file__).parent / "programs" / "hub.py"
@@ -31,10 +35,10 @@ SECONDS = 60
 class Hub:
     """One that was started: our end of its socket, and what the keeper says of it."""
 
-    def __init__(self, keeper):
+    def __init__(self, keeper, kind="hub"):
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self.kept = keeper.start_hub(theirs)
+            self.kept = getattr(keeper, f"start_{kind}")(theirs)
         self.socket.setblocking(False)
 
     async def hear(self):
@@ -53,18 +57,18 @@ def with_keeper(state):
     """Run a scene, which takes a keeper and the outer namespace's descriptor; nothing of it stays."""
 
     @asynccontextmanager
-    async def kept(command):
+    async def kept(command, images):
         (state / MOUNT_PLACE).mkdir(exist_ok=True)
         with ExitStack() as stack:
             namespace = OuterNamespace()
             stack.callback(namespace.close)
-            keeper = Keeper(namespace, state, (MOUNT_PLACE, "/usr"), command)
+            keeper = Keeper(namespace, state, (MOUNT_PLACE, "/usr"), command, images)
             stack.callback(keeper.close)
             yield keeper, namespace
 
-    def run(scene, command=COMMAND):
+    def run(scene, command=COMMAND, images=()):
         async def within():
-            async with kept(command) as (keeper, namespace):
+            async with kept(command, images) as (keeper, namespace):
                 return await scene(keeper, namespace)
 
         return asyncio.run(within())
@@ -90,6 +94,51 @@ def test_it_is_root_of_the_outer_namespace_and_of_nothing_else(about):
     assert about["namespaces"]["user"] == about["outer"] != os.readlink("/proc/self/ns/user")
     assert int(about["capabilities"], 16).bit_count() > 30
     assert about["no_new_privs"] == "1"
+
+
+@pytest.fixture
+def about_images(with_keeper):
+    async def scene(keeper, namespace):
+        program = Hub(keeper, "images")
+        with closing(program.socket):
+            outer = f"user:[{os.stat(namespace.descriptor).st_ino}]"
+            return {**await program.about(), "outer": outer}
+
+    return with_keeper(scene, command=(), images=COMMAND)
+
+
+def test_the_program_of_images_is_the_services_user_in_the_hosts_namespaces(about_images):
+    assert about_images["ids"][:2] == [list(os.getresuid()), list(os.getresgid())]
+    assert int(about_images["capabilities"], 16) == 0
+    for kind, name in about_images["namespaces"].items():
+        assert name == os.readlink(f"/proc/self/ns/{kind}")
+
+
+def test_the_program_of_images_has_its_socket_and_the_outer_namespace_and_nothing_else(about_images):
+    assert about_images["descriptors"].keys() == {"0", "1", "2"}
+    assert about_images["descriptors"]["0"].startswith("socket:")
+    assert about_images["descriptors"]["1"] == about_images["outer"]
+    assert about_images["environment"] == []
+    assert about_images["directory"] == "/"
+
+
+def test_the_program_of_images_begins_as_the_hub_does(about_images):
+    assert about_images["no_new_privs"] == "1"
+    assert int(about_images["blocked"], 16) == 0
+    assert about_images["session"]
+    assert about_images["deadly"] == signal.SIGKILL
+    assert about_images["arguments"] == COMMAND
+
+
+@pytest.mark.parametrize("kind", ["hub", "images"])
+def test_what_has_no_command_cannot_be_started(with_keeper, kind):
+    async def scene(keeper, _namespace):
+        program = Hub(keeper, kind)
+        with closing(program.socket):
+            await asyncio.wait_for(keeper.lost.wait(), SECONDS)
+            return await program.hear()
+
+    assert with_keeper(scene, command=()) == b""
 
 
 @pytest.mark.parametrize("kind", ["net", "mnt", "pid", "ipc", "uts", "cgroup"])
@@ -208,7 +257,9 @@ def test_a_program_that_is_not_there_is_told_as_its_end(with_keeper):
         (b"/bin/sh\0-c\0true\0", []),
         (b"/bin/sh\0", [0]),
         (b"\0", [0]),
-        (b"\x03", [0]),
+        (bytes([lib.KINDS]), [0]),
+        # There is no command of that kind.
+        (bytes([lib.KIND_IMAGES]), [0]),
         (bytes([lib.KIND_HUB]), []),
         (bytes([lib.KIND_HUB]), [0, 0]),
     ],
@@ -230,10 +281,9 @@ def test_a_service_that_was_taken_over_has_no_say_in_what_is_run(with_keeper, pr
 @pytest.mark.parametrize(
     "command",
     [
-        [],
-        [""],
         # Not found along anybody's PATH.
         ["python3"],
+        ["", "/bin/true"],
         ["/bin/true", *["x"] * lib.COMMAND_ARGUMENTS_MAX],
     ],
 )
@@ -297,7 +347,7 @@ def test_it_can_enter_the_network_of_a_sandbox_that_it_is_given(engine_with, sta
 
         async def scene():
             sandboxes = own.engine.sandboxes
-            taken = await sandboxes.take("host")
+            taken = await sandboxes.stock.take(HOST)
             hub = Hub(sandboxes.keeper)
             with closing(hub.socket):
                 await hub.about()
