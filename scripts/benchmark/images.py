@@ -69,16 +69,16 @@ def measure(session: Session) -> Figures:
     for name, layers in (("one:1", [true]), ("many:1", [true, *more])):
         _import(images, _layout(session.directory / name, layers, ""), name)
     advance = session.task(TITLE, 2 * session.rounds + 1)
-    warm, cold = (_rounds(session, images, size, advance) for size in (16, 0))
+    warm, cold = (_rounds(session, images, kept, advance) for kept in ({}, ready(0)))
     brought_in = _bring_in(session) if shutil.which("umoci") else None
     advance()
     return Figures(warm, cold, brought_in)
 
 
-def _rounds(session: Session, images: Path, size: int, advance: Advance) -> tuple[Round, ...]:
+def _rounds(session: Session, images: Path, kept: dict[str, object], advance: Advance) -> tuple[Round, ...]:
     bodies = [json.dumps({"argv": ["/usr/bin/true"], "image": name}) for name in ("host", "one:1", "many:1")]
     found = []
-    with serving({**(ready(size) or {}), "images": images}) as service:
+    with serving({**kept, "images": images}) as service:
         for body in bodies:
             load.sequence(service.port, 20, body=body.encode())
         for _ in range(session.rounds):
