@@ -198,7 +198,8 @@ def rows(found: Figures, _floor: Floor) -> Iterator[Row]:
         unit="s",
         ratio=statistics.median(a / b for a, b in zip(came.jail_s, came.umoci_s, strict=True)),
         to="umoci unpack",
-        at_most=IMPORT_MAX,
+        # Of a small one, starting the command is most.
+        at_most=IMPORT_MAX if came.bytes >= _IMPORT_BYTES_FULL else None,
         note=f"{came.bytes / 1e6:.0f} MB in {came.files:,} files",
     )
 
