@@ -168,6 +168,8 @@ def list_images(as_json: bool, config: str | None) -> None:
     """List the images. Those that share layers count them each."""
     with explained(), _reading(config) as store:
         found = [summarize(each) for each in store.stored()]
+        for error in store.damaged():
+            click.echo(f"jail: {error.cause}\n      {error.cure}", err=True)
     if as_json:
         _print_json(found)
         return

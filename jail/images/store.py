@@ -169,10 +169,21 @@ class Store:
         return self._describe(index, _resolve(index, reference).digest)
 
     def stored(self) -> list[Stored]:
-        """All images, those with names first, by name."""
-        index = self._index()
-        found = [self._describe(index, digest) for digest in {each.digest for each in index.manifests}]
+        """All images that are whole, those with names first, by name."""
+        found = [each for each in self._all() if isinstance(each, Stored)]
         return sorted(found, key=lambda image: (not image.names, image.names, image.digest))
+
+    def damaged(self) -> list[ImageError]:
+        """What is wrong with each of the others."""
+        return [each for each in self._all() if isinstance(each, ImageError)]
+
+    def _all(self) -> Iterator[Stored | ImageError]:
+        index = self._index()
+        for digest in dict.fromkeys(each.digest for each in index.manifests):
+            try:
+                yield self._describe(index, digest)
+            except ImageError as error:
+                yield error
 
     def names(self) -> list[str]:
         """The names of all images, in order."""
@@ -184,15 +195,25 @@ class Store:
         return about.st_ino, about.st_mtime_ns, about.st_size
 
     def hold(self, digest: str) -> int:
-        """A descriptor that keeps this image until it is closed. Raises ImageNotFoundError."""
-        while _entries(self._index(), digest):
-            descriptor = self._open(digest)
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
-            # It may have been removed while we waited, and even brought in again.
-            if _entries(self._index(), digest) and os.fstat(descriptor).st_nlink:
-                return descriptor
+        """A descriptor that keeps this image until it is closed. Raises ImageNotFoundError, ImageInUseError.
+
+        The latter when somebody is about to remove it; nobody waits for that.
+        """
+        if not _entries(self._index(), digest):
+            raise _not_found(digest)
+        descriptor = self._open(digest)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # It may have been removed before, and even brought in again.
+            if not _entries(self._index(), digest) or not os.fstat(descriptor).st_nlink:
+                raise _not_found(digest)
+        except BlockingIOError:
             os.close(descriptor)
-        raise _not_found(digest)
+            raise ImageInUseError(f"The image {digest} is being removed.", "Try again.") from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def usage_bytes(self) -> int:
         """All that blobs and layers take up, and what is reserved for those on their way."""
@@ -543,16 +564,10 @@ class Store:
         """Remove layers that nobody needs, and of blobs that nobody needs those that are doomed."""
         with self._changing():
             needs = needed(self._incoming)
-            blobs, chains = self._referenced()
-            for path in (*self._blobs.iterdir(), *self._incoming.iterdir()):
-                if path.is_file() and path.name not in blobs and f"blob-{path.name}" not in needs:
-                    self._discard(path, is_doomed)
             for path in self.directory.glob("*.new"):
                 path.unlink()
-            for path in self._chains.iterdir():
-                chain = path.name.partition(".")[0]
-                if chain not in chains and f"chain-{chain}" not in needs:
-                    path.unlink()
+            with suppress(ImageError):
+                self._collect_now(needs, is_doomed)
             doomed = self._orphans(needs)
             for name in doomed:
                 # Another who collects leaves it to us.
@@ -562,6 +577,17 @@ class Store:
             with self._changing():
                 for name in doomed:
                     self._own_writer().forget(f"layer-{name}")
+
+    def _collect_now(self, needs: dict[str, int], is_doomed: Callable[[Path], bool]) -> None:
+        """The same, but for layers' trees. Raises ImageError: what a damaged image needs nobody knows."""
+        blobs, chains = self._referenced()
+        for path in (*self._blobs.iterdir(), *self._incoming.iterdir()):
+            if path.is_file() and path.name not in blobs and f"blob-{path.name}" not in needs:
+                self._discard(path, is_doomed)
+        for path in self._chains.iterdir():
+            chain = path.name.partition(".")[0]
+            if chain not in chains and f"chain-{chain}" not in needs:
+                path.unlink()
 
     def _discard(self, path: Path, is_doomed: Callable[[Path], bool]) -> None:
         with suppress(FileNotFoundError):
@@ -576,7 +602,7 @@ class Store:
         return {name for name in names if f"layer-{name.removesuffix(WORK)}" not in needs}
 
     def _referenced(self) -> tuple[set[str], set[str]]:
-        """The digits of the blobs, and of the chains, that images of the index need."""
+        """The digits of the blobs, and of the chains, that images of the index need. Raises ImageError."""
         blobs: set[str] = set()
         chains: set[str] = set()
         for each in self._index().manifests:

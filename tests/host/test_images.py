@@ -668,8 +668,13 @@ def test_a_damaged_image_is_told_and_can_be_removed(place):
     path.write_bytes(path.read_bytes().replace(b"sha256:", b"sha257:"))
     with pytest.raises(ImageError, match="The image damaged:1 is damaged"):
         place.store.find("damaged:1")
+    # Nor does it keep anybody from the others.
+    place.store.sweep(place.unpacker)
+    assert place.store.stored() == [other]
+    assert [error.cure for error in place.store.damaged()] == [f"Remove it: jail image rm {damaged.digest}"]
     place.store.remove("damaged:1", place.unpacker)
     assert place.store.stored() == [other]
+    assert place.store.damaged() == []
     assert place.store.usage_bytes() == place.counted_bytes()
 
 
