@@ -39,6 +39,8 @@ __all__ = ["BOUNDS", "Bounds", "Unpacked", "Unpacker"]
 _NAME = re.compile("[0-9A-Za-z_-]{1,64}")
 _LEFT = re.compile(f"{_NAME.pattern}({re.escape(WORK)})?")
 
+_NAMES_AT_ONCE = 500
+
 _KINDS = {"image": ImageError, "large": ImageTooLargeError, "full": StoreFullError, "host": HostError}
 
 
@@ -122,7 +124,10 @@ class Unpacker:
         wanted = tuple(names)
         for name in wanted:
             _check(name, _LEFT)
-        _raise_refusal(self._ask(Remove(wanted), [], BOUNDS.idle_s))
+        # As many as fit into a packet.
+        for first in range(0, max(1, len(wanted)), _NAMES_AT_ONCE):
+            some = wanted[first : first + _NAMES_AT_ONCE]
+            _raise_refusal(self._ask(Remove(some), [], BOUNDS.idle_s))
 
     def close(self) -> None:
         """End the program, whatever it is doing."""

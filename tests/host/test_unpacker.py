@@ -766,6 +766,11 @@ def test_a_directory_of_the_layers_has_no_more_than_they_say(layers):
 # What an archive may cost.
 
 
+def test_any_number_of_layers_can_be_removed_at_once(layers):
+    layers.unpacker.remove(f"{number:064}" for number in range(3000))
+    assert layers.add(archive(entry("file"))).entries == 1
+
+
 def test_too_many_entries_are_refused(layers):
     entries = [entry(f"{number}") for number in range(101)]
     error = layers.refuse(archive(*entries), Bounds(entries=100))

@@ -95,7 +95,7 @@ def begin_layer(parents: Sequence[str], into: str) -> None:
     os.chown(into, about.st_uid, about.st_gid)
     os.chmod(into, stat.S_IMODE(about.st_mode))
     for key in os.listxattr(parents[0]):
-        if not key.startswith("user.overlay."):
+        if key.startswith("user.") and not key.startswith("user.overlay."):
             os.setxattr(into, key, os.getxattr(parents[0], key))
     os.utime(into, ns=(about.st_atime_ns, about.st_mtime_ns))
 
