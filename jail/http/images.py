@@ -32,7 +32,9 @@ ONE_ARCHIVE = f"{ONE}/archive"
 ARCHIVES = (ARCHIVE, "application/octet-stream")
 """Media types of archives that are brought in, whichever their form and compression."""
 
-_PULL_BYTES_MAX = 1 << 16
+# Both go on to the program in a packet, with more around it.
+_PULL_BYTES_MAX = protocol.PACKET_BYTES // 2
+_REFERENCE_LENGTH_MAX = protocol.PACKET_BYTES // 16
 
 T = TypeVar("T")
 
@@ -107,7 +109,7 @@ class Images:
     async def _remove(self, request: Request) -> Result:
         """DELETE /v1/images/{reference}."""
         self._admit(request)
-        return Result(self._operations, Remove(request.path_params["reference"]))
+        return Result(self._operations, Remove(_reference(request)))
 
     async def _prune(self, request: Request) -> Result:
         """POST /v1/images/prune."""
@@ -123,7 +125,7 @@ class Images:
         if request.method == "HEAD":
             await self._find(request)
             return Response(media_type=ARCHIVE)
-        return Download(self._operations, Export(request.path_params["reference"]))
+        return Download(self._operations, Export(_reference(request)))
 
     def _admit(self, request: Request) -> None:
         """Raises ProblemError 401 or 403 unless the caller is an administrator, from wherever."""
@@ -163,6 +165,14 @@ class Images:
 
 def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type=JSON)
+
+
+def _reference(request: Request) -> str:
+    """Raises ProblemError 404 for what is longer than the name of any image."""
+    wanted: str = request.path_params["reference"]
+    if len(wanted) > _REFERENCE_LENGTH_MAX:
+        raise ProblemError(404, "There is no image of so long a name.")
+    return wanted
 
 
 def _pull(content: bytes) -> protocol.Pull:

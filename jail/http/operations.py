@@ -122,14 +122,14 @@ class Result:
         if isinstance(answer, Failed):
             raise _problem(answer)
         await self._begin(send, JSON)
-        await send(_body(msgspec.json.encode(answer)))
+        await _patiently(send, _body(msgspec.json.encode(answer)))
 
     async def _begin(self, send: Send, media_type: str, closes: bool = False) -> None:
         self._begun = True
         headers = [(b"content-type", media_type.encode()), (b"cache-control", b"no-store")]
         if closes:
             headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await _patiently(send, {"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _next(self, operation: Operation) -> Answer:
         """What the program says, but for progress. Raises ProblemError 503 when it has ended without."""
@@ -227,7 +227,7 @@ class Download(Result):
             while piece := await operation.read():
                 await _patiently(send, _body(piece, more=True))
             if isinstance(await self._next(operation), Done):
-                await send(_body(b""))
+                await _patiently(send, _body(b""))
 
 
 async def _patiently(send: Send, message: Message) -> None:

@@ -177,19 +177,23 @@ class Program:
         """Do it. Raises ExplainedError, OSError."""
         offer = self._offer
         path = Path(offer.store)
+        starter = None if isinstance(request, Export) else self._starter(path / "layers")
+        # Before it looks into the store: names and links in it may be of one that was taken over.
+        shed.shed_for_images(path, isinstance(request, Pull), offer.landlock)
         with Store(path, offer.bytes_max, offer.image_bytes, offer.image_entries) as store:
             if isinstance(request, Export):
-                self._shed()
                 return self._export(store, request, *descriptors)
-            start = partial(run, self._namespace, store.layers)
-            starter = Starter(start, [self._namespace])
-            os.close(self._namespace)
-            self._shed(pulls=isinstance(request, Pull))
-            with closing(Unpacker(-1, store.layers, starter.start)) as unpacker:
+            with closing(Unpacker(-1, store.layers, starter and starter.start)) as unpacker:
                 return self._change(store, unpacker, request, descriptors)
 
-    def _shed(self, pulls: bool = False) -> None:
-        shed.shed_for_images(Path(self._offer.store), pulls, self._offer.landlock)
+    def _starter(self, layers: Path) -> Starter:
+        """What starts unpackers in this directory, whatever has its name later."""
+        directory = os.open(layers, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        needs = self._namespace, directory
+        starter = Starter(partial(run, self._namespace, Path(f"/proc/self/fd/{directory}")), needs)
+        for descriptor in needs:
+            os.close(descriptor)
+        return starter
 
     def _change(self, store: Store, unpacker: Unpacker, request: Request, descriptors: list[int]) -> Done:
         if isinstance(request, Remove):

@@ -520,6 +520,18 @@ def test_what_is_not_there_is_not_found(admin, method, path):
     assert problem(response)["detail"]
 
 
+def test_a_name_that_no_packet_has_room_for_is_not_found(admin):
+    # Six bytes in JSON, each.
+    name = "%01" * 20_000
+    for method, path in (("DELETE", name), ("GET", f"{name}/archive")):
+        with admin.open([f"{method} /v1/images/{path} HTTP/1.1"]) as connection:
+            assert connection.recv(1 << 16).split()[1] == b"404"
+
+
+def test_a_pull_that_no_packet_has_room_for_is_refused(admin):
+    assert admin.pull("127.0.0.1:1/name", password="p" * 65_350).status_code == 413
+
+
 def test_a_name_goes_and_with_the_last_one_the_image(admin):
     raw = archive(TREE)
     events(admin.add(raw, "one"))
@@ -572,6 +584,21 @@ def test_a_service_that_is_told_to_stop_ends_its_operations(administered, eventu
         assert service.wait() == 0
         processes.wait_for_end(family)
     assert "Traceback" not in "".join(service.log)
+
+
+def test_what_one_that_was_taken_over_left_in_the_store_leads_nowhere(administered, tmp_path):
+    admin = administered()
+    store, outside = admin.store, tmp_path / "outside"
+    outside.mkdir(mode=0o700)
+    (outside / "file").write_text("mine")
+    (store / "layers").rename(store / "chains" / "layers")
+    (store / "layers").symlink_to(outside)
+    (store / "index.json.new").symlink_to(outside / "file")
+    (store / "oci-layout").unlink()
+    with closing(admin):
+        assert events(admin.add(archive(TREE), "tree"))[-1]["kind"] == "host"
+    assert outside.stat().st_mode & 0o777 == 0o700
+    assert [path.read_text() for path in outside.iterdir()] == ["mine"]
 
 
 def test_every_worker_administers_the_one_store(administered):

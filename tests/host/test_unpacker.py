@@ -9,6 +9,7 @@ import random
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -18,11 +19,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 
 from jail.errors import HostError, ImageError, StoreFullError
 from jail.images import unpacker as client
+from jail.images.unpack.messages import PACKET_BYTES, Answer, Progress, Remove, Unpack
 from jail.images.unpacker import Bounds, Unpacked, Unpacker
 from jail.namespace import OuterNamespace, image_id
 
@@ -991,6 +994,31 @@ def test_what_reads_an_archive_can_make_files_and_nothing_else(layers, parent):
     assert {error for name, error in found.items() if name not in (*allowed, *nowhere)} == {errno.EPERM}
     assert seen["root"] == ["fifo", "made", *(["of-the-layer-beneath"] if parent else [])]
     assert seen["descriptors"] == [True]
+
+
+def test_a_client_that_was_taken_over_names_nothing_outside_the_layers(outer, layers, tmp_path):
+    outside = tmp_path / "outside"
+    (outside / "kept").mkdir(parents=True)
+    (layers.directory / "link").symlink_to(outside)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, tempfile.TemporaryFile() as blob:
+        blob.write(archive(entry("new")))
+        blob.flush()
+        program = client.run(outer.descriptor, layers.directory, theirs)
+        theirs.close()
+        ours.settimeout(60)
+        up = os.path.relpath(outside, layers.directory)
+        for request in (
+            Remove((f"{outside}/kept", f"{up}/kept", "link/kept")),
+            Unpack((), f"{outside}/new", "", Bounds()),
+            Unpack((), f"{up}/new", "", Bounds()),
+            Unpack((), "link", "", Bounds()),
+        ):
+            socket.send_fds(ours, [msgspec.json.encode(request)], [blob.fileno()])
+            while isinstance(msgspec.json.decode(ours.recv(PACKET_BYTES), type=Answer), Progress):
+                pass
+    assert program.wait() == 0
+    assert [path.name for path in outside.rglob("*")] == ["kept"]
 
 
 def test_what_reads_an_archive_is_given_no_directory(layers):

@@ -56,7 +56,9 @@ def main() -> None:
         shed.prepare(shed.UNPACKER)
         confinement.enter_outer(namespace)
         os.close(namespace)
-        Unpacking(client, confinement.range_lengths()).serve()
+        lengths = confinement.range_lengths()
+        confinement.leave_host()
+        Unpacking(client, lengths).serve()
     except (OSError, HostError) as error:
         _send(client, refusal(error))
 

@@ -26,7 +26,7 @@ from jail.privileges import bound_capabilities, close_descriptors, set_capabilit
 _NEW_MOUNTS, _NEW_USERS, _NEW_IPC, _NEW_NETWORK = 0x00020000, 0x10000000, 0x08000000, 0x40000000
 _NODEV, _NOSUID, _NOEXEC, _BIND, _RECURSIVELY, _PRIVATE = 4, 2, 8, 4096, 1 << 14, 1 << 18
 _DETACH = 2
-_OPEN_TREE_CLONE = 1
+_OPEN_TREE_CLONE, _MOVE_EMPTY_PATH = 1, 4
 
 # <linux/fcntl.h>
 _HERE = -100
@@ -45,6 +45,18 @@ def enter_outer(namespace: int) -> None:
     os.setresuid(0, 0, 0)
     check(LIBC.unshare(_NEW_MOUNTS | _NEW_IPC | _NEW_NETWORK), "unshare")
     mount("", "/", "", _RECURSIVELY | _PRIVATE)
+
+
+def leave_host() -> None:
+    """Have the working directory as the root directory: nothing else has a name any more. Raises OSError.
+
+    Whoever asks may have been taken over, and names and links of the store's directory are its own.
+    """
+    own = syscall(number("open_tree"), _HERE, b".", _OPEN_TREE_CLONE | os.O_CLOEXEC)
+    syscall(number("move_mount"), own, b"", _HERE, b".", _MOVE_EMPTY_PATH)
+    os.fchdir(own)
+    os.close(own)
+    _become_root()
 
 
 def range_lengths() -> tuple[int, int]:
@@ -76,10 +88,15 @@ def make_layer(parents: Sequence[str], into: str) -> int | None:
     else:
         mount(into, into, "", _BIND)
     os.chdir(into)
+    _become_root()
+    return upper
+
+
+def _become_root() -> None:
+    """Have the mount whose root is the working directory as the root directory, and no other."""
     check(LIBC.syscall(number("pivot_root"), b".", b"."), "pivot_root")
     check(LIBC.umount2(b".", _DETACH), "umount")
     os.chdir("/")
-    return upper
 
 
 def begin_layer(parents: Sequence[str], into: str) -> None:
