@@ -128,7 +128,7 @@ class Unpacking:
                 answer = self._pass_on(ours)
         except BaseException:
             # What is removed next must not change meanwhile.
-            os.kill(child, signal.SIGKILL)
+            _kill(child)
             raise
         finally:
             _, status = os.waitpid(child, 0)
@@ -187,6 +187,12 @@ def _be_child(
         _send(control, Refused(f"The unpacker failed: {error!r}.", _DEFECT, "host"))
     finally:
         os._exit(status)
+
+
+def _kill(child: int) -> None:
+    descriptor = os.pidfd_open(child)
+    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    os.close(descriptor)
 
 
 def _explain(status: int) -> Refused:
