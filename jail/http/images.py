@@ -1,7 +1,7 @@
 """/v1/images: for administrators, who bring images in, look at them, take them away, and give them on.
 
-The service may neither write the store nor call a registry: a program does, one for each operation. What
-lists and inspects reads the store, as every job does that names an image.
+The service calls no registry and changes no image: a program does, one for each operation. What lists and
+inspects reads the store, as every job does that names an image.
 """
 
 import asyncio

@@ -121,6 +121,10 @@ class Store:
         self._writer: Writer | None = None
         self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.directory.mkdir(exist_ok=True, mode=0o700)
+        # Whoever works in the store, confined, could be taken over and leave one.
+        for path in (self.layers, self._blobs.parent, self._blobs, self._chains, self._incoming):
+            if path.is_symlink():
+                raise HostError(f"{path} is a link, which no store has.", "Remove it, and see who made it.")
         with self._changing():
             if not (self.directory / "oci-layout").exists():
                 self._make()
@@ -824,7 +828,9 @@ def _room() -> Iterator[None]:
 def _replace(path: Path, raw: bytes) -> None:
     """Write a file as a whole or not at all, with the store's lock held."""
     new = path.with_name(f"{path.name}.new")
-    with open(new, "wb") as file:
+    # What a killed one left; a link would lead elsewhere.
+    new.unlink(missing_ok=True)
+    with open(new, "xb") as file:
         file.write(raw)
         file.flush()
         os.fsync(file.fileno())

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from jail.errors import ImageError, ImageInUseError, ImageNotFoundError, StoreFullError
+from jail.errors import HostError, ImageError, ImageInUseError, ImageNotFoundError, StoreFullError
 from jail.images import archive, oci
 from jail.images.store import RESUMABLE_S, Store
 from jail.images.unpacker import Unpacker
@@ -676,6 +676,28 @@ def test_a_damaged_image_is_told_and_can_be_removed(place):
     assert place.store.stored() == [other]
     assert place.store.damaged() == []
     assert place.store.usage_bytes() == place.counted_bytes()
+
+
+@pytest.mark.parametrize("name", ["layers", "blobs", "blobs/sha256", "chains", "incoming"])
+def test_a_link_in_the_store_is_not_followed(tmp_path, name):
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    link = tmp_path / "store" / name
+    link.parent.mkdir(parents=True)
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(HostError, match="is a link, which no store has"):
+        Store(tmp_path / "store")
+    assert stat.S_IMODE((tmp_path / "elsewhere").stat().st_mode) == 0o700
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["index.json", "oci-layout"])
+def test_what_is_written_anew_follows_no_link(tmp_path, name):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "other").write_text("whole")
+    (tmp_path / "store" / f"{name}.new").symlink_to(tmp_path / "other")
+    with Store(tmp_path / "store") as store:
+        assert store.stored() == []
+    assert (tmp_path / "other").read_text() == "whole"
 
 
 def test_an_image_in_use_is_not_removed(place):
