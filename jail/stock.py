@@ -110,8 +110,8 @@ class Stock(Generic[S]):
         shelf = self._shelves.get(root) or self._open(root)
         shelf.asked_at = self._clock()
         shelf.asked += 1
-        if shelf.asked == _ASKED_AGAIN:
-            shelf.pool.least = max(1, shelf.pool.least)
+        if shelf.asked == _ASKED_AGAIN and root != HOST:
+            shelf.pool.least = 1
         return await shelf.pool.take()
 
     async def fill(self) -> None:

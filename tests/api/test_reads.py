@@ -26,7 +26,7 @@ def test_the_least_and_the_most_of_every_limit_is_taken(client):
 
 def test_capabilities_tell_what_there_is(client):
     found = client.get("/v1/capabilities").json()
-    assert found["images"] == ["host"]
+    assert found["images"][0] == "host"
     assert "default" in found["policies"]
     assert found["networks"] in (["none"], ["isolated", "none"])
     assert found["cgroup"] in ("v1", "v2")

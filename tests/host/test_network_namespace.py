@@ -7,7 +7,8 @@ import signal
 
 import pytest
 
-from jail.sandbox import Sandbox, Sandboxes
+from jail.sandbox import Sandbox
+from jail.stock import HOST, Stock
 from jail.supervisor import Supervisor
 
 SLEEPER = {"argv": ["sleep", "1000"]}
@@ -22,13 +23,13 @@ def networks(processes, pid="self"):
 def taken(monkeypatch):
     """Every sandbox that a job is given from now on."""
     found = []
-    take = Sandboxes.take
+    take = Stock.take
 
-    async def take_and_note(self, image):
-        found.append(await take(self, image))
+    async def take_and_note(self, root):
+        found.append(await take(self, root))
         return found[-1]
 
-    monkeypatch.setattr(Sandboxes, "take", take_and_note)
+    monkeypatch.setattr(Stock, "take", take_and_note)
     return found
 
 
@@ -112,6 +113,6 @@ def test_a_sandbox_whose_network_cannot_be_taken_is_not_used(jail, monkeypatch):
     monkeypatch.setattr(Supervisor, "make", make_and_leave_no_room)
     try:
         with pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
-            jail.do(jail.engine.sandboxes._make_at_once("host"))
+            jail.do(jail.engine.sandboxes._make_at_once(jail.engine.sandboxes.stock._shelves[HOST]))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -198,7 +198,7 @@ def test_a_job_that_gets_a_sandbox_that_was_stopped_does_not_hang(pooled, waitin
 
 def test_a_ready_sandbox_that_is_not_wanted_any_more_leaves_nothing(pooled, waiting, processes):
     async def scene():
-        sandbox = await pooled.engine.sandboxes.take("host")
+        sandbox = await pooled.engine.sandboxes.stock.take(HOST)
         await sandbox.close()
         return processes.descendants(pooled.supervisor)
 

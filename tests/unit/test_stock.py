@@ -158,6 +158,16 @@ def test_of_too_many_roots_that_one_goes_that_was_asked_for_longest_ago(play):
     play(whole)
 
 
+def test_what_is_kept_of_the_hosts_own_root_is_the_operators_choice(play):
+    async def act(scene):
+        for _ in range(3):
+            (await scene.take()).close()
+        await scene.wait(3)
+        assert scene.stock.ready == 0
+
+    play(act)
+
+
 def test_an_image_that_is_gone_when_the_job_comes_is_a_failure_of_ours(play):
     async def act(scene):
         scene.gone.add("a")
