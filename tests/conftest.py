@@ -352,6 +352,14 @@ class Service:
         self.process.stderr.close()
         raise RuntimeError(f"jail serve ended: {''.join(self.log)}")
 
+    def logged(self, text: str) -> list[dict[str, Any]]:
+        """The lines of its log with this text: one at least, for which it waits."""
+        end = time.monotonic() + DEADLINE_SECONDS
+        while not (found := [line for line in tuple(self.log) if text in line]):
+            assert time.monotonic() < end, f"nothing is logged of {text}"
+            time.sleep(0.001)
+        return list(map(json.loads, found))
+
     @property
     def pid(self) -> int:
         return self.process.pid

@@ -599,7 +599,9 @@ def test_what_one_that_was_taken_over_left_in_the_store_leads_nowhere(administer
     (store / "index.json.new").symlink_to(outside / "file")
     (store / "oci-layout").unlink()
     with closing(admin):
-        assert events(admin.add(archive(TREE), "tree"))[-1]["kind"] == "host"
+        answer = admin.add(archive(TREE), "tree")
+        # It ends before it hears what is sent, and what it said may be lost with that.
+        assert answer.status_code == 503 or events(answer)[-1]["kind"] == "host"
     assert outside.stat().st_mode & 0o777 == 0o700
     assert [path.read_text() for path in outside.iterdir()] == ["mine"]
 

@@ -52,7 +52,7 @@ def test_a_job_of_several_processes_is_counted_once_and_leaves_one_line(client, 
         client, {"name": "a", "argv": ["false"]}, {"name": "b", "argv": ["sleep", "0.1"], "background": True}
     )
     assert [after - n for after, n in zip(numbers(), before, strict=True)] == [1, 1, 0]
-    (line,) = [json.loads(line) for line in service.log if result["id"] in line]
+    (line,) = service.logged(result["id"])
     used_ms = sum(told["usage"]["cpu_ms"] for told in result["processes"].values())
     assert (line["status"], line["limit"], line["cpu_ms"]) == ("nonzero_exit", None, pytest.approx(used_ms))
 
@@ -63,7 +63,7 @@ def test_the_limit_that_decided_is_in_the_log(client, service):
         {"name": "a", "argv": ["true"]},
         {"name": "b", "argv": ["yes"], "limits": {"stdout_bytes": 9}},
     )
-    (line,) = [json.loads(line) for line in service.log if result["id"] in line]
+    (line,) = service.logged(result["id"])
     assert (result["status"], line["status"], line["limit"]) == (
         "output_limit",
         "output_limit",

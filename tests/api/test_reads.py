@@ -56,4 +56,4 @@ def test_metrics_count_the_sandboxes_that_are_ready(service, client, counted, re
 def test_every_job_leaves_one_line_in_the_log(client, service):
     result = client.post("/v1/run", json={"argv": ["echo", 'a"\n{"event": "ready"}']}).json()
     client.get("/healthz")
-    assert len([line for line in service.log if result["id"] in line]) == 1
+    assert len(service.logged(result["id"])) == 1
