@@ -9,12 +9,10 @@ Three ways lead to a process that may make cgroups and has no privilege:
     python -m jail.delegation NAME COMMAND…     do what is needed of these, then run the command as NAME
 """
 
-import ctypes
 import errno
 import os
 import pwd
 import shutil
-import struct
 import sys
 from pathlib import Path
 
@@ -22,10 +20,7 @@ from jail.cgroup import files, v1, v2
 from jail.cgroup.find import V1_NAME, WRITABLE_IN_CONTAINER
 from jail.errors import HostError
 from jail.host import cgroup_mounts, own_path_v2
-
-# <linux/prctl.h>, <linux/capability.h>
-_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
-_LINUX_CAPABILITY_VERSION_3 = 0x20080522
+from jail.privileges import clear_ambient, set_capabilities
 
 _FILTER = "In a container, let its seccomp profile allow prctl and capset."
 
@@ -63,11 +58,11 @@ def give_up_capabilities() -> None:
 
     Podman gives what --cap-add names to an ordinary user, too, and to all that it executes.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    # struct __user_cap_header_struct and twice struct __user_cap_data_struct; no capability is in any set.
-    header, none = struct.pack("=Ii", _LINUX_CAPABILITY_VERSION_3, 0), bytes(24)
-    if libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) or libc.capset(header, none):
-        raise HostError(f"Capabilities cannot be given up: {os.strerror(ctypes.get_errno())}.", _FILTER)
+    try:
+        clear_ambient()
+        set_capabilities(0)
+    except OSError as error:
+        raise HostError(f"Capabilities cannot be given up: {error.strerror}.", _FILTER) from None
 
 
 def become(user: str) -> None:

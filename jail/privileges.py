@@ -1,4 +1,4 @@
-"""What a process of the outer user namespace's root gives up: capabilities and descriptors."""
+"""What processes give up that have more than they need: capabilities and descriptors."""
 
 import ctypes
 import os
@@ -31,6 +31,11 @@ def bound_capabilities(kept: int) -> None:
         if not kept >> number & 1:
             prctl(_PR_CAPBSET_DROP, number)
         number += 1
+    clear_ambient()
+
+
+def clear_ambient() -> None:
+    """Have no program that is executed get any by being executed. Raises OSError."""
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
 
 

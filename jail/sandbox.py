@@ -121,11 +121,10 @@ class Sandboxes:
     """Makes sandboxes on this host; an async context manager that raises HostError on entry.
 
     Attributes, once entered: `hierarchy`, of cgroups; `images`, that are offered; `store`, of images;
-    `landlock_abi`, 0 for none;
-    `keeper`, of supervisors and hubs; `networks`, of sandboxes; `supervisor`, the running one; `stock`, of
-    ready sandboxes; `dying`, the tasks in which sandboxes come to nothing. To be set before:
-    `bounds`, of egress, where networks may have a way out; `offer`, where images may be administered;
-    `volumes`, directories by name.
+    `landlock_abi`, 0 for none; `keeper`, of supervisors, hubs and programs of images; `networks`, of
+    sandboxes; `supervisor`, the running one; `stock`, of ready sandboxes; `dying`, the tasks in which
+    sandboxes come to nothing. To be set before: `bounds`, of egress, where networks may have a way out;
+    `offer`, where images may be administered; `volumes`, directories by name.
     """
 
     def __init__(self, state: str, images: str, count: int, ready: Size, limits: cgroup.Limits) -> None:
@@ -159,7 +158,7 @@ class Sandboxes:
             self.hierarchy = cgroup.find()
             self._namespace = OuterNamespace(self._networks)
             undo.callback(self._namespace.close)
-            with _explained(self._state):
+            with _explained("state", self._state):
                 # Before the sweep: who had these ids is dead, and what it left ends in the sweep.
                 blocks = IdBlocks(self._state / "ids", self._namespace.slots, self._count + 1)
                 undo.callback(blocks.close)
@@ -169,7 +168,7 @@ class Sandboxes:
                 self._places.append((slot, self._namespace.ids(pair)))
             directory = self._instance.directory
             (directory / MOUNT_PLACE).mkdir()
-            with _explained(self._images_directory):
+            with _explained("images", self._images_directory):
                 self.store = Store(self._images_directory)
                 self.images = Catalogue(directory, self.store, self.volumes)
             self.landlock_abi = host.landlock_abi()
@@ -308,12 +307,12 @@ def _json(argument: msgspec.Struct) -> str:
 
 
 @contextmanager
-def _explained(state: Path) -> Iterator[None]:
-    """Whatever is wrong with the state directory is the operator's to mend. Raises HostError."""
+def _explained(setting: str, directory: Path) -> Iterator[None]:
+    """Whatever is wrong with the directory of a setting is the operator's to mend. Raises HostError."""
     try:
         yield
     except OSError as error:
         raise HostError(
-            f"{error.filename or state} cannot be used: {error.strerror}.",
-            "Set `state` (JAIL_STATE) to a directory of this user's own, or mend that one.",
+            f"{error.filename or directory} cannot be used: {error.strerror}.",
+            f"Set `{setting}` (JAIL_{setting.upper()}) to a directory of this user's own, or mend that one.",
         ) from None

@@ -6,8 +6,8 @@ into it. None of this can be undone. What it starts would inherit all of it, so 
 supervisors, is there before (native/keeper.c).
 
 Nothing here fails open: what cannot be done raises HostError, and the service does not start. The five
-calls are made with ctypes, as in jail.host: they take integers and packed bytes, so a C module of our
-own in the service's address space would add a build step and nothing else.
+calls are made with ctypes, by jail.libc: they take integers and packed bytes, so a C module of our own in the
+service's address space would add a build step and nothing else.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import jail
-from jail import host, policy
+from jail import host, libc, policy
 from jail.cgroup import Hierarchy
 from jail.errors import HostError
 from jail.policy.numbers import number
@@ -280,12 +280,10 @@ def _prctl(option: int, value: int) -> None:
 
 def _call(call: int, *arguments: int | bytes) -> int:
     """A system call by its number. Raises HostError."""
-    longs = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    result = ctypes.CDLL(None, use_errno=True).syscall(ctypes.c_long(call), *longs)
-    if result < 0:
-        error = os.strerror(ctypes.get_errno())
+    try:
+        return libc.syscall(call, *arguments)
+    except OSError as error:
         raise HostError(
-            f"The service cannot shed what it does not need: system call {call}: {error}.",
+            f"The service cannot shed what it does not need: system call {call}: {error.strerror}.",
             "In a container, let its seccomp profile allow seccomp, prctl and the landlock calls.",
-        )
-    return result
+        ) from None

@@ -4,7 +4,6 @@ Blocking, and for one thread, but for `receive`, which several may be within at 
 its kinds for what an operator can mend, OSError for what is broken.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -31,6 +30,7 @@ from jail.images.oci import Config, Descriptor, Index, Manifest
 from jail.images.unpack.messages import WORK
 from jail.images.unpacker import Bounds, Unpacker
 from jail.images.writers import Writer, claimed, discard, needed
+from jail.libc import LIBC, check
 from jail.locks import held
 
 Progress = Callable[[str, Descriptor, int], None]
@@ -711,8 +711,7 @@ class Store:
     def _sync(self) -> None:
         """syncfs(2): everything that was written is on the disk, and what of it failed is told."""
         with _opened(self.directory) as descriptor:
-            if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
-                raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(self.directory))
+            check(LIBC.syncfs(descriptor), str(self.directory))
 
 
 class Spool(Incoming):
