@@ -21,13 +21,18 @@ def explained(status: int = 1) -> Iterator[None]:
     try:
         yield
     except ExplainedError as error:
-        click.echo(f"jail: {error.cause}\n      {error.cure}", err=True)
+        complain(error)
         if isinstance(error.__cause__, SandboxError):
             _say_what_is_missing(error.__cause__)
         raise SystemExit(status) from None
     except (SettingsError, PolicyError) as error:
         click.echo(f"jail: {error}", err=True)
         raise SystemExit(status) from None
+
+
+def complain(error: ExplainedError) -> None:
+    """Tell an operator what was found and what to do, on stderr."""
+    click.echo(f"jail: {error.cause}\n      {error.cure}", err=True)
 
 
 def _say_what_is_missing(error: SandboxError) -> None:

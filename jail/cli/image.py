@@ -17,15 +17,14 @@ from rich.table import Table
 from rich.text import Text
 
 from jail import settings
-from jail.cli.failures import explained
+from jail.cli.failures import complain, explained
 from jail.errors import HostError, ImageError
-from jail.images import archive, pull, snapshot
+from jail.images import archive, snapshot
 from jail.images.compression import compressed
 from jail.images.credentials import Credentials
 from jail.images.credentials import read as read_credentials
 from jail.images.oci import Descriptor
 from jail.images.reference import Reference, parse
-from jail.images.registry import Repository
 from jail.images.store import Store, Stored, refuse_name
 from jail.images.summary import Summary, summarize
 from jail.images.unpacker import Unpacker
@@ -117,6 +116,10 @@ def pull_image(
 
     A pull that is cut off goes on where it was when it is given again.
     """
+    # Only here: of all that this command line imports it takes the longest.
+    from jail.images import pull
+    from jail.images.registry import Repository
+
     with explained():
         wanted = parse(reference)
         known = _credentials(wanted, login, credentials)
@@ -167,9 +170,10 @@ def _credentials(wanted: Reference, login: str | None, file: Path | None) -> Cre
 def list_images(as_json: bool, config: str | None) -> None:
     """List the images. Those that share layers count them each."""
     with explained(), _reading(config) as store:
-        found = [summarize(each) for each in store.stored()]
-        for error in store.damaged():
-            click.echo(f"jail: {error.cause}\n      {error.cure}", err=True)
+        whole, damaged = store.survey()
+        found = [summarize(each) for each in whole]
+    for error in damaged:
+        complain(error)
     if as_json:
         _print_json(found)
         return

@@ -174,20 +174,19 @@ class Store:
 
     def stored(self) -> list[Stored]:
         """All images that are whole, those with names first, by name."""
-        found = [each for each in self._all() if isinstance(each, Stored)]
-        return sorted(found, key=lambda image: (not image.names, image.names, image.digest))
+        return self.survey()[0]
 
-    def damaged(self) -> list[ImageError]:
-        """What is wrong with each of the others."""
-        return [each for each in self._all() if isinstance(each, ImageError)]
-
-    def _all(self) -> Iterator[Stored | ImageError]:
+    def survey(self) -> tuple[list[Stored], list[ImageError]]:
+        """The same, and what is wrong with each of the others."""
+        found, damaged = [], []
         index = self._index()
         for digest in dict.fromkeys(each.digest for each in index.manifests):
             try:
-                yield self._describe(index, digest)
+                found.append(self._describe(index, digest))
             except ImageError as error:
-                yield error
+                damaged.append(error)
+        found.sort(key=lambda image: (not image.names, image.names, image.digest))
+        return found, damaged
 
     def names(self) -> list[str]:
         """The names of all images, in order."""

@@ -671,10 +671,10 @@ def test_a_damaged_image_is_told_and_can_be_removed(place):
     # Nor does it keep anybody from the others.
     place.store.sweep(place.unpacker)
     assert place.store.stored() == [other]
-    assert [error.cure for error in place.store.damaged()] == [f"Remove it: jail image rm {damaged.digest}"]
+    assert [error.cure for error in place.store.survey()[1]] == [f"Remove it: jail image rm {damaged.digest}"]
     place.store.remove("damaged:1", place.unpacker)
     assert place.store.stored() == [other]
-    assert place.store.damaged() == []
+    assert place.store.survey() == ([other], [])
     assert place.store.usage_bytes() == place.counted_bytes()
 
 
