@@ -22,6 +22,9 @@ AT_ONCE = 4
 DEPTH_MAX = 3
 """How many indexes may lead to a manifest, one in the other."""
 
+INTERRUPT_S = 0.5
+"""How long a signal may go unnoticed that comes when this thread is about to wait: Python asks before."""
+
 _PLATFORM = re.compile("([a-z0-9_]+)/([a-z0-9_]+)(?:/([a-z0-9_.]+))?")
 
 
@@ -121,9 +124,9 @@ def _fetch_all(
             progress("receive", blob, incoming.offset)
 
     with ThreadPoolExecutor(AT_ONCE, "pull") as pool:
-        fetched = [pool.submit(fetch_one, blob) for blob in wanted]
         try:
-            _finish(fetched)
+            # An interrupt may well come while some of them are not begun.
+            _finish([pool.submit(fetch_one, blob) for blob in wanted])
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             # The others' ends are of no interest any more.
@@ -133,6 +136,8 @@ def _fetch_all(
 
 def _finish(fetched: Sequence[Future[None]]) -> None:
     """Wait for all, or the first that fails, and raise what it did."""
-    done, _ = wait(fetched, return_when=FIRST_EXCEPTION)
-    for each in done:
-        each.result()
+    pending = set(fetched)
+    while pending:
+        done, pending = wait(pending, INTERRUPT_S, FIRST_EXCEPTION)
+        for each in done:
+            each.result()
