@@ -170,7 +170,7 @@ def registry(tmp_path_factory):
 @pytest.fixture(scope="module")
 def filled(registry):
     """The reference of an image of two layers, the second of some size."""
-    registry.fill(image(archive(TREE), archive({"noise": NOISE})), "tools/noise:1")
+    registry.fill_from(image(archive(TREE), archive({"noise": NOISE})), "tools/noise:1")
     return f"{registry.authority}/tools/noise:1"
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from trial import trial
 
 from jail import host, policy, shed
 from jail.errors import HostError
@@ -23,28 +24,8 @@ WRONG_KEY = "incorrect donkey capacitor paperclip"
 SECRET = "hunter2-of-the-service"
 SLEEPER = {"argv": ["sleep", "1000"]}
 
-# Sheds what it does not need, as the service does, and then tries what each line of stdin says.
-TRIAL = """
-import ctypes, json, os, socket, sys, threading, types
-from pathlib import Path
-from jail import shed
-libc = ctypes.CDLL(None, use_errno=True)
-
-def call(number, *arguments):
-    if libc.syscall(number, *arguments) < 0:
-        raise OSError(ctypes.get_errno(), "")
-
-attempts = [compile(line, line, "exec") for line in sys.stdin]
-shed.shed(Path(sys.argv[1]), types.SimpleNamespace(bases=(), claimed=()))
-answers = []
-for attempt in attempts:
-    try:
-        exec(attempt)
-        answers.append(0)
-    except OSError as error:
-        answers.append(error.errno)
-sys.stdout.write(json.dumps(answers))
-"""
+SHEDDING = "shed.shed(Path(sys.argv[1]), types.SimpleNamespace(bases=(), claimed=()))"
+TRIAL = trial(SHEDDING)
 
 
 @pytest.fixture
@@ -164,10 +145,8 @@ def test_landlock_leaves_no_file_outside(attempt, tmp_path):
 
 
 def test_the_parent_of_workers_has_no_file_but_code(environment, state):
-    shedding = "shed.shed(Path(sys.argv[1]), types.SimpleNamespace(bases=(), claimed=()))"
-    assert shedding in TRIAL
     done = subprocess.run(
-        [sys.executable, "-P", "-c", TRIAL.replace(shedding, "shed.shed_files()"), str(state)],
+        [sys.executable, "-P", "-c", trial("shed.shed_files()"), str(state)],
         input="import wave\nos.listdir(sys.argv[1])\nos.listdir('/proc')\nos.fork() or os._exit(9)",
         env=environment,
         capture_output=True,
@@ -237,7 +216,7 @@ def test_a_service_that_cannot_shed_does_not_start_and_says_why(service_class, s
 
 
 def test_without_landlock_the_rest_is_shed_all_the_same(environment, state):
-    script = TRIAL.replace("claimed=())", "claimed=()), landlock=False")
+    script = trial(SHEDDING.replace("claimed=())", "claimed=()), landlock=False"))
     done = subprocess.run(
         [sys.executable, "-P", "-c", script, str(state)],
         input="open('/etc/passwd').close()\nos.fork() or os._exit(9)",

@@ -5,6 +5,7 @@ import base64
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,27 @@ def settled(jail: Any) -> Any:
         assert jail.run({"argv": ["true"], "network": network})["status"] == "ok"
     jail.do(listen())
     return jail
+
+
+@pytest.fixture
+def command(environment: dict[str, str], state: Path) -> Callable[..., subprocess.CompletedProcess]:
+    """Run `jail image` with a store of its own; what comes back is what it wrote and its exit status."""
+
+    def run(*arguments: Any, stdin: str = "", status: int = 0) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "jail", "image", *map(str, arguments)],
+            env={**environment, "JAIL_STATE": str(state)},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            cwd="/",
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == status, done.stderr
+        return done
+
+    return run
 
 
 ATTEMPT = """

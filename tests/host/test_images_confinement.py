@@ -6,33 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from trial import trial
 
 from jail import policy, shed
 from jail.policy import Verdict, compile_policy, load, numbers, simulate
 
-# Sheds as the program does, in the store that it is given, and then tries what each line of stdin says.
-TRIAL = """
-import ctypes, json, os, socket, sys, threading
-from pathlib import Path
-from jail import shed
-libc = ctypes.CDLL(None, use_errno=True)
-
-def call(number, *arguments):
-    if libc.syscall(number, *arguments) < 0:
-        raise OSError(ctypes.get_errno(), "")
-
-attempts = [compile(line, line, "exec") for line in sys.stdin]
-os.chdir(sys.argv[1])
-shed.shed_for_images(Path(sys.argv[1]), pulls=sys.argv[2] == "pull")
-answers = []
-for attempt in attempts:
-    try:
-        exec(attempt)
-        answers.append(0)
-    except OSError as error:
-        answers.append(error.errno)
-sys.stdout.write(json.dumps(answers))
-"""
+# As the program does, in the store that it is given.
+TRIAL = trial("os.chdir(sys.argv[1]); shed.shed_for_images(Path(sys.argv[1]), pulls=sys.argv[2] == 'pull')")
 
 BOTH = pytest.mark.parametrize("operation", ["pull", "images"])
 

@@ -9,7 +9,6 @@ import io
 import json
 import random
 import re
-import shutil
 import signal
 import socket
 import ssl
@@ -29,6 +28,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 import pytest
+from registry import Registry, needed
 
 from jail.errors import ImageError, StoreFullError
 from jail.images import credentials, oci, pull, registry
@@ -115,56 +115,10 @@ def write_layout(directory, images, entries):
 # The registry
 
 
-def needed(*programs):
-    for program in programs:
-        if shutil.which(program) is None:
-            pytest.skip(f"the host has no {program}")
-
-
-class RealRegistry:
-    """Debian's docker-registry on a port of its own."""
-
-    def __init__(self, directory, auth=""):
-        needed("docker-registry", "skopeo")
-        (directory / "storage").mkdir(parents=True)
-        config = directory / "config.yml"
-        config.write_text(
-            "version: 0.1\n"
-            f"storage: {{filesystem: {{rootdirectory: {directory}/storage}}}}\n"
-            "http: {addr: '127.0.0.1:0'}\n" + auth
-        )
-        self._process = subprocess.Popen(
-            ["docker-registry", "serve", config], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-        )
-        self.authority = ""
-        for line in self._process.stderr:
-            if found := re.search(r"listening on (127\.0\.0\.1:\d+)", line):
-                self.authority = found[1]
-                break
-        assert self.authority
-        # It waits for nobody to read what it says.
-        self._reader = threading.Thread(target=self._process.stderr.read)
-        self._reader.start()
-
-    def fill(self, layout, name, to, *options):
-        command = ["skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", *options]
-        target = f"docker://{self.authority}/{to}"
-        done = subprocess.run(
-            [*command, f"oci:{layout}:{name}", target], capture_output=True, text=True, timeout=DEADLINE_S
-        )
-        assert done.returncode == 0, done.stderr
-
-    def close(self):
-        self._process.kill()
-        self._process.wait()
-        self._reader.join()
-        self._process.stderr.close()
-
-
 @pytest.fixture(scope="module")
 def real(tmp_path_factory, image):
     directory = tmp_path_factory.mktemp("registry")
-    found = RealRegistry(directory)
+    found = Registry(directory)
     try:
         layout = directory / "layout"
         write_layout(layout, [image], [image.descriptor("13")])
@@ -415,7 +369,7 @@ def guarded(tmp_path_factory, image):
     """A registry that wants basic authentication."""
     directory = tmp_path_factory.mktemp("guarded")
     (directory / "htpasswd").write_text(f"{USER.user}:{bcrypt(USER.password)}\n")
-    found = RealRegistry(directory, f"auth: {{htpasswd: {{realm: tests, path: {directory}/htpasswd}}}}\n")
+    found = Registry(directory, f"auth: {{htpasswd: {{realm: tests, path: {directory}/htpasswd}}}}\n")
     try:
         write_layout(directory / "layout", [image], [image.descriptor("13")])
         found.fill(directory / "layout", "13", "tools/gcc:13", "--dest-creds", f"{USER.user}:{USER.password}")
@@ -599,9 +553,8 @@ def test_a_broken_download_goes_on_where_it_was(real, pulled, store, image, serv
     assert 0 < int(second.removeprefix("bytes=").removesuffix("-")) <= LAYER_BYTES // 2
 
 
-def test_a_line_that_breaks_all_the_time_brings_all_in_the_end(pulled, store, serve_answers):
-    made = Made(noise(12 << 20))
-    name, whole = big(made)
+def in_pieces(whole, size):
+    """An answer that goes on where it is asked to, and breaks off after so many bytes."""
 
     def piece(handler):
         start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
@@ -609,10 +562,17 @@ def test_a_line_that_breaks_all_the_time_brings_all_in_the_end(pulled, store, se
         handler.send_header("Content-Length", str(len(whole) - start))
         handler.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
         handler.end_headers()
-        handler.wfile.write(whole[start : start + (3 << 19)])
+        handler.wfile.write(whole[start : start + size])
         handler.cut()
 
-    server = serve_answers(keeping(made, {name: piece}))
+    return piece
+
+
+def test_a_line_that_breaks_all_the_time_brings_all_in_the_end(pulled, store, serve_answers):
+    made = Made(noise(12 << 20))
+    name, whole = big(made)
+
+    server = serve_answers(keeping(made, {name: in_pieces(whole, 3 << 19)}))
     assert_whole(store, pulled(server), made)
     assert len(ranges(server, name)) > registry.ATTEMPTS
 
@@ -620,16 +580,7 @@ def test_a_line_that_breaks_all_the_time_brings_all_in_the_end(pulled, store, se
 def test_a_line_that_brings_next_to_nothing_is_given_up(pulled, image, serve_answers):
     name, whole = big(image)
 
-    def piece(handler):
-        start = int(handler.headers.get("Range", "bytes=0-")[6:-1])
-        handler.send_response(206 if start else 200)
-        handler.send_header("Content-Length", str(len(whole) - start))
-        handler.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
-        handler.end_headers()
-        handler.wfile.write(whole[start : start + 100])
-        handler.cut()
-
-    server = serve_answers(keeping(image, {name: piece}))
+    server = serve_answers(keeping(image, {name: in_pieces(whole, 100)}))
     with pytest.raises(ImageError, match=f"failed {registry.ATTEMPTS} times"):
         pulled(server)
     assert len(ranges(server, name)) == registry.ATTEMPTS
@@ -1282,26 +1233,6 @@ def test_what_is_no_proxy_is_refused():
 
 
 # The command
-
-
-@pytest.fixture
-def command(environment, state):
-    """Run `jail image` with a store of its own; what comes back is what it wrote and its exit status."""
-
-    def run(*arguments, stdin="", status=0):
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "jail", "image", *arguments],
-            env={**environment, "JAIL_STATE": str(state)},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            cwd="/",
-            timeout=DEADLINE_S,
-        )
-        assert done.returncode == status, done.stderr
-        return done
-
-    return run
 
 
 def test_a_pulled_image_is_told_by_the_digest_that_is_stored(real, command, image):

@@ -5,8 +5,6 @@ import json
 import os
 import socket
 import stat
-import subprocess
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -44,25 +42,6 @@ def tree():
                 path.chmod(0o755 if path.is_dir() else 0o644)
             os.utime(path, ns=(TIME_NS, TIME_NS), follow_symlinks=False)
         yield root
-
-
-@pytest.fixture
-def command(environment, state):
-    """Run `jail image` with a store of its own; what comes back is what it wrote."""
-
-    def run(*arguments, status=0):
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "jail", "image", *map(str, arguments)],
-            env={**environment, "JAIL_STATE": str(state)},
-            capture_output=True,
-            text=True,
-            cwd="/",
-            timeout=DEADLINE_S,
-        )
-        assert done.returncode == status, done.stderr
-        return done
-
-    return run
 
 
 @pytest.fixture

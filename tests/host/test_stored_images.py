@@ -222,7 +222,7 @@ def test_a_volume_lies_in_an_image_where_that_has_a_directory_or_nothing(engine_
 
 
 @pytest.fixture
-def command(environment, directory):
+def jail_command(environment, directory):
     """Run `jail` with the store of these tests; what it printed."""
 
     def run(*words):
@@ -233,7 +233,7 @@ def command(environment, directory):
     return run
 
 
-def test_what_a_job_made_can_be_committed_as_a_layer_on_its_image(command, directory, tmp_path):
+def test_what_a_job_made_can_be_committed_as_a_layer_on_its_image(jail_command, directory, tmp_path):
     layer = tmp_path / "layer.tar"
     script = tmp_path / "make.py"
     script.write_text(
@@ -244,11 +244,13 @@ def test_what_a_job_made_can_be_committed_as_a_layer_on_its_image(command, direc
         "        about.size = len(text)\n"
         "        tar.addfile(about, io.BytesIO(text))\n"
     )
-    command("run", "--file", f"make.py={script}", "--save", f"layer.tar={layer}", "--", "python3", "make.py")
-    command("image", "commit", "three:1", str(layer), "--name", "made:1")
-    told = command("run", "--image", "made:1", "--", "sh", "-c", "cd /srv; ls; cat made")
+    jail_command(
+        "run", "--file", f"make.py={script}", "--save", f"layer.tar={layer}", "--", "python3", "make.py"
+    )
+    jail_command("image", "commit", "three:1", str(layer), "--name", "made:1")
+    told = jail_command("run", "--image", "made:1", "--", "sh", "-c", "cd /srv; ls; cat made")
     assert told == "made\nthree\ntwo\nby a job\n"
     # It is what it was made of, and one layer more.
-    assert command("run", "--image", "made:1") == "hello from /srv as the image\n"
+    assert jail_command("run", "--image", "made:1") == "hello from /srv as the image\n"
     layers = [len(Store(directory).find(name).layers) for name in ("made:1", "three:1")]
     assert layers == [4, 3]

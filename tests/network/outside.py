@@ -50,6 +50,9 @@ class Servers:
 
     def __init__(self) -> None:
         self.selector = selectors.DefaultSelector()
+        # The kernel asks whether who dies may signal us, and the hub ends as somebody who may not.
+        parent = os.pidfd_open(os.getppid())
+        self.selector.register(parent, selectors.EVENT_READ, lambda _: os._exit(0))
 
     def listen(self, address: str) -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET

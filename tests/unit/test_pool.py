@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 
+from clocked import Loop
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -10,15 +11,6 @@ from jail.errors import SandboxError
 from jail.pool import AT_ONCE, LEAD_SECONDS, PAUSE_SECONDS, Pool, Size
 
 ENOUGH_BYTES = 1 << 30
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """Its clock goes on when it is told to."""
-
-    now = 0.0
-
-    def time(self):
-        return self.now
 
 
 class Sandbox:

@@ -4,6 +4,7 @@ import asyncio
 from contextlib import ExitStack
 
 import pytest
+from clocked import Loop
 
 from jail.catalogue import Made
 from jail.errors import ImageNotFoundError, SandboxError
@@ -12,15 +13,6 @@ from jail.pool import Size
 from jail.stock import HOST, IDLE_SECONDS, ROOTS_MAX, Stock
 
 MANY = 1 << 30
-
-
-class Loop(asyncio.SelectorEventLoop):
-    """Its clock goes on when it is told to."""
-
-    now = 0.0
-
-    def time(self):
-        return self.now
 
 
 class Sandbox:
