@@ -17,9 +17,10 @@ from jail import cgroup, plan, rlimits
 from jail.capture import Capture, Captured
 from jail.cgroup import Counters
 from jail.errors import SandboxError
+from jail.files import Desk, Lent
 from jail.filters import Denials, Filter
 from jail.outcome import Ended, Facts, Failure, Verdict, decide
-from jail.outputs import Collected
+from jail.outputs import Budgets, Collected
 from jail.outputs import collect as collect_outputs
 from jail.processors import Processors
 from jail.published import Published
@@ -51,6 +52,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     scheduler: Scheduler
     sandboxes: Sandboxes
     published: Published
+    files: Desk
     processors: Processors
     processor_count: int
     filters: Mapping[str, Filter]
@@ -72,11 +74,11 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 class Process:
     """One process: take() a sandbox for it, prepare() it, and whatever became of that, run() and close() it.
 
-    None of these raises what went wrong with it: that is in its `verdict`, once it has one, and in
-    `failure`, where set-up failed. `moments`: when it passed from hand to hand, in ns of CLOCK_MONOTONIC,
-    in that order as far as it came. `ended_ns`: when it ended, by the same clock; 0 if it was not
-    started. `sandbox`: its own, once taken. `hosts`: what it finds in /etc/hosts, to be set before
-    prepare(); with none, the image's own.
+    Before, borrow() the stored files, if it uses any. None of these raises what went wrong with it: that is
+    in its `verdict`, once it has one, and in `failure`, where set-up failed. `moments`: when it passed from
+    hand to hand, in ns of CLOCK_MONOTONIC, in that order as far as it came. `ended_ns`: when it ended, by the
+    same clock; 0 if it was not started. `sandbox`: its own, once taken. `hosts`: what it finds in /etc/hosts,
+    to be set before prepare(); with none, the image's own.
     """
 
     def __init__(self, means: Means, spec: ProcessSpec) -> None:
@@ -94,10 +96,20 @@ class Process:
         self._execution = Execution()
         self._loss: Failure | None = None
         self._is_started = False
+        self._lent: Lent | None = None
+        self._filled = spec
         # All that it holds, and of that the descriptors which are the supervisor's once it is started.
         self._held = ExitStack()
         self._streams: list[Capture] = []
         self._copies: list[int] = []
+
+    async def borrow(self) -> None:
+        """Have its stored files: until it is closed none of them is evicted."""
+        try:
+            self._lent = await self._means.files.lend(self.spec)
+            self._held.callback(self._means.files.give_back, self._lent)
+        except (SandboxError, OSError) as error:
+            self._fail(error)
 
     async def take(self, reservation: Reservation) -> None:
         """Have a sandbox that is ready. When it is closed, what is reserved for it is given back."""
@@ -108,6 +120,8 @@ class Process:
             return
         memory_bytes = self.spec.limits.memory_bytes
         self._held.callback(lambda: reservation.give_back(memory_bytes, sandbox.close()))
+        if self._lent:
+            self._filled = await self._means.files.copy(self._lent, self.spec)
 
     def prepare(self) -> None:
         """Have everything at hand that its start takes, unless it has a verdict."""
@@ -192,7 +206,7 @@ class Process:
         )
 
     def _compose(self) -> Start:
-        spec, limits = self.spec, self.spec.limits
+        spec, limits = self._filled, self.spec.limits
         self.sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
         self._held.callback(self._close_descriptors)
         for limit in ("stdout_bytes", "stderr_bytes"):
@@ -256,10 +270,18 @@ class Process:
             usage=_usage(report, counters),
             stdout=stdout,
             stderr=stderr,
-            outputs=await collect_outputs(self.spec.outputs, self.sandbox.open, limits.output_bytes),
+            outputs=await collect_outputs(self.spec.outputs, self.sandbox.open, self._budgets, self._store),
             denials=told[0],
             denials_omitted=told[1],
         )
+
+    @property
+    def _budgets(self) -> Budgets:
+        # What is stored needs not fit in an answer: the most that /box can hold.
+        return Budgets(self.spec.limits.output_bytes, self.spec.limits.disk_bytes)
+
+    async def _store(self, descriptor: int) -> tuple[str, int]:
+        return await self._means.files.store(self.spec.owner, descriptor)
 
     def _hear(self, report: Report) -> None:
         """Note when it ended, as its init told, or else the supervisor."""

@@ -78,9 +78,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     its way; 0 is as much as the disk has. image_bytes, image_entries: the most of one image, of its layers'
     archives when they are not compressed, and of the files, directories and links in them.
     files: a directory of this user's for files that callers send and name in jobs; empty is `state`/files.
-    files_bytes: the most that one owner's may take up there; those go first that were used least recently. 0 is
-    as much as the disk has. file_bytes: the most of one. files_age_s: how long one is kept that nobody uses, in
-    seconds; 0 is for ever.
+    files_bytes: the most that one owner's may take up there; the least recently used of them go first. 0 is
+    as much as the disk has. file_bytes: the most of one. files_age_s: how long one is kept that nobody uses,
+    in seconds; 0 is for ever.
     allow_degraded: weaknesses of the host that the operator accepts, of DEGRADABLE.
     defaults, ceilings: limits of a job that names none, and the most that it may name.
     """

@@ -15,8 +15,10 @@ quota, answers or times what others have. An owner's quota is counted with the o
 owners do not wait for that.
 """
 
+from jail.files.desk import Desk
+from jail.files.digest import PATTERN, is_digest
 from jail.files.incoming import Incoming, Kept
 from jail.files.lent import Lent
 from jail.files.store import Bounds, Files, Stored
 
-__all__ = ["Bounds", "Files", "Incoming", "Kept", "Lent", "Stored"]
+__all__ = ["PATTERN", "Bounds", "Desk", "Files", "Incoming", "Kept", "Lent", "Stored", "is_digest"]

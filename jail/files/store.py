@@ -248,6 +248,8 @@ class Files:
             is_new = not target.exists()
             if is_new:
                 incoming.path.rename(target)
+            else:
+                incoming.path.unlink()
             self._use(target)
         sync(directory)
         return is_new
