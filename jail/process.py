@@ -14,10 +14,11 @@ from typing import Any, Literal
 import msgspec
 
 from jail import cgroup, plan, rlimits
+from jail.boxes import Box
 from jail.capture import Capture, Captured
 from jail.cgroup import Counters
 from jail.errors import SandboxError
-from jail.files import Desk, Lent
+from jail.files import Desk
 from jail.filters import Denials, Filter
 from jail.outcome import Ended, Facts, Failure, Verdict, decide
 from jail.outputs import Budgets, Collected
@@ -40,6 +41,8 @@ from jail.spec import ProcessSpec
 from jail.supervisor import Report, Start
 
 _NOTHING = Captured(b"", 0)
+# Of the tmpfs of /box: its directories `upper` and `work`, and in that the kernel's own.
+_OVERLAY_INODES = 4
 _CAUSES = {"cpu": Ended.CPU, "wall": Ended.WALL, "memory": Ended.MEMORY}
 
 
@@ -77,8 +80,9 @@ class Process:
     Before, borrow() the stored files, if it uses any. None of these raises what went wrong with it: that is
     in its `verdict`, once it has one, and in `failure`, where set-up failed. `moments`: when it passed from
     hand to hand, in ns of CLOCK_MONOTONIC, in that order as far as it came. `ended_ns`: when it ended, by the
-    same clock; 0 if it was not started. `sandbox`: its own, once taken. `hosts`: what it finds in /etc/hosts,
-    to be set before prepare(); with none, the image's own.
+    same clock; 0 if it was not started. `sandbox`: its own, once taken. To be set before prepare(): `hosts`,
+    what it finds in /etc/hosts, with none, the image's own; `layers`, what it finds in /box besides its
+    files, and `stdin_layer`, as Start.cover() has them.
     """
 
     def __init__(self, means: Means, spec: ProcessSpec) -> None:
@@ -86,6 +90,8 @@ class Process:
         self.spec = spec
         self.sandbox: Sandbox | None = None
         self.hosts = b""
+        self.layers: tuple[str, ...] = ()
+        self.stdin_layer = ""
         self.verdict: Verdict | None = None
         self.failure: Failure | None = None
         self.moments: dict[str, int] = {}
@@ -96,8 +102,6 @@ class Process:
         self._execution = Execution()
         self._loss: Failure | None = None
         self._is_started = False
-        self._lent: Lent | None = None
-        self._filled = spec
         # All that it holds, and of that the descriptors which are the supervisor's once it is started.
         self._held = ExitStack()
         self._streams: list[Capture] = []
@@ -106,8 +110,10 @@ class Process:
     async def borrow(self) -> None:
         """Have its stored files: until it is closed none of them is evicted."""
         try:
-            self._lent = await self._means.files.lend(self.spec)
-            self._held.callback(self._means.files.give_back, self._lent)
+            lent = await self._means.files.lend(self.spec)
+            self._held.callback(self._means.files.give_back, lent)
+            self.layers = (*lent.layers, *self.layers)
+            self.stdin_layer = lent.stdin_layer
         except (SandboxError, OSError) as error:
             self._fail(error)
 
@@ -120,8 +126,6 @@ class Process:
             return
         memory_bytes = self.spec.limits.memory_bytes
         self._held.callback(lambda: reservation.give_back(memory_bytes, sandbox.close()))
-        if self._lent:
-            self._filled = await self._means.files.copy(self._lent, self.spec)
 
     def prepare(self) -> None:
         """Have everything at hand that its start takes, unless it has a verdict."""
@@ -148,6 +152,10 @@ class Process:
             raise
         finally:
             on_verdict()
+
+    async def keep_box(self) -> Box:
+        """Keep its /box for others, after run() and before close(). Raises OSError, SandboxError."""
+        return await self.sandbox.keep_box(self.layers)
 
     def close(self) -> None:
         """Leave nothing of it. Again: nothing."""
@@ -206,7 +214,7 @@ class Process:
         )
 
     def _compose(self) -> Start:
-        spec, limits = self._filled, self.spec.limits
+        spec, limits = self.spec, self.spec.limits
         self.sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
         self._held.callback(self._close_descriptors)
         for limit in ("stdout_bytes", "stderr_bytes"):
@@ -217,7 +225,9 @@ class Process:
         self._copies.append(plan.sealed("plan", packed))
         stdio = (self._copies[0], *(capture.writing for capture in self._streams))
         start = self._means.filters[spec.policy].start(stdio, self._copies[1], self._denials)
-        _fill(start.message, spec, len(packed))
+        start.cover(self.layers, self.stdin_layer)
+        inodes = limits.files + (_OVERLAY_INODES if self.layers else 0)
+        _fill(start.message, spec, len(packed), inodes)
         start.message.hosts_bytes = len(self.hosts)
         start.message.rlimits = rlimits.for_job(limits, self._means.hard_limits)
         return start
@@ -337,13 +347,13 @@ def _failure(error: SandboxError | OSError) -> Failure:
     return Failure("service", error.errno or 0, 0)
 
 
-def _fill(message, spec: ProcessSpec, plan_bytes: int) -> None:
+def _fill(message, spec: ProcessSpec, plan_bytes: int, inodes: int) -> None:
     limits = spec.limits
     message.cpu_ns, message.wall_ns = limits.cpu_ms * 10**6, limits.wall_ms * 10**6
     message.plan_bytes = plan_bytes
     message.arguments, message.variables = len(spec.argv), len(spec.env)
     message.files = len(spec.files)
-    message.scratch_options = b"size=%d,nr_inodes=%d" % (limits.disk_bytes, limits.files)
+    message.scratch_options = b"size=%d,nr_inodes=%d" % (limits.disk_bytes, inodes)
 
 
 def _usage(report: Report, counters: Counters) -> Usage:

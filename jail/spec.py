@@ -688,15 +688,14 @@ def _files(files: Mapping[str, str | FileContent]) -> tuple[InputFile, ...]:
 def _check_room(spec: ProcessSpec) -> None:
     """Input that cannot fit is the caller's mistake: say so before a sandbox is made."""
     page = 4096
-    sizes = [len(file.content) for file in spec.files] + [file.bytes for file in spec.stored]
-    pages = sum(-(-size // page) * page for size in sizes)
+    pages = sum(-(-len(file.content) // page) * page for file in spec.files)
     if pages > spec.limits.disk_bytes:
         maximum = spec.limits.disk_bytes
         raise SpecError("files", f"take {pages} bytes of pages; limits.disk_bytes is {maximum}")
-    files = (*spec.files, *spec.stored)
-    directories = {entry for file in files for entry in _directories(file.path)}
+    # Stored files take none, but their directories do: what is in them may be changed.
+    directories = {entry for file in (*spec.files, *spec.stored) for entry in _directories(file.path)}
     # tmpfs counts its root among the inodes.
-    inodes = 1 + len(files) + len(directories)
+    inodes = 1 + len(spec.files) + len(directories)
     if inodes > spec.limits.files:
         raise SpecError("files", f"take {inodes} inodes; limits.files is {spec.limits.files}")
 

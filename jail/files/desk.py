@@ -9,13 +9,10 @@ from contextlib import closing
 from functools import partial
 from typing import TypeVar
 
-import msgspec
-
 from jail.errors import SandboxError, StoredFileError
-from jail.files.incoming import MODE
-from jail.files.lent import BOX, STDIN, Lent
+from jail.files.lent import Lent
 from jail.files.store import Files
-from jail.spec import InputFile, ProcessSpec
+from jail.spec import ProcessSpec
 
 THREADS = 4
 
@@ -64,10 +61,6 @@ class Desk:
         except StoredFileError:
             raise SandboxError("stored", errno.ENOENT) from None
 
-    async def copy(self, lent: Lent, spec: ProcessSpec) -> ProcessSpec:
-        """The same process with the bytes of what is lent, as if it had come with them. Raises OSError."""
-        return await self.begin(_filled, lent, spec)
-
     def give_back(self, lent: Lent) -> None:
         """Have it closed; nobody waits for that."""
         self.begin(lent.close)
@@ -84,10 +77,3 @@ class Desk:
                 incoming.write(piece[:size])
             kept = incoming.keep()
             return kept.digest, kept.bytes
-
-
-def _filled(lent: Lent, spec: ProcessSpec) -> ProcessSpec:
-    box = lent.directory / BOX
-    files = [InputFile(file.path, (box / file.path).read_bytes(), MODE) for file in spec.stored]
-    stdin = (lent.directory / STDIN).read_bytes() if spec.stored_stdin else spec.stdin
-    return msgspec.structs.replace(spec, files=(*spec.files, *files), stdin=stdin)
