@@ -325,7 +325,7 @@ def test_all_workers_have_what_one_of_them_was_sent(served):
 def test_what_was_stored_is_there_when_the_service_starts_again(served, serve, state):
     service, directory = served()
     with closing(connect(service)) as connection:
-        put(httpx.Client(base_url=service.url), b"content")
+        httpx.put(f"{service.url}/v1/files", content=b"content")
         connection.sendall(head("Content-Length: 10") + b"half")
         while len(on_disk(directory)) < 2:
             pass
