@@ -59,8 +59,7 @@ static size_t write_empty_lines(struct canon *canon, uint8_t *out)
 		return count;
 	}
 	siphash_begin(&hash, canon->key);
-	for (int i = 0; i < 8; i++)
-		siphash_byte(&hash, (uint8_t)(count >> 8 * i));
+	siphash_feed(&hash, (const uint8_t *)&count, sizeof count);
 	written = write_digest(&hash, out);
 	out[written++] = '\n';
 	return written;
@@ -81,13 +80,12 @@ static void keep_blank(struct canon *canon, uint8_t byte)
 {
 	if (canon->blanks == RUN_BYTES) {
 		siphash_begin(&canon->run_digest, canon->key);
-		for (int i = 0; i < RUN_BYTES; i++)
-			siphash_byte(&canon->run_digest, canon->run[i]);
+		siphash_feed(&canon->run_digest, canon->run, RUN_BYTES);
 	}
 	if (canon->blanks < RUN_BYTES)
 		canon->run[canon->blanks] = byte;
 	else
-		siphash_byte(&canon->run_digest, byte);
+		siphash_feed(&canon->run_digest, &byte, 1);
 	canon->blanks++;
 }
 

@@ -18,7 +18,7 @@ enum {
 	DIGITS_MAX = 576
 };
 
-/* SipHash-2-4 with 128 bits: Aumasson and Bernstein, SipHash: a fast short-input PRF, 2012. */
+/* SipHash-1-3 with 128 bits: Aumasson and Bernstein, SipHash: a fast short-input PRF, 2012. */
 struct siphash {
 	uint64_t v[4];
 	uint64_t tail;

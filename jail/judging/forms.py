@@ -90,6 +90,12 @@ class Multiset:
         """Take lines in their form, cut anywhere."""
         lib.multiset_feed(self._state, lines, len(lines))
 
+    def copy(self) -> "Multiset":
+        """Another that had the same."""
+        made = Multiset.__new__(Multiset)
+        made._state = ffi.new("struct multiset *", self._state[0])
+        return made
+
     def same(self, other: "Multiset") -> bool:
         """Whether both had the same lines."""
         mine, its = self._state, other._state

@@ -11,28 +11,59 @@ from jail.judging.forms import PIECE_BYTES, Form, Key, Multiset
 from jail.judging.shapes import Compare, Difference
 
 
-class _Side:
-    """One of the texts: its lines, and in looser forms what its lines become."""
+class _Loose:
+    """The lines of a text in a looser form, added up; most often they are what they were."""
 
     def __init__(self, fold: bool, key: Key) -> None:
-        self._lines = Form(forms.FULL_LINES, fold, key)
-        self._words = [Form(forms.WORDS, loose, key) for loose in ((True,) if fold else (False, True))]
-        self.sums = [Multiset(key) for _ in range(1 + len(self._words))]
+        self._form = Form(forms.WORDS, fold, key)
+        self._sum: Multiset | None = None
+
+    def before(self, lines: bytes, strict: Multiset) -> None:
+        """Take lines that `strict` is about to take."""
+        made = self._form.feed(lines)
+        if self._sum is None:
+            if made == lines:
+                return
+            self._sum = strict.copy()
+        self._sum.feed(made)
+
+    def sum(self, strict: Multiset) -> Multiset:
+        """The sum of all that both took."""
+        return self._sum or strict
+
+
+class _Side:
+    """One of the texts: its lines, and what they become in looser forms."""
+
+    def __init__(self, fold: bool, key: Key) -> None:
+        self._form = Form(forms.FULL_LINES, fold, key)
+        self._loose = [_Loose(loose, key) for loose in ((True,) if fold else (False, True))]
+        self._strict = Multiset(key)
         self.ended = False
+
+    @property
+    def lines(self) -> int:
+        """How many have ended."""
+        return self._strict.lines
+
+    @property
+    def sums(self) -> list[Multiset]:
+        """From the strict one to the loosest."""
+        return [self._strict, *(loose.sum(self._strict) for loose in self._loose)]
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece."""
-        self._add(self._lines.feed(piece))
+        self._add(self._form.feed(piece))
 
     def finish(self) -> None:
         """Take the end."""
         self.ended = True
-        self._add(self._lines.finish())
+        self._add(self._form.finish())
 
     def _add(self, lines: bytes) -> None:
-        self.sums[0].feed(lines)
-        for words, total in zip(self._words, self.sums[1:], strict=True):
-            total.feed(words.feed(lines))
+        for loose in self._loose:
+            loose.before(lines, self._strict)
+        self._strict.feed(lines)
 
 
 class AnyOrder:
@@ -47,7 +78,7 @@ class AnyOrder:
     @property
     def over(self) -> bool:
         """Whether there are already more lines than expected."""
-        return self._theirs.ended and self._ours.sums[0].lines > self._theirs.sums[0].lines
+        return self._theirs.ended and self._ours.lines > self._theirs.lines
 
     def feed(self, piece: bytes) -> None:
         """Take at most PIECE_BYTES of the output. Raises OSError."""
@@ -60,10 +91,10 @@ class AnyOrder:
     def finish(self) -> Difference | None:
         """The difference, if there is one. Raises OSError."""
         self._ours.finish()
-        written = self._ours.sums[0].lines
-        while not self._theirs.ended and self._theirs.sums[0].lines <= written:
+        written = self._ours.lines
+        while not self._theirs.ended and self._theirs.lines <= written:
             self._pull(PIECE_BYTES)
-        expected = self._theirs.sums[0].lines
+        expected = self._theirs.lines
         if expected != written:
             how_many = f"{expected}" if self._theirs.ended else f"more than {written}"
             lines = "more" if self.over else f"{written}"
