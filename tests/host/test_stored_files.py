@@ -316,3 +316,28 @@ def test_a_job_sees_no_stored_file_but_its_own(own, put, store):
     result = own.sh(f"find / -path '*{store.directory.name}*' 2>/dev/null; grep -c owned /proc/mounts")
     assert result["stdout"]["text"] == "0\n"
     assert Path(store.directory, "owned").is_dir()
+
+
+def test_a_hundred_jobs_with_a_large_file_have_no_copy_of_it(own, put, store, processes):
+    large, small = put(os.urandom(60 * MIB)), put(b"small")
+    body = {"argv": ["cmp", "-n", "4096", "-", "a"]}
+
+    async def run_all(name, count):
+        runs = [own.submit({**body, "files": {"a": name}, "stdin": name}) for _ in range(count)]
+        return [await own.answer(run) for run in runs]
+
+    own.do(run_all(small, 5))
+    before, begun = processes.memory_bytes(os.getpid()), _used_bytes(store)
+    peaks = {}
+    for name, count in ((small, 5), (large, 100)):
+        results = own.do(run_all(name, count))
+        assert {result["status"] for result in results} == {"ok"}
+        peaks[name["file"]] = max(result["usage"]["memory_peak_bytes"] for result in results)
+    assert processes.memory_bytes(os.getpid()) - before < 10 * MIB
+    assert _used_bytes(store) == begun
+    # What was read of it may count as memory of who read it first.
+    assert peaks[large["file"]] - peaks[small["file"]] < 2 * MIB
+
+
+def _used_bytes(store):
+    return sum(path.stat().st_blocks * 512 for path in store.directory.glob("owned/*/*"))
