@@ -82,8 +82,8 @@ class TestGroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class StepsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of POST /v1/run, as it comes, of a job in steps.
 
-    fail_fast: whether a test that is not right ends its group, or the job. keep: of which tests what they wrote
-    comes back, KEPT_BYTES of each stream.
+    fail_fast: whether a test that is not right ends its group, or the job. keep: of which tests what they
+    wrote comes back, KEPT_BYTES of each stream.
     """
 
     steps: Annotated[list[StepRequest], Meta(min_length=1, max_length=STEPS_MAX)]
