@@ -10,7 +10,7 @@ from jail.result import ProcessResult, Stream, Timing, Usage
 
 
 class TestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a test; `status` is None of one that was not run, or does not count, since another failed.
+    """What became of a test. status: None of one that does not count, since another failed.
 
     difference: of stdout from what was expected. message: of the checker, for whoever sent the program.
     stdout, stderr: their beginning, where it is kept.

@@ -40,11 +40,11 @@ class StepRequest(Program, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     name: _NAMED
     compiles: bool = False
-    continue_on: list[Passed] = []
+    continue_on: tuple[Passed, ...] = ()
 
 
 class TestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One run of the last step, with what is its own: `args` after argv, `files` and `limits` over those there.
+    """One run of the last step, with what is its own: `args` after argv, `files` and `limits` over its.
 
     expected: what stdout has to be, as `compare` says, that of the job if it says nothing. points: of a test
     that is right.
@@ -70,7 +70,7 @@ class CheckerRequest(Program, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class TestGroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Tests that are scored together: `sum` of their points, or `points` if all are right, the worst deciding."""
+    """Tests that are scored together: the sum of their points, or as the worst of them."""
 
     __test__ = False
 
