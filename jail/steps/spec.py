@@ -13,11 +13,14 @@ from jail.outcome import Status
 from jail.spec import NAME, Content, FileContent, JobSpec, ProcessSpec, Program, Rules, SpecError, StoredFile
 from jail.supervisor import LAYERS_MAX
 
-STEPS_MAX = LAYERS_MAX - 2
-"""Each sees /box of those before it as layers; stored files take two more."""
+STEPS_MAX = LAYERS_MAX
+"""Each sees what those before it left as layers; stored files are layers, too."""
 
 TESTS_MAX = 4096
 POINTS_MAX = 1_000_000
+PLACE = ".judge"
+"""The directory in /box that a checker finds the files of a test in. Its own are elsewhere."""
+
 KEPT_BYTES = 4096
 """What comes back of each stream of a test."""
 
@@ -37,11 +40,11 @@ class StepRequest(Program, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     name: _NAMED
     compiles: bool = False
-    continue_on: list[Passed] = []
+    continue_on: tuple[Passed, ...] = ()
 
 
 class TestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One run of the last step, with what is its own: `args` after argv, `files` and `limits` over those there.
+    """One run of the last step, with what is its own: `args` after argv, `files` and `limits` over its.
 
     expected: what stdout has to be, as `compare` says, that of the job if it says nothing. points: of a test
     that is right.
@@ -66,8 +69,10 @@ class CheckerRequest(Program, frozen=True, forbid_unknown_fields=True, kw_only=T
     convention: Literal["testlib", "icpc"]
 
 
-class GroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Tests that are scored together: `sum` of their points, or `points` if all are right, the worst deciding."""
+class TestGroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Tests that are scored together: the sum of their points, or as the worst of them."""
+
+    __test__ = False
 
     name: _TITLE
     points: _Points | UnsetType = UNSET
@@ -77,15 +82,15 @@ class GroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class StepsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of POST /v1/run, as it comes, of a job in steps.
 
-    fail_fast: whether a test that is not right ends its group, or the job. keep: of which tests what they wrote
-    comes back, KEPT_BYTES of each stream.
+    fail_fast: whether a test that is not right ends its group, or the job. keep: of which tests what they
+    wrote comes back, KEPT_BYTES of each stream.
     """
 
     steps: Annotated[list[StepRequest], Meta(min_length=1, max_length=STEPS_MAX)]
     tests: Annotated[list[TestRequest], Meta(max_length=TESTS_MAX)] = []
     compare: Compare = Compare()
     checker: CheckerRequest | UnsetType = UNSET
-    groups: Annotated[list[GroupRequest], Meta(max_length=TESTS_MAX)] = []
+    groups: Annotated[list[TestGroupRequest], Meta(max_length=TESTS_MAX)] = []
     fail_fast: Literal["never", "group", "job"] = "never"
     keep: Literal["never", "failed", "always"] = "failed"
 
@@ -137,6 +142,22 @@ class StepsSpec(msgspec.Struct, frozen=True, kw_only=True):
     keep: Literal["never", "failed", "always"]
 
     @property
+    def owner(self) -> str:
+        """Of the stored files."""
+        return self.steps[0].process.owner
+
+    @property
+    def stored(self) -> frozenset[str]:
+        """The digests of all stored files that it uses."""
+        processes = [one.process for one in (*self.steps, *self.tests)]
+        if self.checker:
+            processes.append(self.checker.process)
+        found = {file.digest for one in processes for file in (*one.stored, one.stored_stdin) if file}
+        return frozenset(
+            found | {test.expected.digest for test in self.tests if isinstance(test.expected, StoredFile)}
+        )
+
+    @property
     def frozen_bytes(self) -> int:
         """The most that /box of all steps before the last can hold, for as long as the job lasts."""
         return sum(map(box_bytes, self.steps[:-1]))
@@ -145,7 +166,9 @@ class StepsSpec(msgspec.Struct, frozen=True, kw_only=True):
     def test_bytes(self) -> int:
         """The most memory that one test, and then its checker, takes; 0 if there are none."""
         checker = [self.checker.process] if self.checker and self.tests else []
-        return max((one.limits.memory_bytes for one in (*(test.process for test in self.tests), *checker)), default=0)
+        return max(
+            (one.limits.memory_bytes for one in (*(test.process for test in self.tests), *checker)), default=0
+        )
 
     @property
     def memory_bytes(self) -> int:
@@ -188,7 +211,7 @@ def validate(request: StepsRequest, rules: Rules) -> StepsSpec:
     for index, asked in enumerate(request.tests):
         with spec.within(f"tests[{index}]"):
             tests.append(_test(asked, str(index + 1), request, rules))
-    _check_names([test.name for test in tests], "tests")
+    _check_names([test.name for test in tests], "tests", {step.process.name for step in steps})
     job = StepsSpec(
         steps=tuple(steps),
         tests=tuple(tests),
@@ -197,8 +220,11 @@ def validate(request: StepsRequest, rules: Rules) -> StepsSpec:
         fail_fast=request.fail_fast,
         keep=request.keep,
     )
+    _check_layers(job)
     if job.memory_bytes > rules.memory_bytes:
-        detail = f"take {job.memory_bytes} bytes with what they leave in /box; the maximum is {rules.memory_bytes}"
+        detail = (
+            f"take {job.memory_bytes} bytes with what they leave in /box; the maximum is {rules.memory_bytes}"
+        )
         raise SpecError("steps", detail)
     return job
 
@@ -243,21 +269,33 @@ def _checker(request: StepsRequest, rules: Rules) -> Checker | None:
     if request.checker is UNSET:
         return None
     with spec.within("checker"):
-        return Checker(
-            process=spec.program(request.checker, rules, "checker"), convention=request.checker.convention
-        )
+        for path in request.checker.files:
+            if path == PLACE or path.startswith(f"{PLACE}/"):
+                raise SpecError(f"files.{path}", f"lies in {PLACE}, where the files of a test are")
+        process = spec.program(request.checker, rules, "checker")
+        return Checker(process=process, convention=request.checker.convention)
 
 
 def _groups(request: StepsRequest) -> tuple[Group, ...]:
-    _check_names([group.name for group in request.groups], "groups")
+    _check_names([group.name for group in request.groups], "groups", set())
     return tuple(
         Group(name=one.name, points=None if one.points is UNSET else one.points, score=one.score)
         for one in request.groups
     )
 
 
-def _check_names(names: Sequence[str], field: str) -> None:
-    known: set[str] = set()
+def _check_layers(job: StepsSpec) -> None:
+    found = 0
+    for step in job.steps[:-1]:
+        found += 1 + bool(step.process.stored)
+    last = [job.steps[-1], *job.tests]
+    found += max(bool(one.process.stored) + bool(one.process.stored_stdin) for one in last)
+    if found > LAYERS_MAX:
+        what = "layers of steps and of stored files in the last one's /box"
+        raise SpecError("steps", f"{found} {what}; the maximum is {LAYERS_MAX}")
+
+
+def _check_names(names: Sequence[str], field: str, known: set[str]) -> None:
     for index, name in enumerate(names):
         if name in known:
             raise SpecError(f"{field}[{index}].name", f"{name!r} is taken")
