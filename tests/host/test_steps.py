@@ -59,10 +59,6 @@ def test_input_of_a_later_step_lies_where_it_should_whatever_was_left_there(own)
     assert said(own.run({"steps": body})["steps"]["look"]) == "mine\n" * 5
 
 
-def test_set_id_bits_do_not_come_along(own):
-    assert said(steps(own, "touch f; chmod 6755 f", "stat -c %a f")[1]) == "755\n"
-
-
 def test_what_was_never_written_takes_no_memory(own):
     told = steps(own, "truncate -s 50M f; printf x | dd of=f bs=1 seek=20M conv=notrunc", "stat -c '%s %b' f")
     size, blocks = map(int, said(told[1]).split())
