@@ -8,9 +8,9 @@ Of a test, the first of this list counts:
 4. its output: wrong_answer, presentation_error
 5. ok
 
-Of a step that compiles, what the program did wrong is compile_error, but for start_failed: a compiler that is
-not there is the judge's doing. A step that is not ok ends the job, unless its `continue_on` names what it did;
-what is ours always does.
+Of a step that compiles, what the program did wrong is compile_error, but for start_failed: a compiler that
+is not there is the judge's doing. A step that is not ok ends the job, unless its `continue_on` names what
+it did; what is ours always does.
 
 Of a job, the first of this list counts:
 
@@ -22,13 +22,14 @@ Of a job, the first of this list counts:
 Which tests count depends on what they are, never on which was quicker: with fail_fast "never" all, with "job"
 those up to the first that is not ok, with "group" those up to the first of their group that is not ok.
 
-A runtime that cannot start under the limits is told from a program that failed by what the kernel counted.
-Memory: jail limits it by cgroup alone, and no address space. So no mmap(2) fails for the limit's sake, and a
-runtime that gets no memory does not exit with a message but meets the OOM killer: memory_limit, exactly. That
-it was the runtime is known from what a program that does nothing takes, measured by the same counter. Pids: a
-thread or process that is refused is counted too, and what the runtime makes of it is nonzero_exit, signaled or
-a limit of time. What the kernel does not count stays the program's: a heap that its runtime keeps small, and
-reservations that the host refuses, by strict overcommit or because they are larger than any memory.
+A runtime that cannot start under the limits is told from a program that failed by what the kernel
+counted. Memory: jail limits it by cgroup alone, and no address space. So no mmap(2) fails for the limit's
+sake, and a runtime that gets no memory does not exit with a message but meets the OOM killer:
+memory_limit, exactly. That it was the runtime is known from what a program that does nothing takes,
+measured by the same counter. Pids: a thread or process that is refused is counted too, and what the
+runtime makes of it is nonzero_exit, signaled or a limit of time. What the kernel does not count stays the
+program's: a heap that its runtime keeps small, and reservations that the host refuses, by strict
+overcommit or because they are larger than any memory.
 """
 
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     continue_on: tuple[Status, ...] = ()
 
 
-class Test(msgspec.Struct, frozen=True, kw_only=True):
+class Case(msgspec.Struct, frozen=True, kw_only=True):
     """A test: `status` is None if it was not run, or has not ended yet."""
 
     name: str
@@ -82,8 +83,8 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
 def judge_test(program: Verdict, answer: Difference | Judgement | None = None) -> Judged:
     """The status of a test.
 
-    answer: the difference of its output from what was expected, or what a checker said of it; None: it does not
-    differ, or nothing was expected.
+    answer: the difference of its output from what was expected, or what a checker said of it; None: it does
+    not differ, or nothing was expected.
     """
     if program.status != "ok":
         return program.status
@@ -103,7 +104,7 @@ def ends_job(step: Step) -> bool:
     return status != "ok" and (status in _OURS or status not in step.continue_on)
 
 
-def counting(tests: Sequence[Test], fail_fast: FailFast) -> tuple[bool, ...]:
+def counting(tests: Sequence[Case], fail_fast: FailFast) -> tuple[bool, ...]:
     """Which of the tests count, as far as it is known yet: the others need not be run, nor run on.
 
     What does not count never will. For the job to have a verdict, what counts has to end.
@@ -120,7 +121,7 @@ def counting(tests: Sequence[Test], fail_fast: FailFast) -> tuple[bool, ...]:
     return tuple(counts)
 
 
-def judge_job(steps: Sequence[Step], tests: Sequence[Test] = (), fail_fast: FailFast = "never") -> JobVerdict:
+def judge_job(steps: Sequence[Step], tests: Sequence[Case] = (), fail_fast: FailFast = "never") -> JobVerdict:
     """The verdict on a job that has ended."""
     for step in steps:
         if ends_job(step):
