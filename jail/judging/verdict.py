@@ -57,7 +57,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     continue_on: tuple[Status, ...] = ()
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
+class Test(msgspec.Struct, frozen=True, kw_only=True):
     """A test: `status` is None if it was not run, or has not ended yet."""
 
     name: str
@@ -104,7 +104,7 @@ def ends_job(step: Step) -> bool:
     return status != "ok" and (status in _OURS or status not in step.continue_on)
 
 
-def counting(tests: Sequence[Case], fail_fast: FailFast) -> tuple[bool, ...]:
+def counting(tests: Sequence[Test], fail_fast: FailFast) -> tuple[bool, ...]:
     """Which of the tests count, as far as it is known yet: the others need not be run, nor run on.
 
     What does not count never will. For the job to have a verdict, what counts has to end.
@@ -121,7 +121,7 @@ def counting(tests: Sequence[Case], fail_fast: FailFast) -> tuple[bool, ...]:
     return tuple(counts)
 
 
-def judge_job(steps: Sequence[Step], tests: Sequence[Case] = (), fail_fast: FailFast = "never") -> JobVerdict:
+def judge_job(steps: Sequence[Step], tests: Sequence[Test] = (), fail_fast: FailFast = "never") -> JobVerdict:
     """The verdict on a job that has ended."""
     for step in steps:
         if ends_job(step):

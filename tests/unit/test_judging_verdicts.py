@@ -11,20 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jail.judging import verdict as judging
 from jail.judging.checker import Checked, judge
 from jail.judging.comparison import Comparison
 from jail.judging.shapes import Compare, Difference, Judged, Judgement
-from jail.judging.verdict import (
-    Base,
-    Case,
-    Step,
-    counting,
-    ends_job,
-    judge_job,
-    judge_step,
-    judge_test,
-    starved,
-)
+from jail.judging.verdict import Base, Step, counting, ends_job, judge_job, judge_step, judge_test, starved
 from jail.outcome import Ended, Facts, Failure, Verdict, decide
 
 TABLE = tomllib.loads((Path(__file__).parent / "verdicts.toml").read_text())
@@ -108,7 +99,9 @@ def job(row):
     cases = []
     for number, told in enumerate(row.get("tests", ()), 1):
         group, _, status = told.rpartition(":")
-        cases.append(Case(name=str(number), status=None if status == "-" else status, group=group or None))
+        cases.append(
+            judging.Test(name=str(number), status=None if status == "-" else status, group=group or None)
+        )
     return steps, cases
 
 
@@ -146,7 +139,7 @@ CASES = st.lists(
 
 def cases(told, known):
     return [
-        Case(name=str(n), status=status if is_known else None, group=group)
+        judging.Test(name=str(n), status=status if is_known else None, group=group)
         for n, ((status, group), is_known) in enumerate(zip(told, known, strict=True))
     ]
 
