@@ -99,9 +99,8 @@ def job(row):
     cases = []
     for number, told in enumerate(row.get("tests", ()), 1):
         group, _, status = told.rpartition(":")
-        cases.append(
-            judging.Test(name=str(number), status=None if status == "-" else status, group=group or None)
-        )
+        status = None if status == "-" else status
+        cases.append(judging.Test(name=str(number), status=status, group=group or None))
     return steps, cases
 
 

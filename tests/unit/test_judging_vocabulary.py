@@ -80,7 +80,7 @@ def test_the_page_has_the_row(status):
 
 
 def plain(text):
-    return " ".join(text.replace("`", "").split())
+    return " ".join(text.replace("`", "").replace('"', "").split())
 
 
 def test_the_page_says_what_the_code_says():
