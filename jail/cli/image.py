@@ -23,9 +23,10 @@ from jail.images import archive, snapshot
 from jail.images.compression import compressed
 from jail.images.credentials import Credentials
 from jail.images.credentials import read as read_credentials
+from jail.images.names import refuse_name
 from jail.images.oci import Descriptor
 from jail.images.reference import Reference, parse
-from jail.images.store import Store, Stored, refuse_name
+from jail.images.store import Store, Stored
 from jail.images.summary import Summary, summarize
 from jail.images.unpacker import Unpacker
 from jail.namespace import OuterNamespace

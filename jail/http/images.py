@@ -20,8 +20,9 @@ from jail.http import body, keys
 from jail.http.operations import ARCHIVE, JSON, Download, Events, Operations, Result, Upload
 from jail.http.problems import ProblemError
 from jail.images import protocol, reference
+from jail.images.names import refuse_name
 from jail.images.protocol import Export, Import, Prune, Remove
-from jail.images.store import Store, refuse_name
+from jail.images.store import Store
 from jail.images.summary import Summary, summarize
 
 IMAGES = "/v1/images"

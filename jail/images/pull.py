@@ -11,9 +11,10 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 from jail.errors import ImageError, StoreFullError
 from jail.images import oci
+from jail.images.names import refuse_name
 from jail.images.oci import Descriptor, Manifest, Platform
 from jail.images.registry import Repository
-from jail.images.store import Progress, Store, Stored, refuse_name
+from jail.images.store import Progress, Store, Stored
 from jail.images.unpacker import Unpacker
 
 AT_ONCE = 4

@@ -4,10 +4,8 @@ Blocking, and for one thread, but for `receive`, which several may be within at 
 its kinds for what an operator can mend, OSError for what is broken.
 """
 
-import errno
 import fcntl
 import os
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,43 +18,33 @@ from jail.errors import (
     HostError,
     ImageError,
     ImageInUseError,
-    ImageNotFoundError,
     ImageTooLargeError,
     StoreFullError,
 )
 from jail.images import oci
-from jail.images.incoming import AlreadyThere, Incoming
+from jail.images.chains import Chains, Layer
+from jail.images.disk import ROOM, replace, room, sync_all, sync_directory
+from jail.images.incoming import AlreadyThere, Incoming, Spool
+from jail.images.names import IndexFile, entries, named, not_found, refuse_name, resolve
 from jail.images.oci import Config, Descriptor, Index, Manifest
 from jail.images.unpack.messages import WORK
 from jail.images.unpacker import Bounds, Unpacker
 from jail.images.writers import Writer, claimed, discard, needed
-from jail.libc import LIBC, check
 from jail.locks import held
 
 Progress = Callable[[str, Descriptor, int], None]
 """Told what is done ("receive", "unpack"), to which blob, and how many of its bytes are done."""
 
-NAME_BYTES_MAX = 255
-
-RESERVED = ("host",)
-"""Names that no image of the store can have."""
-
 RESUMABLE_S = 24 * 3600
 """How long a blob that no image names is kept, in seconds, for whoever goes on fetching its image."""
 
-# What references to registries are made of, but for @, which comes before a digest.
-_NAME = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:/+\[\]-]*")
-_DIGITS = re.compile("sha256:[0-9a-f]{12,64}")
 _ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
 # 127 of them, and as many times "l/" and ":", fit in the page that mount(2) takes.
 _LAYER_NAME_LENGTH = 5
-_SPARE_BYTES = 256 << 10
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _AGAIN = "Have it made or fetched anew."
 _LARGER = "Raise the setting `image_bytes` or `image_entries`, or have a smaller image made."
 _DAMAGED = "Remove the image and import it again."
-_ROOM = "Remove images (jail image rm) or leftovers (jail image prune)"
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -82,16 +70,6 @@ class Stored(msgspec.Struct, frozen=True):
         return self.descriptor.digest
 
 
-class Layer(msgspec.Struct, frozen=True):
-    """What came of unpacking a blob: see jail.images.unpacker.Unpacked."""
-
-    blob: str
-    diff_id: str
-    entries: int
-    bytes: int
-    omitted: dict[str, int]
-
-
 class Store:
     """A directory of images, and what this process is bringing in.
 
@@ -112,9 +90,9 @@ class Store:
         self.directory = directory
         self.layers = directory / "layers"
         self._blobs = directory / "blobs" / "sha256"
-        self._chains = directory / "chains"
+        self._chains = Chains(directory / "chains")
         self._incoming = directory / "incoming"
-        self._spare = directory / "spare"
+        self._index = IndexFile(directory)
         self._bytes_max = bytes_max
         self.image_bytes = image_bytes
         self._image_entries = image_entries
@@ -122,7 +100,7 @@ class Store:
         self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.directory.mkdir(exist_ok=True, mode=0o700)
         # Whoever works in the store, confined, could be taken over and leave one.
-        for path in (self.layers, self._blobs.parent, self._blobs, self._chains, self._incoming):
+        for path in (self.layers, self._blobs.parent, self._blobs, self._chains.directory, self._incoming):
             if path.is_symlink():
                 raise HostError(f"{path} is a link, which no store has.", "Remove it, and see who made it.")
         with self._changing():
@@ -137,14 +115,14 @@ class Store:
                 f"{self.directory} is no store of images: there is {foreign[0]} in it.",
                 "Name another directory in the setting `images`.",
             )
-        for path in (self._blobs, self.layers, self._chains, self._incoming):
+        for path in (self._blobs, self.layers, self._chains.directory, self._incoming):
             path.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o700)
         # The ids of sandboxes walk in it, whatever our umask is; nobody needs to list it.
         self.layers.chmod(0o711)
-        self._write_index(Index())
+        self._index.write(Index())
         # Last: it says that the rest is there.
-        _replace(self.directory / "oci-layout", oci.LAYOUT)
+        replace(self.directory / "oci-layout", oci.LAYOUT)
 
     def __enter__(self) -> "Store":
         """For `with`."""
@@ -169,8 +147,8 @@ class Store:
         With a whole digest the name is no matter: it may have gone on to another image since. Of a digest
         alone at least 12 digits will do when no other begins so. Raises ImageNotFoundError.
         """
-        index = self._index()
-        return self._describe(index, _resolve(index, reference).digest)
+        index = self._index.read()
+        return self._describe(index, resolve(index, reference).digest)
 
     def stored(self) -> list[Stored]:
         """All images that are whole, those with names first, by name."""
@@ -179,7 +157,7 @@ class Store:
     def survey(self) -> tuple[list[Stored], list[ImageError]]:
         """The same, and what is wrong with each of the others."""
         found, damaged = [], []
-        index = self._index()
+        index = self._index.read()
         for digest in dict.fromkeys(each.digest for each in index.manifests):
             try:
                 found.append(self._describe(index, digest))
@@ -190,26 +168,25 @@ class Store:
 
     def names(self) -> list[str]:
         """The names of all images, in order."""
-        return sorted({each.name for each in self._index().manifests if each.name})
+        return sorted({each.name for each in self._index.read().manifests if each.name})
 
     def state(self) -> tuple[int, ...]:
         """Something else whenever images, or their names, have come or gone."""
-        about = (self.directory / "index.json").stat()
-        return about.st_ino, about.st_mtime_ns, about.st_size
+        return self._index.state()
 
     def hold(self, digest: str) -> int:
         """A descriptor that keeps this image until it is closed. Raises ImageNotFoundError, ImageInUseError.
 
         The latter when somebody is about to remove it; nobody waits for that.
         """
-        if not _entries(self._index(), digest):
-            raise _not_found(digest)
+        if not entries(self._index.read(), digest):
+            raise not_found(digest)
         descriptor = self._open(digest)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             # It may have been removed before, and even brought in again.
-            if not _entries(self._index(), digest) or not os.fstat(descriptor).st_nlink:
-                raise _not_found(digest)
+            if not entries(self._index.read(), digest) or not os.fstat(descriptor).st_nlink:
+                raise not_found(digest)
         except BlockingIOError:
             os.close(descriptor)
             raise ImageInUseError(f"The image {digest} is being removed.", "Try again.") from None
@@ -224,7 +201,7 @@ class Store:
             return self._usage_bytes()
 
     def _describe(self, index: Index, digest: str) -> Stored:
-        own = _entries(index, digest)
+        own = entries(index, digest)
         try:
             return self._described(own)
         except ImageError as error:
@@ -237,26 +214,17 @@ class Store:
         manifest = oci.parse_manifest(self.read_document(own[0]))
         config = oci.parse_config(self.read_document(manifest.config))
         chains = oci.chain_ids(config.rootfs.diff_ids)
-        layers = [self._layer(chain) for chain in chains]
+        layers = [self._chains.layer(chain) for chain in chains]
         return Stored(
             names=tuple(sorted(each.name for each in own if each.name)),
             descriptor=msgspec.structs.replace(own[0], annotations=None),
             manifest=manifest,
             config=config,
-            layers=tuple(map(self._layer_name, reversed(chains))),
+            layers=tuple(map(self._chains.name, reversed(chains))),
             entries=sum(layer.entries for layer in layers),
             bytes=sum(layer.bytes for layer in layers),
             omitted=_sums([layer.omitted for layer in layers]),
         )
-
-    def _layer_name(self, chain: str) -> str:
-        return os.path.basename(os.readlink(self._chain(chain)))
-
-    def _layer(self, chain: str) -> Layer:
-        try:
-            return _read_layer(self._facts(chain))
-        except FileNotFoundError:
-            raise ImageError(f"The layer {chain} is not unpacked.", _DAMAGED) from None
 
     # Blobs
 
@@ -288,7 +256,7 @@ class Store:
         """
         self._refuse_large(wanted.size)
         self._need(f"blob-{wanted.hex}", wanted.size)
-        with _room(), claimed(self._incoming / wanted.hex) as descriptor:
+        with room(), claimed(self._incoming / wanted.hex) as descriptor:
             if self._blob(wanted.digest).exists():
                 os.close(self.open_blob(wanted))
                 yield AlreadyThere(wanted)
@@ -310,11 +278,11 @@ class Store:
         return found
 
     @contextmanager
-    def spool(self) -> Iterator["Spool"]:
+    def spool(self) -> Iterator[Spool]:
         """Bring in what nobody knows the digest of yet. Raises StoreFullError."""
         with self._changing():
             path = self._own_writer().directory / f".{secrets.token_hex(4)}"
-        with _room():
+        with room():
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 yield Spool(path, descriptor, self._refuse_more_now, self._refuse_large)
@@ -322,10 +290,10 @@ class Store:
                 path.unlink(missing_ok=True)
                 os.close(descriptor)
 
-    def keep(self, spool: "Spool", media_type: str) -> Descriptor:
+    def keep(self, spool: Spool, media_type: str) -> Descriptor:
         """Make a blob of what was spooled. Raises StoreFullError."""
         found = Descriptor(media_type, spool.digest, spool.offset)
-        with _room():
+        with room():
             os.fsync(spool.fileno())
             with self._changing():
                 self._own_writer().need(f"blob-{found.hex}")
@@ -334,7 +302,7 @@ class Store:
 
     def _keep(self, path: Path, digest: str) -> None:
         path.rename(self._blob(digest))
-        _sync_directory(self._blobs)
+        sync_directory(self._blobs)
 
     def refuse_excess(self, manifest: Manifest) -> None:
         """Raise ImageError when the layers' archives alone are more bytes than an image may have."""
@@ -364,15 +332,15 @@ class Store:
         self._need_blobs([found.config, *found.layers])
         config = oci.parse_config(self.read_document(found.config))
         oci.refuse_foreign(config, oci.host_platform())
-        with _room():
+        with room():
             self._unpack_all(found, config, unpacker, progress or _silence)
             # Before anybody finds it: what a power failure takes of it nobody knows of.
-            self._sync()
+            sync_all(self.directory)
             with self._changing():
-                changed = _named(self._index(), manifest, names)
+                changed = named(self._index.read(), manifest, names)
                 if len(changed.manifests) > oci.ENTRIES_MAX:
-                    raise StoreFullError(f"The store has {oci.ENTRIES_MAX} names already.", f"{_ROOM}.")
-                self._write_index(changed)
+                    raise StoreFullError(f"The store has {oci.ENTRIES_MAX} names already.", f"{ROOM}.")
+                self._index.write(changed)
         return self.find(manifest.digest)
 
     def add_layer(
@@ -384,19 +352,17 @@ class Store:
         """
         self._need_blobs([blob])
         chains = oci.chain_ids(below.config.rootfs.diff_ids)
-        bounds = self._bounds([self._layer(chain) for chain in chains])
-        with _room():
+        bounds = self._bounds([self._chains.layer(chain) for chain in chains])
+        with room():
             return self._unpack(chains, blob, None, bounds, unpacker, progress or _silence).diff_id
 
     def add_base(self, blob: Descriptor, unpacker: Unpacker, progress: Progress | None = None) -> str:
         """The same upon no other, which may be there. Raises ImageError, StoreFullError."""
         self._need_blobs([blob])
-        with _room(), claimed(self._incoming / f"unpack-{blob.hex}"):
-            for path in self._chains.glob("*.json"):
-                layer = _read_layer(path)
-                is_base = layer.blob == blob.digest and self._facts(layer.diff_id) == path
-                if is_base and self._has(layer.diff_id):
-                    return layer.diff_id
+        with room(), claimed(self._incoming / f"unpack-{blob.hex}"):
+            known = self._chains.base(blob.digest)
+            if known and self._has(known):
+                return known
             return self._unpack((), blob, None, self._bounds([]), unpacker, progress or _silence).diff_id
 
     def _unpack_all(self, manifest: Manifest, config: Config, unpacker: Unpacker, progress: Progress) -> None:
@@ -410,7 +376,7 @@ class Store:
             with claimed(self._incoming / f"unpack-{chain.partition(':')[2]}"):
                 if not self._has(chain):
                     self._unpack(chains[:number], blob, diff_id, self._bounds(layers), unpacker, progress)
-            layers.append(self._layer(chain))
+            layers.append(self._chains.layer(chain))
             self._bounds(layers)
 
     def _bounds(self, layers: Sequence[Layer]) -> Bounds:
@@ -438,7 +404,7 @@ class Store:
         """Whether a layer is there; then it stays until this store is closed."""
         with self._changing():
             self._own_writer().need(f"chain-{chain.partition(':')[2]}")
-            return self._chain(chain).is_symlink()
+            return self._chains.has(chain)
 
     def _unpack(
         self,
@@ -451,7 +417,7 @@ class Store:
     ) -> Layer:
         """Make the layer of a blob upon a chain, given by the ids of its ends, the lowest first."""
         name = self._reserve_layer()
-        parents = [self._layer_name(chain) for chain in reversed(below)]
+        parents = [self._chains.name(chain) for chain in reversed(below)]
         with self._bounded(bounds) as bounded, open(self.open_blob(blob), "rb") as file:
             found = unpacker.unpack(
                 parents,
@@ -487,11 +453,10 @@ class Store:
         """Let a layer be found, unless there is such a one: what is compressed otherwise can be the same."""
         with self._changing():
             self._own_writer().need(f"chain-{chain.partition(':')[2]}")
-            if self._chain(chain).is_symlink():
+            if self._chains.has(chain):
                 return False
             self._refuse_more(layer.bytes)
-            _replace(self._facts(chain), msgspec.json.encode(layer))
-            self._chain(chain).symlink_to(Path("..", "layers", name))
+            self._chains.add(chain, name, layer)
             self._own_writer().forget(f"layer-{name}")
             return True
 
@@ -503,10 +468,10 @@ class Store:
         Returns the bytes that are free again. Raises ImageNotFoundError, ImageInUseError.
         """
         before = self.usage_bytes()
-        with _room(), self._changing():
-            index = self._index()
-            found = _resolve(index, reference)
-            names = [found.name] if found.name else [each.name for each in _entries(index, found.digest)]
+        with room(), self._changing():
+            index = self._index.read()
+            found = resolve(index, reference)
+            names = [found.name] if found.name else [each.name for each in entries(index, found.digest)]
             self._forget(index, found.digest, names)
         self._collect(unpacker, lambda _: True)
         return before - self.usage_bytes()
@@ -517,18 +482,18 @@ class Store:
         With `nameless`, images without a name that nobody holds, too. Returns the bytes that are free again.
         """
         before = self.usage_bytes()
-        with _room(), self._changing():
-            for each in self._index().manifests if nameless else ():
+        with room(), self._changing():
+            for each in self._index.read().manifests if nameless else ():
                 with suppress(ImageInUseError):
                     if each.name is None:
-                        self._forget(self._index(), each.digest, [None])
+                        self._forget(self._index.read(), each.digest, [None])
         self._collect(unpacker, lambda _: True)
         return before - self.usage_bytes()
 
     def sweep(self, unpacker: Unpacker) -> None:
         """Remove what dead processes left, but for blobs that one can go on with: to be called first."""
         oldest = time.time() - RESUMABLE_S
-        self._keep_spare()
+        self._index.keep_spare()
         self._collect(unpacker, lambda path: path.stat().st_mtime < oldest)
 
     def abandon(self, unpacker: Unpacker) -> None:
@@ -543,18 +508,18 @@ class Store:
         """Take these names out of the index."""
         rest = [each for each in index.manifests if each.digest != digest or each.name not in names]
         changed = msgspec.structs.replace(index, manifests=tuple(rest))
-        if _entries(changed, digest):
-            self._write_index(changed)
+        if entries(changed, digest):
+            self._index.write(changed)
             return
         try:
             descriptor = self._open(digest)
         except ImageError:
             # Damaged: nobody can hold it.
-            self._write_index(changed)
+            self._index.write(changed)
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._write_index(changed)
+            self._index.write(changed)
         except BlockingIOError:
             raise ImageInUseError(
                 f"The image {names[0] or digest} is in use.",
@@ -587,10 +552,7 @@ class Store:
         for path in (*self._blobs.iterdir(), *self._incoming.iterdir()):
             if path.is_file() and path.name not in blobs and f"blob-{path.name}" not in needs:
                 self._discard(path, is_doomed)
-        for path in self._chains.iterdir():
-            chain = path.name.partition(".")[0]
-            if chain not in chains and f"chain-{chain}" not in needs:
-                path.unlink()
+        self._chains.keep(chains | {name.partition("-")[2] for name in needs if name.startswith("chain-")})
 
     def _discard(self, path: Path, is_doomed: Callable[[Path], bool]) -> None:
         with suppress(FileNotFoundError):
@@ -601,14 +563,14 @@ class Store:
     def _orphans(self, needs: dict[str, int]) -> set[str]:
         """Layers that no chain leads to and nobody is at, and what making them left beside."""
         names = {path.name for path in self.layers.iterdir()}
-        names -= {os.path.basename(os.readlink(path)) for path in self._chains.iterdir() if path.is_symlink()}
+        names -= self._chains.names()
         return {name for name in names if f"layer-{name.removesuffix(WORK)}" not in needs}
 
     def _referenced(self) -> tuple[set[str], set[str]]:
         """The digits of the blobs, and of the chains, that images of the index need. Raises ImageError."""
         blobs: set[str] = set()
         chains: set[str] = set()
-        for each in self._index().manifests:
+        for each in self._index.read().manifests:
             manifest = oci.parse_manifest(self.read_document(each))
             config = oci.parse_config(self.read_document(manifest.config))
             blobs |= {each.hex, manifest.config.hex, *(layer.hex for layer in manifest.layers)}
@@ -632,7 +594,7 @@ class Store:
             return self._own_writer().busy
 
     def _need(self, name: str, size: int) -> None:
-        with _room(), self._changing():
+        with room(), self._changing():
             self._own_writer().need(name, size)
             try:
                 self._refuse_more(0)
@@ -641,7 +603,7 @@ class Store:
                 raise
 
     def _need_blobs(self, wanted: Sequence[Descriptor]) -> None:
-        with _room(), self._changing():
+        with room(), self._changing():
             for each in wanted:
                 self._own_writer().need(f"blob-{each.hex}")
         for each in wanted:
@@ -657,7 +619,7 @@ class Store:
             )
 
     def _full(self, cause: str) -> StoreFullError:
-        return StoreFullError(cause, f"{_ROOM}, or raise the setting `images_bytes`.")
+        return StoreFullError(cause, f"{ROOM}, or raise the setting `images_bytes`.")
 
     def _refuse_more_now(self, size: int) -> None:
         if self._bytes_max:
@@ -670,36 +632,10 @@ class Store:
         for path in self._incoming.iterdir():
             if path.is_file():
                 needs[f"blob-{path.name}"] = max(needs.get(f"blob-{path.name}", 0), path.stat().st_size)
-        layers = sum(_read_layer(path).bytes for path in self._chains.glob("*.json"))
-        return layers + sum((needs | used).values())
-
-    def _index(self) -> Index:
-        return oci.parse_index((self.directory / "index.json").read_bytes())
-
-    def _write_index(self, index: Index) -> None:
-        raw = oci.encode(index)
-        try:
-            _replace(self.directory / "index.json", raw)
-        except OSError as error:
-            if error.errno not in _FULL or not self._spare.exists():
-                raise
-            # On a full disk nothing could be removed otherwise.
-            self._spare.unlink()
-            _replace(self.directory / "index.json", raw)
-
-    def _keep_spare(self) -> None:
-        if not self._spare.exists():
-            with suppress(OSError), self._spare.open("xb") as file:
-                os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
+        return self._chains.bytes() + sum((needs | used).values())
 
     def _blob(self, digest: str) -> Path:
         return self._blobs / digest.partition(":")[2]
-
-    def _chain(self, chain: str) -> Path:
-        return self._chains / chain.partition(":")[2]
-
-    def _facts(self, chain: str) -> Path:
-        return self._chain(chain).with_suffix(".json")
 
     def _open(self, digest: str) -> int:
         try:
@@ -707,144 +643,11 @@ class Store:
         except FileNotFoundError:
             raise ImageError(f"The store has no blob {digest}.", _AGAIN) from None
 
-    def _sync(self) -> None:
-        """syncfs(2): everything that was written is on the disk, and what of it failed is told."""
-        with _opened(self.directory) as descriptor:
-            check(LIBC.syncfs(descriptor), str(self.directory))
-
-
-class Spool(Incoming):
-    """A file that lasts for the context of Store.spool(), unless it is kept. Attribute: `path`."""
-
-    def __init__(
-        self,
-        path: Path,
-        descriptor: int,
-        reserve: Callable[[int], None],
-        refuse_large: Callable[[int], None],
-    ) -> None:
-        """Take an empty file. refuse_large: told how long it would become before it does."""
-        super().__init__(descriptor, None, self._reserve_more)
-        self.path = path
-        self._ask = reserve
-        self._refuse_large = refuse_large
-
-    def _reserve_more(self, size: int) -> None:
-        self._refuse_large(self.offset + size)
-        self._ask(size)
-
-    def fileno(self) -> int:
-        """The descriptor, for reading."""
-        return self._descriptor
-
-
-def refuse_name(name: str) -> None:
-    """Raise ImageError unless an image can have this name."""
-    if len(name) > NAME_BYTES_MAX or not _NAME.fullmatch(name) or _DIGITS.fullmatch(name):
-        raise ImageError(
-            f"{name!r} is no name of an image.",
-            "Choose one of letters, digits and - . _ : / +, like tools/gcc:13.2.",
-        )
-    if name in RESERVED:
-        raise ImageError(f"{name!r} is an image that is always there.", "Choose another name.")
-
-
-def _resolve(index: Index, reference: str) -> Descriptor:
-    """The entry of a reference; without a name when it is by digest."""
-    name, _, digest = reference.partition("@")
-    names = {each.name: each for each in index.manifests if each.name}
-    found = names.get(name) or names.get(f"{name}:latest")
-    if found and digest in ("", found.digest):
-        return found
-    # A name may have gone on to another image since, and what was pulled by digest alone never had one.
-    wanted = digest or reference
-    if not (oci.is_digest(wanted) if digest else _DIGITS.fullmatch(wanted)):
-        raise _not_found(reference)
-    digests = {each.digest: each for each in index.manifests if each.digest.startswith(wanted)}
-    if len(digests) > 1:
-        raise ImageNotFoundError(f"{len(digests)} images begin with {reference}.", "Give more digits.")
-    if not digests:
-        raise _not_found(reference)
-    return msgspec.structs.replace(digests.popitem()[1], annotations=None)
-
-
-def _not_found(reference: str) -> ImageNotFoundError:
-    return ImageNotFoundError(
-        f"There is no image {reference!r}.", "`jail image ls` lists those that there are."
-    )
-
-
-def _entries(index: Index, digest: str) -> list[Descriptor]:
-    return [each for each in index.manifests if each.digest == digest]
-
-
-def _named(index: Index, manifest: Descriptor, names: Sequence[str]) -> Index:
-    """The index with an image of these names, too; one that loses its last to it stays without any."""
-    own = {each.name for each in _entries(index, manifest.digest)} | set(names)
-    entries: dict[tuple[str, str | None], Descriptor] = {}
-    for each in index.manifests:
-        name = None if each.name in own else each.name
-        entries[each.digest, name] = msgspec.structs.replace(each, annotations=_annotations(name))
-    for name in own - {None} or {None}:
-        added = Descriptor(manifest.media_type, manifest.digest, manifest.size, _annotations(name))
-        entries[manifest.digest, name] = added
-    with_names = {digest for digest, name in entries if name}
-    kept = [each for each in entries.values() if each.name or each.digest not in with_names]
-    return Index(manifests=tuple(sorted(kept, key=lambda each: (each.digest, each.name or ""))))
-
-
-def _annotations(name: str | None) -> dict[str, str] | None:
-    return {oci.REFERENCE_NAME: name} if name else None
-
 
 def _sums(counts: Sequence[dict[str, int]]) -> dict[str, int]:
     names = sorted({name for each in counts for name in each})
     return {name: sum(each.get(name, 0) for each in counts) for name in names}
 
 
-def _read_layer(path: Path) -> Layer:
-    return msgspec.json.decode(path.read_bytes(), type=Layer)
-
-
 def _silence(*_: object) -> None:
     pass
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    """Tell what means that the disk is full as such."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise StoreFullError(
-            f"The disk of the store is full: {error.strerror}.", f"{_ROOM}, or make room on its disk."
-        ) from None
-
-
-def _replace(path: Path, raw: bytes) -> None:
-    """Write a file as a whole or not at all, with the store's lock held."""
-    new = path.with_name(f"{path.name}.new")
-    # What a killed one left; a link would lead elsewhere.
-    new.unlink(missing_ok=True)
-    with open(new, "xb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    with _opened(path) as descriptor:
-        os.fsync(descriptor)
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
