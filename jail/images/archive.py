@@ -155,13 +155,12 @@ class _Import:
                 spool.write(piece)
             blob = self._store.keep(spool, _layer_type(compression))
         if self._onto is None:
-            diff_id = self._store.add_base(blob, self._unpacker, self._progress)
             here = oci.host_platform()
             below = Config(architecture=here.architecture, os=here.os, rootfs=RootFs())
             layers = ()
         else:
-            diff_id = self._store.add_layer(self._onto, blob, self._unpacker, self._progress)
             below, layers = self._onto.config, self._onto.manifest.layers
+        diff_id = self._store.add_layer(layers, blob, self._unpacker, self._progress)
         root = RootFs(diff_ids=(*below.rootfs.diff_ids, diff_id))
         config = msgspec.structs.replace(below, rootfs=root)
         described = self._store.add_document(oci.encode(config), oci.CONFIG_TYPE)

@@ -1,25 +1,46 @@
-"""Layers that are unpacked and can be found: links to them, and what came of unpacking each."""
+"""Layers that are unpacked and can be found: links to them, and what came of unpacking each.
 
+A layer has a key: a digest over the digests of its archive and of all archives beneath, as they came, and how
+each is compressed. OCI's ChainID is made alike, but of what archives hold, and that is known only from who
+unpacked them, whom an archive may have taken over: it could say that it holds what another does, and what it
+made would be found for that other's images. The digests of archives as they came are verified before anything
+reads them. So who lies about a layer lies to the images alone that have the very archive which made it lie.
+The price: of one layer that is compressed in two ways there are two trees.
+"""
+
+import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import msgspec
 
 from jail.errors import ImageError
+from jail.images import oci
 from jail.images.disk import replace
+from jail.images.oci import Descriptor
 
 _DAMAGED = "Remove the image and import it again."
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """What came of unpacking a blob: see jail.images.unpacker.Unpacked."""
+    """What came of unpacking a blob: see jail.images.unpacker.Unpacked, whose word it is."""
 
     blob: str
     diff_id: str
     entries: int
     bytes: int
     omitted: dict[str, int]
+
+
+def keys(blobs: Iterable[Descriptor]) -> tuple[str, ...]:
+    """Of the layers of these archives, the lowest first, each upon all before it. Raises ImageError."""
+    found = [""]
+    for blob in blobs:
+        # Three words: no key of a store whose chains were ChainIDs, of one digest or of two.
+        words = f"{found[-1]} {blob.digest} {oci.compression(blob.media_type)}"
+        found.append(hashlib.sha256(words.encode()).hexdigest())
+    return tuple(found[1:])
 
 
 class Chains:
@@ -29,30 +50,30 @@ class Chains:
         """Take the directory."""
         self.directory = directory
 
-    def has(self, chain: str) -> bool:
+    def has(self, key: str) -> bool:
         """Whether a layer can be found."""
-        return self._link(chain).is_symlink()
+        return self._link(key).is_symlink()
 
-    def name(self, chain: str) -> str:
+    def name(self, key: str) -> str:
         """Of the layer's directory in `Store.layers`. Raises OSError."""
-        return os.path.basename(os.readlink(self._link(chain)))
+        return os.path.basename(os.readlink(self._link(key)))
 
-    def layer(self, chain: str) -> Layer:
+    def layer(self, key: str) -> Layer:
         """What came of unpacking it. Raises ImageError."""
         try:
-            return _read(self._facts(chain))
+            return _read(self._facts(key))
         except FileNotFoundError:
-            raise ImageError(f"The layer {chain} is not unpacked.", _DAMAGED) from None
+            raise ImageError(f"The layer {key} is not unpacked.", _DAMAGED) from None
 
-    def add(self, chain: str, name: str, layer: Layer) -> None:
+    def add(self, key: str, name: str, layer: Layer) -> None:
         """Let the layer in the directory of this name be found. Raises OSError."""
-        replace(self._facts(chain), msgspec.json.encode(layer))
-        self._link(chain).symlink_to(Path("..", "layers", name))
+        replace(self._facts(key), msgspec.json.encode(layer))
+        self._link(key).symlink_to(Path("..", "layers", name))
 
-    def keep(self, chains: Collection[str]) -> None:
-        """Let none be found but those with these digits. Raises OSError."""
+    def keep(self, wanted: Collection[str]) -> None:
+        """Let none be found but those of these keys. Raises OSError."""
         for path in self.directory.iterdir():
-            if path.name.partition(".")[0] not in chains:
+            if path.name.partition(".")[0] not in wanted:
                 path.unlink()
 
     def names(self) -> set[str]:
@@ -60,23 +81,15 @@ class Chains:
         links = (path for path in self.directory.iterdir() if path.is_symlink())
         return {os.path.basename(os.readlink(path)) for path in links}
 
-    def base(self, blob: str) -> str | None:
-        """The chain of the layer of a blob that lies upon no other, if it can be found."""
-        for path in self.directory.glob("*.json"):
-            layer = _read(path)
-            if layer.blob == blob and self._facts(layer.diff_id) == path and self.has(layer.diff_id):
-                return layer.diff_id
-        return None
-
     def bytes(self) -> int:
         """Of all layers."""
         return sum(_read(path).bytes for path in self.directory.glob("*.json"))
 
-    def _link(self, chain: str) -> Path:
-        return self.directory / chain.partition(":")[2]
+    def _link(self, key: str) -> Path:
+        return self.directory / key
 
-    def _facts(self, chain: str) -> Path:
-        return self._link(chain).with_suffix(".json")
+    def _facts(self, key: str) -> Path:
+        return self._link(key).with_suffix(".json")
 
 
 def _read(path: Path) -> Layer:

@@ -21,7 +21,7 @@ from jail.errors import (
     ImageTooLargeError,
     StoreFullError,
 )
-from jail.images import oci
+from jail.images import chains, oci
 from jail.images.chains import Chains, Layer
 from jail.images.disk import ROOM, replace, room, sync_all, sync_directory
 from jail.images.incoming import AlreadyThere, Incoming, Spool
@@ -213,14 +213,16 @@ class Store:
     def _described(self, own: Sequence[Descriptor]) -> Stored:
         manifest = oci.parse_manifest(self.read_document(own[0]))
         config = oci.parse_config(self.read_document(manifest.config))
-        chains = oci.chain_ids(config.rootfs.diff_ids)
-        layers = [self._chains.layer(chain) for chain in chains]
+        oci.refuse_other_count(manifest, config)
+        keys = chains.keys(manifest.layers)
+        layers = list(map(self._chains.layer, keys))
+        _refuse_others(layers, config)
         return Stored(
             names=tuple(sorted(each.name for each in own if each.name)),
             descriptor=msgspec.structs.replace(own[0], annotations=None),
             manifest=manifest,
             config=config,
-            layers=tuple(map(self._chains.name, reversed(chains))),
+            layers=tuple(map(self._chains.name, reversed(keys))),
             entries=sum(layer.entries for layer in layers),
             bytes=sum(layer.bytes for layer in layers),
             omitted=_sums([layer.omitted for layer in layers]),
@@ -332,8 +334,10 @@ class Store:
         self._need_blobs([found.config, *found.layers])
         config = oci.parse_config(self.read_document(found.config))
         oci.refuse_foreign(config, oci.host_platform())
+        oci.refuse_other_count(found, config)
         with room():
-            self._unpack_all(found, config, unpacker, progress or _silence)
+            layers = self._unpack_all(found.layers, unpacker, progress or _silence)
+            _refuse_others(layers, config)
             # Before anybody finds it: what a power failure takes of it nobody knows of.
             sync_all(self.directory)
             with self._changing():
@@ -344,40 +348,27 @@ class Store:
         return self.find(manifest.digest)
 
     def add_layer(
-        self, below: Stored, blob: Descriptor, unpacker: Unpacker, progress: Progress | None = None
+        self, below: Sequence[Descriptor], blob: Descriptor, unpacker: Unpacker, progress: Progress
     ) -> str:
-        """Unpack a layer whose diff id is not known upon those of an image that is held, and return that.
+        """Unpack a layer upon those of an image that is held, or none, and return its diff id.
 
-        Raises ImageError, StoreFullError.
+        It may be there already. Raises ImageError, StoreFullError.
         """
         self._need_blobs([blob])
-        chains = oci.chain_ids(below.config.rootfs.diff_ids)
-        bounds = self._bounds([self._chains.layer(chain) for chain in chains])
         with room():
-            return self._unpack(chains, blob, None, bounds, unpacker, progress or _silence).diff_id
+            return self._unpack_all((*below, blob), unpacker, progress)[-1].diff_id
 
-    def add_base(self, blob: Descriptor, unpacker: Unpacker, progress: Progress | None = None) -> str:
-        """The same upon no other, which may be there. Raises ImageError, StoreFullError."""
-        self._need_blobs([blob])
-        with room(), claimed(self._incoming / f"unpack-{blob.hex}"):
-            known = self._chains.base(blob.digest)
-            if known and self._has(known):
-                return known
-            return self._unpack((), blob, None, self._bounds([]), unpacker, progress or _silence).diff_id
-
-    def _unpack_all(self, manifest: Manifest, config: Config, unpacker: Unpacker, progress: Progress) -> None:
-        diff_ids = config.rootfs.diff_ids
-        if len(diff_ids) != len(manifest.layers):
-            count = f"{len(manifest.layers)} layers, and its configuration names {len(diff_ids)}"
-            raise ImageError(f"The image has {count}.", _AGAIN)
-        chains = oci.chain_ids(diff_ids)
+    def _unpack_all(self, blobs: Sequence[Descriptor], unpacker: Unpacker, progress: Progress) -> list[Layer]:
+        """The layers of these, the lowest first, each unpacked if it is not there."""
+        keys = chains.keys(blobs)
         layers: list[Layer] = []
-        for number, (blob, diff_id, chain) in enumerate(zip(manifest.layers, diff_ids, chains, strict=True)):
-            with claimed(self._incoming / f"unpack-{chain.partition(':')[2]}"):
-                if not self._has(chain):
-                    self._unpack(chains[:number], blob, diff_id, self._bounds(layers), unpacker, progress)
-            layers.append(self._chains.layer(chain))
+        for number, (blob, key) in enumerate(zip(blobs, keys, strict=True)):
+            with claimed(self._incoming / f"unpack-{key}"):
+                if not self._has(key):
+                    self._unpack(keys[: number + 1], blob, self._bounds(layers), unpacker, progress)
+            layers.append(self._chains.layer(key))
             self._bounds(layers)
+        return layers
 
     def _bounds(self, layers: Sequence[Layer]) -> Bounds:
         """What these leave to the next one. Raises ImageError when they are too much themselves."""
@@ -400,24 +391,23 @@ class Store:
                 raise
             raise self._full(f"{error.cause} The store may have {self._bytes_max} bytes.") from None
 
-    def _has(self, chain: str) -> bool:
+    def _has(self, key: str) -> bool:
         """Whether a layer is there; then it stays until this store is closed."""
         with self._changing():
-            self._own_writer().need(f"chain-{chain.partition(':')[2]}")
-            return self._chains.has(chain)
+            self._own_writer().need(f"chain-{key}")
+            return self._chains.has(key)
 
     def _unpack(
         self,
-        below: Sequence[str],
+        keys: Sequence[str],
         blob: Descriptor,
-        diff_id: str | None,
         bounds: Bounds,
         unpacker: Unpacker,
         progress: Progress,
-    ) -> Layer:
-        """Make the layer of a blob upon a chain, given by the ids of its ends, the lowest first."""
+    ) -> None:
+        """Make the layer of a blob, which has the last of these keys, upon those of the others."""
         name = self._reserve_layer()
-        parents = [self._chains.name(chain) for chain in reversed(below)]
+        parents = [self._chains.name(key) for key in reversed(keys[:-1])]
         with self._bounded(bounds) as bounded, open(self.open_blob(blob), "rb") as file:
             found = unpacker.unpack(
                 parents,
@@ -429,17 +419,11 @@ class Store:
                 self._busy(),
             )
         progress("unpack", blob, blob.size)
-        is_linked = False
-        try:
-            if diff_id not in (None, found.diff_id):
-                raise ImageError(f"The layer {blob.digest} holds {found.diff_id}, not {diff_id}.", _AGAIN)
-            layer = Layer(blob.digest, found.diff_id, found.entries, found.bytes, found.omitted)
-            chain = oci.digest(f"{below[-1]} {found.diff_id}".encode()) if below else found.diff_id
-            is_linked = self._link(chain, name, layer)
-        finally:
-            if not is_linked:
-                unpacker.remove([name])
-        return layer
+        layer = Layer(blob.digest, found.diff_id, found.entries, found.bytes, found.omitted)
+        with self._changing():
+            self._refuse_more(layer.bytes)
+            self._chains.add(keys[-1], name, layer)
+            self._own_writer().forget(f"layer-{name}")
 
     def _reserve_layer(self) -> str:
         with self._changing():
@@ -448,17 +432,6 @@ class Store:
                 name = "".join(secrets.choice(_ALPHABET) for _ in range(_LAYER_NAME_LENGTH))
             self._own_writer().need(f"layer-{name}")
             return name
-
-    def _link(self, chain: str, name: str, layer: Layer) -> bool:
-        """Let a layer be found, unless there is such a one: what is compressed otherwise can be the same."""
-        with self._changing():
-            self._own_writer().need(f"chain-{chain.partition(':')[2]}")
-            if self._chains.has(chain):
-                return False
-            self._refuse_more(layer.bytes)
-            self._chains.add(chain, name, layer)
-            self._own_writer().forget(f"layer-{name}")
-            return True
 
     # Images that go
 
@@ -548,11 +521,11 @@ class Store:
 
     def _collect_now(self, needs: dict[str, int], is_doomed: Callable[[Path], bool]) -> None:
         """The same, but for layers' trees. Raises ImageError: what a damaged image needs nobody knows."""
-        blobs, chains = self._referenced()
+        blobs, keys = self._referenced()
         for path in (*self._blobs.iterdir(), *self._incoming.iterdir()):
             if path.is_file() and path.name not in blobs and f"blob-{path.name}" not in needs:
                 self._discard(path, is_doomed)
-        self._chains.keep(chains | {name.partition("-")[2] for name in needs if name.startswith("chain-")})
+        self._chains.keep(keys | {name.partition("-")[2] for name in needs if name.startswith("chain-")})
 
     def _discard(self, path: Path, is_doomed: Callable[[Path], bool]) -> None:
         with suppress(FileNotFoundError):
@@ -567,15 +540,14 @@ class Store:
         return {name for name in names if f"layer-{name.removesuffix(WORK)}" not in needs}
 
     def _referenced(self) -> tuple[set[str], set[str]]:
-        """The digits of the blobs, and of the chains, that images of the index need. Raises ImageError."""
+        """The digits of the blobs, and the layers' keys, that images of the index need. Raises ImageError."""
         blobs: set[str] = set()
-        chains: set[str] = set()
+        keys: set[str] = set()
         for each in self._index.read().manifests:
             manifest = oci.parse_manifest(self.read_document(each))
-            config = oci.parse_config(self.read_document(manifest.config))
             blobs |= {each.hex, manifest.config.hex, *(layer.hex for layer in manifest.layers)}
-            chains |= {chain.partition(":")[2] for chain in oci.chain_ids(config.rootfs.diff_ids)}
-        return blobs, chains
+            keys |= set(chains.keys(manifest.layers))
+        return blobs, keys
 
     # The directory
 
@@ -642,6 +614,13 @@ class Store:
             return os.open(self._blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:
             raise ImageError(f"The store has no blob {digest}.", _AGAIN) from None
+
+
+def _refuse_others(layers: Sequence[Layer], config: Config) -> None:
+    """Raise ImageError unless these layers hold what the configuration says."""
+    for layer, diff_id in zip(layers, config.rootfs.diff_ids, strict=True):
+        if layer.diff_id != diff_id:
+            raise ImageError(f"The layer {layer.blob} holds {layer.diff_id}, not {diff_id}.", _AGAIN)
 
 
 def _sums(counts: Sequence[dict[str, int]]) -> dict[str, int]:

@@ -21,6 +21,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 
@@ -240,11 +241,11 @@ def test_a_plain_archive_becomes_an_image_of_one_layer(place, compression):
     assert place.store.find("tree:1") == image
 
 
-def test_a_tree_that_comes_compressed_otherwise_is_unpacked_to_the_same_layer(place):
-    layers = {place.bring(packed(tar(TREE), each), each)[0].layers for each in ("none", "gzip", "zstd")}
-    assert len(layers) == 1
-    assert len(list(place.store.layers.iterdir())) == 1
-    assert len(place.store.stored()) == 3
+def test_a_layer_is_unpacked_once_for_each_archive_of_it(place):
+    for name in ("once:1", "again:1"):
+        layers = {place.bring(packed(tar(TREE), each), name)[0].layers for each in ("none", "gzip", "zstd")}
+        assert len(layers) == 3
+    assert len(list(place.store.layers.iterdir())) == len(place.store.stored()) == 3
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
@@ -302,7 +303,8 @@ def test_the_archive_of_another_tool(place, tmp_path):
         tool("skopeo", "copy", f"oci-archive:{exported}", f"{form}:{tmp_path / form}:copied/two:1")
         (image,) = place.bring((tmp_path / form).read_bytes())
         assert len(image.layers) == 2
-    assert len({image.layers for image in place.store.stored()}) == 1
+    diff_ids = {image.config.rootfs.diff_ids for image in place.store.stored()}
+    assert len(diff_ids) == 1
 
 
 def test_of_an_index_of_platforms_the_one_for_this_host_comes(place):
@@ -330,17 +332,66 @@ def test_a_name_goes_to_the_image_that_had_it_last(place):
 def test_layers_are_shared_and_there_once(place):
     (first,) = place.bring(Layout(TREE, {"a": b"1"}).named("first").archive())
     before = place.store.usage_bytes()
-    (second,) = place.bring(Layout(TREE, {"b": b"2"}, compression="zstd").named("second").archive())
+    (second,) = place.bring(Layout(TREE, {"b": b"2"}).named("second").archive())
     assert first.layers[1] == second.layers[1]
     assert len(list(place.store.layers.iterdir())) == 3
     assert before < place.store.usage_bytes() == place.counted_bytes()
 
 
-def test_the_same_tree_packed_otherwise_is_the_same_layer(place):
-    (first,) = place.bring(tar(TREE), "plain")
-    (second,) = place.bring(packed(tar(TREE), "gzip"), "packed")
-    assert first.digest != second.digest
-    assert first.layers == second.layers
+class Liar:
+    """An unpacker that one archive has taken over: of that it says that it holds what another does."""
+
+    def __init__(self, unpacker: Unpacker, own: bytes, claimed: bytes) -> None:
+        self.remove = unpacker.remove
+        self._unpacker = unpacker
+        self._own, self._claimed = digest(own), digest(claimed)
+
+    def unpack(self, *request: Any) -> Any:
+        found = self._unpacker.unpack(*request)
+        return msgspec.structs.replace(found, diff_id=self._claimed) if found.diff_id == self._own else found
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("below", [[], [{"base": b"1"}]])
+def test_a_lying_unpacker_harms_no_image_but_the_one_that_made_it_lie(place, below, is_first):
+    evil, honest = {"bin/tool": b"evil"}, TREE
+    liar = Liar(place.unpacker, tar(evil), tar(honest))
+    lying = Layout(*below, evil)
+    lying.diff_ids[-1] = digest(tar(honest))
+    others = (Layout(*below, honest).named("honest:1"), Layout(*below, honest, {"top": b"1"}).named("upon:1"))
+    if not is_first:
+        for other in others:
+            place.bring(other.archive())
+    archive.import_file(place.store, liar, io.BytesIO(lying.named("lying:1").archive()))
+    archive.import_file(place.store, liar, io.BytesIO(tar(evil)), "plain:1")
+    for number, other in enumerate(others):
+        (image,) = place.bring(other.archive())
+        root = place.store.layers / image.layers[number]
+        assert (root / "bin/tool").read_bytes() == TREE["bin/tool"]
+    for name in ("lying:1", "plain:1"):
+        root = place.store.layers / place.store.find(name).layers[0]
+        assert (root / "bin/tool").read_bytes() == b"evil"
+
+
+def test_an_archive_that_is_there_does_not_hold_what_another_configuration_says(place):
+    place.bring(Layout(TREE).named("there:1").archive())
+    lying = Layout(TREE)
+    lying.diff_ids = [digest(b"elsewhere")]
+    assert f"not {digest(b'elsewhere')}" in place.refusal(lying.named("lying:1").archive())
+
+
+def test_what_chains_of_an_older_store_lead_to_is_not_trusted_and_goes(place):
+    """They were named by what unpackers said: ChainIDs, the lowest a diff id."""
+    layout = Layout(TREE).named("tree:1")
+    chain = place.store.directory / "chains" / layout.diff_ids[0][7:]
+    (place.store.layers / "older").mkdir()
+    chain.symlink_to("../layers/older")
+    chain.with_suffix(".json").write_text("of an older form")
+    (image,) = place.bring(layout.archive())
+    assert (place.store.layers / image.layers[0] / "bin/tool").exists()
+    place.store.sweep(place.unpacker)
+    assert [path.name for path in place.store.layers.iterdir()] == list(image.layers)
+    assert not chain.is_symlink()
     assert place.store.usage_bytes() == place.counted_bytes()
 
 
@@ -753,9 +804,9 @@ def test_what_somebody_else_brings_in_is_left_alone(place):
             place.store.prune(place.unpacker)
             incoming.write(raw[50:])
         place.store.prune(place.unpacker)
-        diff_id = other.add_base(wanted, place.unpacker)
+        diff_id = other.add_layer((), wanted, place.unpacker, lambda *_: None)
         place.store.prune(place.unpacker)
-        assert other.add_base(wanted, place.unpacker) == diff_id
+        assert other.add_layer((), wanted, place.unpacker, lambda *_: None) == diff_id
         assert len(list(place.store.layers.iterdir())) == 1
     assert place.store.prune(place.unpacker) == len(raw) + len(tar(TREE))
     assert place.store.usage_bytes() == place.counted_bytes() == 0
