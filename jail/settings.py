@@ -75,8 +75,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     they agree on who has which subordinate ids.
     images: a directory of this user's for images, made by `jail image`; empty is `state`/images.
     images_bytes: the most that all of them may take up there, archives and unpacked layers, and what is on
-    its way; 0 is as much as the disk has. image_bytes, image_entries: the most of one image, of its layers'
-    archives when they are not compressed, and of the files, directories and links in them.
+    its way; 0 is as much as the disk has. image_bytes, image_entries: the most of one image, of its layers
+    unpacked, in blocks of 4 KiB, and of the files, directories and links in them.
     allow_degraded: weaknesses of the host that the operator accepts, of DEGRADABLE.
     defaults, ceilings: limits of a job that names none, and the most that it may name.
     """

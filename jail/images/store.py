@@ -51,8 +51,8 @@ class Stored(msgspec.Struct, frozen=True):
     """An image of the store.
 
     names: sorted; none when only its digest finds it. descriptor: of its manifest. layers: names of
-    directories in `Store.layers`, the topmost first. entries, bytes: of its layers' archives, shared with
-    others or not. omitted: what was left out of them, and how often.
+    directories in `Store.layers`, the topmost first. entries, bytes: of its layers, in blocks as a disk has
+    them, shared with others or not. omitted: what was left out of them, and how often.
     """
 
     names: tuple[str, ...]

@@ -19,8 +19,8 @@ class Summary(msgspec.Struct, frozen=True):
 
     digest: by which jobs can name it for good. platform: OS/ARCHITECTURE. created: a time as RFC 3339 has
     it, or null. layers: the lowest first. archive_bytes: of them as they came. bytes, entries: of them
-    uncompressed. omitted: what was left out of them, and how often. config: the settings that jobs follow;
-    ignored: the names of those that they do not.
+    unpacked; bytes in blocks of 4 KiB, one for each name and inode. omitted: what was left out of them, and
+    how often. config: the settings that jobs follow; ignored: the names of those that they do not.
     """
 
     names: tuple[str, ...]

@@ -28,6 +28,7 @@ import zstandard
 from jail.errors import HostError, ImageError, ImageInUseError, ImageNotFoundError, StoreFullError
 from jail.images import archive, oci
 from jail.images.store import RESUMABLE_S, Store
+from jail.images.unpack.tree import BLOCK_BYTES
 from jail.images.unpacker import Unpacker
 from jail.namespace import OuterNamespace
 
@@ -658,8 +659,8 @@ def test_an_image_has_no_more_entries_than_the_operator_allows(place_with):
 def test_an_image_has_no_more_bytes_than_the_operator_allows(place_with):
     bomb = {"zeros": bytes(1 << 20)}
     place = place_with(image_bytes=(1 << 20) - 1)
-    assert "longer than" in place.refusal(packed(tar(bomb), "zstd"), "bomb:1")
-    assert "longer than" in place.refusal(Layout(TREE, bomb).named("bomb:1").archive())
+    assert "takes up more than" in place.refusal(packed(tar(bomb), "zstd"), "bomb:1")
+    assert "takes up more than" in place.refusal(Layout(TREE, bomb).named("bomb:1").archive())
     assert "archives have" in place.refusal(Layout(bomb, compression="none").named("bomb:1").archive())
 
 
@@ -677,6 +678,14 @@ def test_the_store_has_no_more_bytes_than_the_operator_allows(place_with):
     assert [image.names for image in place.store.stored()] == [("first:1",)]
     place.store.remove("first:1", place.unpacker)
     place.bring(second, "second:1")
+
+
+def test_the_store_counts_what_small_files_take_up(place_with):
+    place = place_with(bytes_max=4 << 20)
+    many = packed(tar({f"{number}": b"x" for number in range(1000)}), "gzip")
+    with pytest.raises(StoreFullError, match=f"takes up more than .* The store may have {4 << 20} bytes"):
+        place.bring(many, "many:1")
+    assert place.store.usage_bytes() == place.counted_bytes() == 0
 
 
 @pytest.mark.parametrize("short_by", [1, 60_000, 150_000, 240_000])
@@ -808,7 +817,9 @@ def test_what_somebody_else_brings_in_is_left_alone(place):
         place.store.prune(place.unpacker)
         assert other.add_layer((), wanted, place.unpacker, lambda *_: None) == diff_id
         assert len(list(place.store.layers.iterdir())) == 1
-    assert place.store.prune(place.unpacker) == len(raw) + len(tar(TREE))
+    # Blocks: of each entry, of each directory and file, and of the link.
+    blocks = len(TREE) + len(TREE)
+    assert place.store.prune(place.unpacker) == len(raw) + blocks * BLOCK_BYTES
     assert place.store.usage_bytes() == place.counted_bytes() == 0
 
 
