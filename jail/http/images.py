@@ -23,7 +23,7 @@ from jail.images import protocol, reference
 from jail.images.names import refuse_name
 from jail.images.protocol import Export, Import, Prune, Remove
 from jail.images.store import Store
-from jail.images.summary import Summary, summarize
+from jail.images.summary import Summary, summarize, summarize_all
 
 IMAGES = "/v1/images"
 PRUNE = f"{IMAGES}/prune"
@@ -55,12 +55,6 @@ class Pull(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: str = ""
 
 
-class ImageList(msgspec.Struct, frozen=True):
-    """All images, those with names first."""
-
-    images: tuple[Summary, ...]
-
-
 class Images:
     """The endpoints of one engine's store."""
 
@@ -85,8 +79,7 @@ class Images:
     async def _list(self, request: Request) -> Response:
         """GET /v1/images."""
         self._admit(request)
-        found = await self._read(lambda store: tuple(map(summarize, store.stored())))
-        return _json(ImageList(found))
+        return _json(await self._read(summarize_all))
 
     async def _inspect(self, request: Request) -> Response:
         """GET /v1/images/{reference}."""

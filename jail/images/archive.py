@@ -24,7 +24,7 @@ from jail.images import oci
 from jail.images.compression import decompressed, detect
 from jail.images.incoming import Incoming
 from jail.images.oci import Config, Descriptor, Index, Manifest, RootFs
-from jail.images.store import Progress, Store, Stored
+from jail.images.store import Brought, Progress, Store, Stored
 from jail.images.unpack import tar
 from jail.images.unpack.stream import Stream
 from jail.images.unpacker import Unpacker
@@ -69,7 +69,7 @@ def import_file(
     name: str | None = None,
     progress: Progress | None = None,
     onto: Stored | None = None,
-) -> list[Stored]:
+) -> list[Brought]:
     """Bring in the images of an archive, or the one that a plain archive of a root tree makes.
 
     They have the names that the archive gives them; or its only one has this name. onto: the archive is a
@@ -86,7 +86,7 @@ def import_layout(
     path: Path,
     name: str | None = None,
     progress: Progress | None = None,
-) -> list[Stored]:
+) -> list[Brought]:
     """The same with a directory, an OCI layout."""
     with _nothing_left_over(store, unpacker):
         return _Import(store, unpacker, name, progress).layout(path)
@@ -124,7 +124,7 @@ class _Import:
         self._name = name
         self._progress = progress or (lambda *_: None)
 
-    def archive(self, file: BinaryIO) -> list[Stored]:
+    def archive(self, file: BinaryIO) -> list[Brought]:
         source = _Replayed(file)
         compression = detect(source.read(4))
         source.replay()
@@ -142,11 +142,11 @@ class _Import:
             parts.take(name, entry, stream)
         return self._of_parts(parts) if source.is_forgotten else [self._tree(source, compression)]
 
-    def layout(self, path: Path) -> list[Stored]:
+    def layout(self, path: Path) -> list[Brought]:
         directory = _Directory(self._store, path, self._progress)
         return self._of_index(directory.document("index.json"), directory, {})
 
-    def _tree(self, source: "_Replayed", compression: str) -> Stored:
+    def _tree(self, source: "_Replayed", compression: str) -> Brought:
         """A plain archive is an image of one layer."""
         source.replay()
         source.forget()
@@ -166,7 +166,7 @@ class _Import:
         described = self._store.add_document(oci.encode(config), oci.CONFIG_TYPE)
         return self._publish(self._add_manifest(described, (*layers, blob)), self._names(()))
 
-    def _of_parts(self, parts: "_Parts") -> list[Stored]:
+    def _of_parts(self, parts: "_Parts") -> list[Brought]:
         if self._onto is not None:
             raise ImageError("The archive is of an image, and no layer.", "Import it without a base.")
         saved = parts.saved()
@@ -188,7 +188,7 @@ class _Import:
         raw = oci.encode(Manifest(media_type=oci.MANIFEST_TYPE, config=config, layers=layers))
         return self._store.add_document(raw, oci.MANIFEST_TYPE)
 
-    def _of_index(self, raw: bytes, source: _Source, tags: dict[str, tuple[str, ...]]) -> list[Stored]:
+    def _of_index(self, raw: bytes, source: _Source, tags: dict[str, tuple[str, ...]]) -> list[Brought]:
         """tags: names of images by their configuration's digest."""
         images: dict[str, tuple[Descriptor, list[str]]] = {}
         for entry in _separate(oci.parse_index(raw)):
@@ -212,7 +212,7 @@ class _Import:
 
     def _of_manifest(
         self, described: Descriptor, names: list[str], source: _Source, tags: dict[str, tuple[str, ...]]
-    ) -> Stored:
+    ) -> Brought:
         oci.refuse_long(described.size, "manifest")
         source.bring(described)
         manifest = oci.parse_manifest(self._store.read_document(described))
@@ -233,7 +233,7 @@ class _Import:
         if count > IMAGES_MAX:
             raise ImageError(f"There are {count} images in it; the most is {IMAGES_MAX}.", _CURE)
 
-    def _publish(self, manifest: Descriptor, names: list[str]) -> Stored:
+    def _publish(self, manifest: Descriptor, names: list[str]) -> Brought:
         return self._store.publish(manifest, names, self._unpacker, self._progress)
 
 

@@ -10,7 +10,10 @@ The price: of one layer that is compressed in two ways there are two trees.
 
 import hashlib
 import os
+import re
+import secrets
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -18,9 +21,16 @@ import msgspec
 from jail.errors import ImageError
 from jail.images import oci
 from jail.images.disk import replace
-from jail.images.oci import Descriptor
+from jail.images.oci import Bytes, Count, Descriptor
 
-_DAMAGED = "Remove the image and import it again."
+_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
+# 127 of them, and as many times "l/" and ":", fit in the page that mount(2) takes.
+_NAME_LENGTH = 5
+_LINK = re.compile(f"\\.\\./layers/([{_ALPHABET}]{{{_NAME_LENGTH}}})")
+
+_UNREADABLE = (OSError, ValueError, RecursionError)
+
+_DAMAGED = "Remove each image that `jail image ls` names as damaged, and bring it in again."
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -28,8 +38,8 @@ class Layer(msgspec.Struct, frozen=True):
 
     blob: str
     diff_id: str
-    entries: int
-    bytes: int
+    entries: Count
+    bytes: Bytes
     omitted: dict[str, int]
 
 
@@ -43,6 +53,11 @@ def keys(blobs: Iterable[Descriptor]) -> tuple[str, ...]:
     return tuple(found[1:])
 
 
+def new_name() -> str:
+    """One for a directory of a layer."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(_NAME_LENGTH))
+
+
 class Chains:
     """The store's directory of them. To be changed with the store's lock held."""
 
@@ -51,19 +66,29 @@ class Chains:
         self.directory = directory
 
     def has(self, key: str) -> bool:
-        """Whether a layer can be found."""
-        return self._link(key).is_symlink()
+        """Whether a layer was added, damaged or not."""
+        return os.path.lexists(self._link(key))
 
     def name(self, key: str) -> str:
-        """Of the layer's directory in `Store.layers`. Raises OSError."""
-        return os.path.basename(os.readlink(self._link(key)))
-
-    def layer(self, key: str) -> Layer:
-        """What came of unpacking it. Raises ImageError."""
+        """Of the layer's directory in `Store.layers`. Raises ImageError."""
         try:
-            return _read(self._facts(key))
+            link = os.readlink(self._link(key))
         except FileNotFoundError:
             raise ImageError(f"The layer {key} is not unpacked.", _DAMAGED) from None
+        except OSError:
+            raise ImageError(f"In the store, chains/{key} is no link.", _DAMAGED) from None
+        found = _LINK.fullmatch(link)
+        if not found or not (self.directory / link).is_dir():
+            raise ImageError(f"In the store, chains/{key} leads to no layer.", _DAMAGED)
+        return found[1]
+
+    def layer(self, key: str) -> Layer:
+        """What came of unpacking it, which can be found. Raises ImageError."""
+        self.name(key)
+        try:
+            return _read(self._facts(key))
+        except _UNREADABLE as error:
+            raise ImageError(f"In the store, chains/{key}.json is damaged: {error}.", _DAMAGED) from None
 
     def add(self, key: str, name: str, layer: Layer) -> None:
         """Let the layer in the directory of this name be found. Raises OSError."""
@@ -82,8 +107,12 @@ class Chains:
         return {os.path.basename(os.readlink(path)) for path in links}
 
     def bytes(self) -> int:
-        """Of all layers."""
-        return sum(_read(path).bytes for path in self.directory.glob("*.json"))
+        """Of all layers, but for those whose images are damaged for want of that."""
+        total = 0
+        for path in self.directory.glob("*.json"):
+            with suppress(*_UNREADABLE):
+                total += _read(path).bytes
+        return total
 
     def _link(self, key: str) -> Path:
         return self.directory / key

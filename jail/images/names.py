@@ -120,5 +120,11 @@ def named(index: Index, manifest: Descriptor, names: Sequence[str]) -> Index:
     return Index(manifests=tuple(sorted(kept, key=lambda each: (each.digest, each.name or ""))))
 
 
+def replaced(index: Index, digest: str, names: Sequence[str]) -> dict[str, str]:
+    """Those of these names that other images have, and the digests of these."""
+    entries = (each for each in index.manifests if each.digest != digest)
+    return {each.name: each.digest for each in entries if each.name in names}
+
+
 def _annotations(name: str | None) -> dict[str, str] | None:
     return {oci.REFERENCE_NAME: name} if name else None

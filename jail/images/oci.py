@@ -62,6 +62,7 @@ Digest = Annotated[str, msgspec.Meta(pattern=rf"^{_DIGEST}\Z")]
 """descriptor.md: "sha256:" and 64 hexadecimal digits. Other algorithms are refused."""
 
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 
 # Told to people as it is.
 _Word = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}\Z")]

@@ -14,7 +14,7 @@ from jail.images import oci
 from jail.images.names import refuse_name
 from jail.images.oci import Descriptor, Manifest, Platform
 from jail.images.registry import Repository
-from jail.images.store import Progress, Store, Stored
+from jail.images.store import Brought, Progress, Store
 from jail.images.unpacker import Unpacker
 
 AT_ONCE = 4
@@ -46,7 +46,7 @@ def pull(
     name: str = "",
     platform: Platform | None = None,
     progress: Progress = lambda *_: None,
-) -> Stored:
+) -> Brought:
     """Fetch the image that the repository's reference means, unpack it and let it be found.
 
     name: in the store; empty is the reference's own, which is none when it has a digest and no tag. progress:

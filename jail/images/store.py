@@ -25,7 +25,7 @@ from jail.images import chains, oci
 from jail.images.chains import Chains, Layer
 from jail.images.disk import ROOM, replace, room, sync_all, sync_directory
 from jail.images.incoming import AlreadyThere, Incoming, Spool
-from jail.images.names import IndexFile, entries, named, not_found, refuse_name, resolve
+from jail.images.names import IndexFile, entries, named, not_found, refuse_name, replaced, resolve
 from jail.images.oci import Config, Descriptor, Index, Manifest
 from jail.images.unpack.messages import WORK
 from jail.images.unpacker import Bounds, Unpacker
@@ -38,9 +38,6 @@ Progress = Callable[[str, Descriptor, int], None]
 RESUMABLE_S = 24 * 3600
 """How long a blob that no image names is kept, in seconds, for whoever goes on fetching its image."""
 
-_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
-# 127 of them, and as many times "l/" and ":", fit in the page that mount(2) takes.
-_LAYER_NAME_LENGTH = 5
 
 _AGAIN = "Have it made or fetched anew."
 _LARGER = "Raise the setting `image_bytes` or `image_entries`, or have a smaller image made."
@@ -68,6 +65,21 @@ class Stored(msgspec.Struct, frozen=True):
     def digest(self) -> str:
         """Of its manifest."""
         return self.descriptor.digest
+
+
+class Brought(Stored, frozen=True):
+    """One that has just come. replaced: which of its names other images had until then, by their digests."""
+
+    replaced: dict[str, str]
+
+
+class Damaged(msgspec.Struct, frozen=True):
+    """An image that is not whole. digest: by which it can be removed. cause, cure: for people."""
+
+    names: tuple[str, ...]
+    digest: str
+    cause: str
+    cure: str
 
 
 class Store:
@@ -154,7 +166,7 @@ class Store:
         """All images that are whole, those with names first, by name."""
         return self.survey()[0]
 
-    def survey(self) -> tuple[list[Stored], list[ImageError]]:
+    def survey(self) -> tuple[list[Stored], list[Damaged]]:
         """The same, and what is wrong with each of the others."""
         found, damaged = [], []
         index = self._index.read()
@@ -162,9 +174,12 @@ class Store:
             try:
                 found.append(self._describe(index, digest))
             except ImageError as error:
-                damaged.append(error)
+                names = _names(entries(index, digest))
+                damaged.append(Damaged(names, digest, error.cause, error.cure))
         found.sort(key=lambda image: (not image.names, image.names, image.digest))
-        return found, damaged
+        # One may have been removed meanwhile.
+        left = {each.digest for each in self._index.read().manifests} if damaged else set()
+        return found, [each for each in damaged if each.digest in left]
 
     def names(self) -> list[str]:
         """The names of all images, in order."""
@@ -218,7 +233,7 @@ class Store:
         layers = list(map(self._chains.layer, keys))
         _refuse_others(layers, config)
         return Stored(
-            names=tuple(sorted(each.name for each in own if each.name)),
+            names=_names(own),
             descriptor=msgspec.structs.replace(own[0], annotations=None),
             manifest=manifest,
             config=config,
@@ -321,7 +336,7 @@ class Store:
 
     def publish(
         self, manifest: Descriptor, names: Sequence[str], unpacker: Unpacker, progress: Progress | None = None
-    ) -> Stored:
+    ) -> Brought:
         """Unpack the layers that are not there, then let the image be found by its digest and these names.
 
         Its blobs have been received. Names of other images become its own. Raises ImageError, StoreFullError.
@@ -341,11 +356,13 @@ class Store:
             # Before anybody finds it: what a power failure takes of it nobody knows of.
             sync_all(self.directory)
             with self._changing():
-                changed = named(self._index.read(), manifest, names)
+                index = self._index.read()
+                taken = replaced(index, manifest.digest, names)
+                changed = named(index, manifest, names)
                 if len(changed.manifests) > oci.ENTRIES_MAX:
                     raise StoreFullError(f"The store has {oci.ENTRIES_MAX} names already.", f"{ROOM}.")
                 self._index.write(changed)
-        return self.find(manifest.digest)
+        return Brought(**msgspec.structs.asdict(self.find(manifest.digest)), replaced=taken)
 
     def add_layer(
         self, below: Sequence[Descriptor], blob: Descriptor, unpacker: Unpacker, progress: Progress
@@ -427,9 +444,9 @@ class Store:
 
     def _reserve_layer(self) -> str:
         with self._changing():
-            name = ""
-            while not name or (self.layers / name).exists():
-                name = "".join(secrets.choice(_ALPHABET) for _ in range(_LAYER_NAME_LENGTH))
+            name = chains.new_name()
+            while (self.layers / name).exists():
+                name = chains.new_name()
             self._own_writer().need(f"layer-{name}")
             return name
 
@@ -621,6 +638,10 @@ def _refuse_others(layers: Sequence[Layer], config: Config) -> None:
     for layer, diff_id in zip(layers, config.rootfs.diff_ids, strict=True):
         if layer.diff_id != diff_id:
             raise ImageError(f"The layer {layer.blob} holds {layer.diff_id}, not {diff_id}.", _AGAIN)
+
+
+def _names(own: Sequence[Descriptor]) -> tuple[str, ...]:
+    return tuple(sorted(each.name for each in own if each.name))
 
 
 def _sums(counts: Sequence[dict[str, int]]) -> dict[str, int]:

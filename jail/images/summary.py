@@ -3,7 +3,7 @@
 import msgspec
 
 from jail.images.oci import Honoured
-from jail.images.store import Stored
+from jail.images.store import Brought, Damaged, Store, Stored
 
 
 class LayerSummary(msgspec.Struct, frozen=True):
@@ -36,6 +36,19 @@ class Summary(msgspec.Struct, frozen=True):
     ignored: tuple[str, ...]
 
 
+class BroughtSummary(Summary, frozen=True):
+    """One that has just come. replaced: which of its names other images had until then, by their digests."""
+
+    replaced: dict[str, str]
+
+
+class ImageList(msgspec.Struct, frozen=True):
+    """All images, those with names first; and those that are damaged, which no job can have."""
+
+    images: tuple[Summary, ...]
+    damaged: tuple[Damaged, ...]
+
+
 def summarize(image: Stored) -> Summary:
     """What there is to tell of an image of the store."""
     layers = image.manifest.layers
@@ -52,3 +65,14 @@ def summarize(image: Stored) -> Summary:
         config=image.config.honoured,
         ignored=image.config.ignored,
     )
+
+
+def summarize_brought(image: Brought) -> BroughtSummary:
+    """What there is to tell of one that has just come."""
+    return BroughtSummary(**msgspec.structs.asdict(summarize(image)), replaced=image.replaced)
+
+
+def summarize_all(store: Store) -> ImageList:
+    """What there is in the store."""
+    whole, damaged = store.survey()
+    return ImageList(tuple(map(summarize, whole)), tuple(damaged))

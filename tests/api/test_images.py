@@ -218,7 +218,26 @@ def test_a_tree_that_is_uploaded_becomes_an_image(admin, pack, kind):
     assert (shown["digest"], shown["names"], shown["entries"]) == (added["digest"], ["a/tree:1"], 3)
     assert admin.client.get(f"/v1/images/{added['digest']}").json() == shown
     assert admin.client.get(f"/v1/images/a/tree:1@{added['digest']}").json() == shown
-    assert admin.client.get("/v1/images").json() == {"images": [shown]}
+    assert admin.client.get("/v1/images").json() == {"images": [shown], "damaged": []}
+
+
+def test_whoever_takes_over_a_name_is_told_whose_it_was(admin):
+    (first,) = events(admin.add(archive(TREE), "name:1"))[-1]["images"]
+    assert first["replaced"] == {}
+    (second,) = events(admin.add(archive({"other": b"1"}), "name:1"))[-1]["images"]
+    assert second["replaced"] == {"name:1": first["digest"]}
+
+
+def test_damaged_images_are_listed_and_can_be_removed(admin):
+    (added,) = events(admin.add(archive(TREE), "damaged:1"))[-1]["images"]
+    (facts,) = (admin.store / "chains").glob("*.json")
+    facts.write_text("no record")
+    (told,) = admin.client.get("/v1/images").json()["damaged"]
+    assert (told["names"], told["digest"]) == (["damaged:1"], added["digest"])
+    assert "damaged" in told["cause"]
+    assert problem(admin.client.get("/v1/images/damaged:1"))["status"] == 500
+    assert admin.client.delete(f"/v1/images/{told['digest']}").status_code == 200
+    assert admin.client.get("/v1/images").json() == {"images": [], "damaged": []}
 
 
 def test_jobs_run_in_an_image_as_soon_as_it_is_there(administered):

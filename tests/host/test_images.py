@@ -6,6 +6,7 @@ With real layers, unpacked in the outer user namespace; what goes out is given t
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import tarfile
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,8 @@ class Place:
         self.unpacker = unpacker
 
     def bring(self, raw: bytes, name: str | None = None) -> list[Any]:
-        return archive.import_file(self.store, self.unpacker, io.BytesIO(raw), name)
+        found = archive.import_file(self.store, self.unpacker, io.BytesIO(raw), name)
+        return [self.store.find(each.digest) for each in found]
 
     def refusal(self, raw: bytes, name: str | None = None) -> str:
         """Why it is not taken. Nothing of it may be left then."""
@@ -225,7 +227,7 @@ def jail_image(environment, state) -> Callable[..., subprocess.CompletedProcess]
         return done
 
     yield run
-    for each in json.loads(run("ls", "--json").stdout):
+    for each in itertools.chain(*json.loads(run("ls", "--json").stdout).values()):
         run("rm", each["digest"])
 
 
@@ -731,11 +733,72 @@ def test_a_damaged_image_is_told_and_can_be_removed(place):
     # Nor does it keep anybody from the others.
     place.store.sweep(place.unpacker)
     assert place.store.stored() == [other]
-    assert [error.cure for error in place.store.survey()[1]] == [f"Remove it: jail image rm {damaged.digest}"]
+    (told,) = place.store.survey()[1]
+    assert (told.names, told.digest) == (("damaged:1",), damaged.digest)
+    assert told.cure == f"Remove it: jail image rm {damaged.digest}"
     place.store.remove("damaged:1", place.unpacker)
     assert place.store.stored() == [other]
     assert place.store.survey() == ([other], [])
     assert place.store.usage_bytes() == place.counted_bytes()
+
+
+def lead(target: str) -> Callable[[Path], None]:
+    def spoil(link: Path) -> None:
+        link.unlink()
+        link.symlink_to(target)
+
+    return spoil
+
+
+def record(raw: bytes) -> Callable[[Path], None]:
+    return lambda link: link.with_suffix(".json").write_bytes(raw)
+
+
+def negative(link: Path) -> None:
+    facts = json.loads(link.with_suffix(".json").read_bytes())
+    record(json.dumps(facts | {"bytes": -(1 << 40)}).encode())(link)
+
+
+def plain(link: Path) -> None:
+    link.unlink()
+    link.write_text("layer")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "cause"),
+    [
+        (record(b""), r"chains/\w{64}\.json is damaged"),
+        (record(b"{}"), "missing required field"),
+        (record(b'{"blob": "\xff"}'), "is damaged"),
+        (record(b"[" * 100_000), "is damaged"),
+        (negative, "is damaged"),
+        (lambda link: link.with_suffix(".json").unlink(), "No such file"),
+        (lead("../layers/00000"), "leads to no layer"),
+        (lead("/etc"), "leads to no layer"),
+        (lead("../layers/a,b:c"), "leads to no layer"),
+        (plain, "is no link"),
+        (Path.unlink, "is not unpacked"),
+    ],
+)
+def test_a_damaged_layer_is_told_with_cause_and_cure(place_with, spoil, cause):
+    place = place_with(bytes_max=1 << 30)
+    raw = Layout(TREE).named("damaged:1").archive()
+    (damaged,) = place.bring(raw)
+    (link,) = (path for path in (place.store.directory / "chains").iterdir() if path.is_symlink())
+    (other,) = place.bring(Layout({"a": b"1"}).named("other:1").archive())
+    spoil(link)
+    with pytest.raises(ImageError, match=f"^The image damaged:1 is damaged: .*{cause}") as caught:
+        place.store.find("damaged:1")
+    assert caught.value.cure == f"Remove it: jail image rm {damaged.digest}"
+    whole, (told,) = place.store.survey()
+    assert (whole, told.digest, told.cause) == ([other], damaged.digest, caught.value.cause)
+    # Whoever brings it in again hears of it, or makes it whole.
+    with pytest.raises(ImageError, match="chains/") if os.path.lexists(link) else nullcontext():
+        place.bring(raw)
+    place.store.remove("damaged:1", place.unpacker)
+    assert place.store.survey() == ([other], [])
+    assert place.store.usage_bytes() == place.counted_bytes()
+    assert place.bring(raw)[0].digest == damaged.digest
 
 
 @pytest.mark.parametrize("name", ["layers", "blobs", "blobs/sha256", "chains", "incoming"])
@@ -852,7 +915,7 @@ def test_the_command_lists_shows_and_removes(jail_image, tmp_path):
     digest_told, name = done.stdout.decode().split()
     assert name == "two:1"
     assert b"do not follow: Volumes" in done.stderr
-    (listed,) = json.loads(jail_image("ls", "--json").stdout)
+    (listed,) = json.loads(jail_image("ls", "--json").stdout)["images"]
     shown = json.loads(jail_image("inspect", digest_told[:19], "--json").stdout)
     assert listed == shown
     assert (shown["digest"], shown["names"], shown["ignored"]) == (digest_told, ["two:1"], ["Volumes"])
@@ -860,7 +923,34 @@ def test_the_command_lists_shows_and_removes(jail_image, tmp_path):
     text = jail_image("inspect", "two:1").stdout.decode()
     assert f"digest       {digest_told}\n" in text
     jail_image("rm", "two:1")
-    assert json.loads(jail_image("ls", "--json").stdout) == []
+    assert json.loads(jail_image("ls", "--json").stdout) == {"images": [], "damaged": []}
+
+
+def test_the_command_names_damaged_images(jail_image, state):
+    jail_image("import", "-", "--name", "damaged:1", input=tar(TREE))
+    (facts,) = (state / "images" / "chains").glob("*.json")
+    facts.write_text("no record")
+    done = jail_image("ls", "--json")
+    found = json.loads(done.stdout)
+    (told,) = found["damaged"]
+    assert (found["images"], told["names"]) == ([], ["damaged:1"])
+    assert f"jail: {told['cause']}\n      {told['cure']}\n" == done.stderr.decode()
+    refused = jail_image("import", "-", "--name", "again:1", status=1, input=tar(TREE)).stderr.decode()
+    assert "Remove each image that `jail image ls` names as damaged" in refused
+    assert "Traceback" not in refused
+
+
+def test_whoever_takes_over_a_name_is_told_whose_it_was(jail_image):
+    def bring(content: bytes, *options: str) -> Any:
+        return jail_image("import", "-", "--name", "name:1", *options, input=tar({"a": content}))
+
+    first = bring(b"1").stdout.split()[0].decode()
+    assert bring(b"1").stderr == b""
+    second = bring(b"2")
+    assert second.stderr.decode() == f"name:1 was {first} until now.\n"
+    (third,) = json.loads(bring(b"3", "--json").stdout)
+    assert third["replaced"] == {"name:1": second.stdout.split()[0].decode()}
+    assert json.loads(bring(b"3", "--json").stdout)[0]["replaced"] == {}
 
 
 def test_the_command_reads_stdin_and_writes_stdout(jail_image):
@@ -955,7 +1045,7 @@ def test_two_imports_of_one_image_at_once_make_one_copy(environment, jail_image,
     given = {**environment, "JAIL_STATE": str(state)}
     both = [subprocess.Popen(import_command(path, f"same:{number}"), env=given) for number in range(2)]
     assert [process.wait(100) for process in both] == [0, 0]
-    (image,) = json.loads(jail_image("ls", "--json").stdout)
+    (image,) = json.loads(jail_image("ls", "--json").stdout)["images"]
     assert image["names"] == ["same:0", "same:1"]
     assert len(list((state / "images/layers").iterdir())) == 2
     assert len(list((state / "images/blobs/sha256").iterdir())) == 4

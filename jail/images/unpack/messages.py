@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from jail.images.oci import Digest
+from jail.images.oci import Bytes, Count, Digest
 
 PACKET_BYTES = 1 << 16
 """The most that one takes: a request that names its parents, or an answer that explains itself."""
@@ -69,8 +69,8 @@ class Unpacked(msgspec.Struct, frozen=True, tag="unpacked"):
     """
 
     diff_id: Digest
-    entries: int
-    bytes: int
+    entries: Count
+    bytes: Bytes
     omitted: dict[Literal["devices", "xattrs", "aufs"], int]
 
 
