@@ -26,7 +26,7 @@ from jail.images.credentials import read as read_credentials
 from jail.images.names import refuse_name
 from jail.images.oci import Descriptor
 from jail.images.reference import Reference, parse
-from jail.images.store import Brought, Store
+from jail.images.store import PATIENCE_S, Brought, Store
 from jail.images.summary import Summary, summarize, summarize_all, summarize_brought
 from jail.images.unpacker import Unpacker
 from jail.namespace import OuterNamespace
@@ -230,7 +230,7 @@ def _print_summary(found: Summary) -> None:
 def remove(images: tuple[str, ...], config: str | None) -> None:
     """Take away names; with the last one, or by its digest, an image, unless something uses it."""
     with explained(), _writing(config) as (store, unpacker):
-        freed = sum(store.remove(each, unpacker) for each in images)
+        freed = sum(store.remove(each, unpacker, PATIENCE_S) for each in images)
     click.echo(f"{decimal(freed)} are free again.")
 
 

@@ -59,7 +59,7 @@ from jail.images.protocol import (
     Whole,
 )
 from jail.images.starter import Starter
-from jail.images.store import Brought, Store
+from jail.images.store import PATIENCE_S, Brought, Store
 from jail.images.unpacker import Unpacker, run
 
 END_SECONDS = 10
@@ -197,7 +197,7 @@ class Program:
 
     def _change(self, store: Store, unpacker: Unpacker, request: Request, descriptors: list[int]) -> Done:
         if isinstance(request, Remove):
-            return Done(freed_bytes=store.remove(request.reference, unpacker))
+            return Done(freed_bytes=store.remove(request.reference, unpacker, PATIENCE_S))
         store.sweep(unpacker)
         if isinstance(request, Prune):
             return Done(freed_bytes=store.prune(unpacker, request.nameless))

@@ -29,15 +29,21 @@ from jail.images.names import IndexFile, entries, named, not_found, refuse_name,
 from jail.images.oci import Config, Descriptor, Index, Manifest
 from jail.images.unpack.messages import WORK
 from jail.images.unpacker import Bounds, Unpacker
-from jail.images.writers import Writer, claimed, discard, needed
+from jail.images.writers import BACK, Writer, asked_back, claimed, discard, needed
 from jail.locks import held
 
 Progress = Callable[[str, Descriptor, int], None]
 """Told what is done ("receive", "unpack"), to which blob, and how many of its bytes are done."""
 
+PATIENCE_S = 3.0
+"""How long whoever removes an image waits for those to let go of it who only keep sandboxes ready: see
+jail.stock, which looks every second."""
+
 RESUMABLE_S = 24 * 3600
 """How long a blob that no image names is kept, in seconds, for whoever goes on fetching its image."""
 
+
+_TRY_AGAIN_S = 0.05
 
 _AGAIN = "Have it made or fetched anew."
 _LARGER = "Raise the setting `image_bytes` or `image_entries`, or have a smaller image made."
@@ -209,6 +215,10 @@ class Store:
             os.close(descriptor)
             raise
         return descriptor
+
+    def asked_back(self) -> set[str]:
+        """The digests of images that somebody waits to remove: whoever holds one idly is to let go of it."""
+        return {f"sha256:{digits}" for digits in asked_back(self._incoming)}
 
     def usage_bytes(self) -> int:
         """All that blobs and layers take up, and what is reserved for those on their way."""
@@ -452,19 +462,34 @@ class Store:
 
     # Images that go
 
-    def remove(self, reference: str, unpacker: Unpacker) -> int:
+    def remove(self, reference: str, unpacker: Unpacker, patience_s: float = 0) -> int:
         """Take a name away, and with its last name, or by its digest, an image; then what no image needs.
 
-        Returns the bytes that are free again. Raises ImageNotFoundError, ImageInUseError.
+        Of an image that is held, those who can are asked to let go, and have so long to do it. Returns the
+        bytes that are free again. Raises ImageNotFoundError, ImageInUseError.
         """
         before = self.usage_bytes()
+        end = time.monotonic() + patience_s
+        while not self._try_to_remove(reference, is_last=time.monotonic() >= end):
+            time.sleep(_TRY_AGAIN_S)
+        self._collect(unpacker, lambda _: True)
+        return before - self.usage_bytes()
+
+    def _try_to_remove(self, reference: str, is_last: bool) -> bool:
+        """False is for an image in use that is asked back; the last time that raises ImageInUseError."""
         with room(), self._changing():
             index = self._index.read()
             found = resolve(index, reference)
             names = [found.name] if found.name else [each.name for each in entries(index, found.digest)]
-            self._forget(index, found.digest, names)
-        self._collect(unpacker, lambda _: True)
-        return before - self.usage_bytes()
+            self._own_writer().forget(f"{BACK}{found.hex}")
+            try:
+                self._forget(index, found.digest, names)
+            except ImageInUseError:
+                if is_last:
+                    raise
+                self._own_writer().need(f"{BACK}{found.hex}")
+                return False
+            return True
 
     def prune(self, unpacker: Unpacker, nameless: bool = False) -> int:
         """Remove what no image needs and no living process brings in.
@@ -513,7 +538,7 @@ class Store:
         except BlockingIOError:
             raise ImageInUseError(
                 f"The image {names[0] or digest} is in use.",
-                "Wait for the jobs that run in it, or end the service that keeps sandboxes of it ready.",
+                "A job runs in it, or it is being given away: try again when that has ended.",
             ) from None
         finally:
             os.close(descriptor)

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from jail.locks import lock, try_lock
 
+BACK = "back-"
+"""Before the digits of an image's digest: what it needs is that others let go of that image."""
+
 _SUFFIX = ".writer"
 _BUSY = ".busy"
 
@@ -71,6 +74,17 @@ def needed(incoming: Path) -> dict[str, int]:
         for path in set(directory.iterdir()) - {directory / _BUSY}:
             name = f"{directory.name}/{path.name}" if path.name.startswith(".") else path.name
             found[name] = max(found.get(name, 0), path.stat().st_size)
+    return found
+
+
+def asked_back(incoming: Path) -> set[str]:
+    """The digits of the images that writers, maybe dead ones, want others to let go of. Needs no lock."""
+    found: set[str] = set()
+    for name in os.listdir(incoming):
+        # What is no such directory, or gone by now, asks for nothing.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            needs = os.listdir(incoming / name) if name.endswith(_SUFFIX) else ()
+            found |= {need.removeprefix(BACK) for need in needs if need.startswith(BACK)}
     return found
 
 

@@ -18,6 +18,7 @@ import tarfile
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -838,6 +839,34 @@ def test_an_image_in_use_is_not_removed(place):
     with pytest.raises(ImageNotFoundError):
         place.store.hold(image.digest)
     assert list(place.store.layers.iterdir()) == []
+
+
+def test_whoever_holds_an_image_idly_is_asked_to_let_go_of_it(place):
+    (image,) = place.bring(Layout(TREE).named("kept:1").archive())
+    held = place.store.hold(image.digest)
+
+    def let_go() -> None:
+        with Store(place.store.directory) as other:
+            while other.asked_back() != {image.digest}:
+                pass
+        os.close(held)
+
+    with ThreadPoolExecutor() as pool:
+        idle = pool.submit(let_go)
+        place.store.remove("kept:1", place.unpacker, patience_s=100)
+        idle.result()
+    assert place.store.asked_back() == set()
+    assert place.store.stored() == []
+
+
+def test_whoever_is_in_vain_asked_for_an_image_is_not_asked_for_ever(place):
+    (image,) = place.bring(Layout(TREE).named("used:1").archive())
+    held = place.store.hold(image.digest)
+    with pytest.raises(ImageInUseError, match="A job runs in it"):
+        place.store.remove("used:1", place.unpacker, patience_s=0.1)
+    assert place.store.asked_back() == set()
+    assert place.store.find("used:1") == image
+    os.close(held)
 
 
 def test_a_name_of_an_image_in_use_can_be_taken_away_while_it_has_another(place):
