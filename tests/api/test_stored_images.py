@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from contextlib import closing
 
 import httpx
 import pytest
 import rootfs
+from registry import Registry
 
 from jail.image import ETC_FILES
 
@@ -66,3 +68,20 @@ def test_what_the_service_keeps_ready_of_an_image_does_not_keep_it_from_being_re
         assert caller.post("/v1/run", json={"image": "mini:1", "argv": ["true"]}).json()["status"] == "ok"
     command("rm", "mini:1")
     assert caller.post("/v1/run", json={"image": "mini:1", "argv": ["true"]}).status_code == 422
+
+
+def test_a_job_runs_in_an_image_that_was_pulled(caller, command, tmp_path):
+    with closing(Registry(tmp_path / "registry")) as registry:
+        layers = (
+            rootfs.archive(rootfs.programs("sh", "cat")),
+            rootfs.archive({"srv/.wh.none": b"", "motd": b"pulled\n"}),
+        )
+        registry.fill_from(rootfs.image(*layers, Cmd=["cat", "/motd"], Env=["WHO=image"]), "tools/gcc:13")
+        command("pull", "--insecure", f"{registry.authority}/tools/gcc:13", "--name", "gcc:13")
+    told = caller.post("/v1/run", json={"image": "gcc:13"}).json()
+    assert (told["status"], told["stdout"]["text"]) == ("ok", "pulled\n"), told["detail"]
+    assert told["sandbox"]["digest"].startswith("sha256:")
+    told = caller.post(
+        "/v1/run", json={"image": "gcc:13", "argv": ["sh", "-c", "echo $WHO; cat /etc/debian_version"]}
+    )
+    assert told.json()["stdout"]["text"] == "image\n"
