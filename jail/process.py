@@ -4,6 +4,7 @@ The order at the end matters: kill first, then count, then copy out. Nothing of 
 files are read.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -14,12 +15,14 @@ from typing import Any, Literal
 import msgspec
 
 from jail import cgroup, plan, rlimits
+from jail.boxes import Box
 from jail.capture import Capture, Captured
 from jail.cgroup import Counters
 from jail.errors import SandboxError
+from jail.files import Desk
 from jail.filters import Denials, Filter
 from jail.outcome import Ended, Facts, Failure, Verdict, decide
-from jail.outputs import Collected
+from jail.outputs import Budgets, Collected
 from jail.outputs import collect as collect_outputs
 from jail.processors import Processors
 from jail.published import Published
@@ -36,9 +39,11 @@ from jail.result import (
 from jail.sandbox import Sandbox, Sandboxes
 from jail.scheduler import Reservation, Scheduler
 from jail.spec import ProcessSpec
-from jail.supervisor import Report, Start
+from jail.supervisor import FROZEN_DEPTH_MAX, Report, Start
 
 _NOTHING = Captured(b"", 0)
+# Of the tmpfs of /box: its directories `upper` and `work`, and in that the kernel's own.
+_OVERLAY_INODES = 4
 _CAUSES = {"cpu": Ended.CPU, "wall": Ended.WALL, "memory": Ended.MEMORY}
 
 
@@ -51,6 +56,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     scheduler: Scheduler
     sandboxes: Sandboxes
     published: Published
+    files: Desk
     processors: Processors
     processor_count: int
     filters: Mapping[str, Filter]
@@ -72,11 +78,13 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 class Process:
     """One process: take() a sandbox for it, prepare() it, and whatever became of that, run() and close() it.
 
-    None of these raises what went wrong with it: that is in its `verdict`, once it has one, and in
-    `failure`, where set-up failed. `moments`: when it passed from hand to hand, in ns of CLOCK_MONOTONIC,
-    in that order as far as it came. `ended_ns`: when it ended, by the same clock; 0 if it was not
-    started. `sandbox`: its own, once taken. `hosts`: what it finds in /etc/hosts, to be set before
-    prepare(); with none, the image's own.
+    Before, borrow() the stored files, if it uses any. None of these raises what went wrong with it: that is
+    in its `verdict`, once it has one, and in `failure`, where set-up failed. `moments`: when it passed from
+    hand to hand, in ns of CLOCK_MONOTONIC, in that order as far as it came. `ended_ns`: when it ended, by the
+    same clock; 0 if it was not started. `sandbox`: its own, once taken. To be set before prepare(): `hosts`,
+    what it finds in /etc/hosts, with none, the image's own; `layers`, what it finds in /box besides its
+    files, and `stdin_layer`, as Start.cover() has them; `kept_bytes`, how much of its streams is kept, if that is
+    less than their limits; `on_stdout`, which is given all of stdout.
     """
 
     def __init__(self, means: Means, spec: ProcessSpec) -> None:
@@ -84,6 +92,10 @@ class Process:
         self.spec = spec
         self.sandbox: Sandbox | None = None
         self.hosts = b""
+        self.layers: tuple[str, ...] = ()
+        self.stdin_layer = ""
+        self.on_stdout: Callable[[bytes], None] | None = None
+        self.kept_bytes: int | None = None
         self.verdict: Verdict | None = None
         self.failure: Failure | None = None
         self.moments: dict[str, int] = {}
@@ -98,6 +110,16 @@ class Process:
         self._held = ExitStack()
         self._streams: list[Capture] = []
         self._copies: list[int] = []
+
+    async def borrow(self) -> None:
+        """Have its stored files: until it is closed none of them is evicted."""
+        try:
+            lent = await self._means.files.lend(self.spec)
+            self._held.callback(self._means.files.give_back, lent)
+            self.layers = (*lent.layers, *self.layers)
+            self.stdin_layer = lent.stdin_layer
+        except (SandboxError, OSError) as error:
+            self._fail(error)
 
     async def take(self, reservation: Reservation) -> None:
         """Have a sandbox that is ready. When it is closed, what is reserved for it is given back."""
@@ -135,11 +157,28 @@ class Process:
         finally:
             on_verdict()
 
+    @property
+    def stdout(self) -> Captured:
+        """What it wrote, as far as that is kept."""
+        return self._execution.stdout
+
+    async def keep_box(self) -> Box | None:
+        """Keep its /box for others, after run() and before close(); None: it could not be."""
+        try:
+            return await self.sandbox.keep_box(self.layers)
+        except (SandboxError, OSError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ELOOP:
+                detail = f"/box is deeper than {FROZEN_DEPTH_MAX} directories"
+                self.verdict = Verdict("output_limit", detail=detail)
+            else:
+                self._fail(error)
+        return None
+
     def close(self) -> None:
         """Leave nothing of it. Again: nothing."""
         self._held.close()
 
-    def fail(self, error: SandboxError) -> None:
+    def fail(self, error: SandboxError | OSError) -> None:
         """It lost what it was promised: whatever it does or did, that is ours. It is ended, if it runs."""
         if self._is_started and self.verdict is None:
             if self._ended is None:
@@ -195,15 +234,18 @@ class Process:
         spec, limits = self.spec, self.spec.limits
         self.sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
         self._held.callback(self._close_descriptors)
-        for limit in ("stdout_bytes", "stderr_bytes"):
-            self._streams.append(Capture(getattr(limits, limit), partial(self._exceed, limit)))
+        for limit, taker in (("stdout_bytes", self.on_stdout), ("stderr_bytes", None)):
+            excess = partial(self._exceed, limit)
+            self._streams.append(Capture(getattr(limits, limit), excess, self.kept_bytes, taker))
         self._denials = self._held.enter_context(Denials()) if spec.explain else None
         packed = plan.pack(spec, self.hosts)
         self._copies.append(plan.sealed("stdin", spec.stdin))
         self._copies.append(plan.sealed("plan", packed))
         stdio = (self._copies[0], *(capture.writing for capture in self._streams))
         start = self._means.filters[spec.policy].start(stdio, self._copies[1], self._denials)
-        _fill(start.message, spec, len(packed))
+        start.cover(self.layers, self.stdin_layer)
+        inodes = limits.files + (_OVERLAY_INODES if self.layers else 0)
+        _fill(start.message, spec, len(packed), inodes)
         start.message.hosts_bytes = len(self.hosts)
         start.message.rlimits = rlimits.for_job(limits, self._means.hard_limits)
         return start
@@ -256,10 +298,18 @@ class Process:
             usage=_usage(report, counters),
             stdout=stdout,
             stderr=stderr,
-            outputs=await collect_outputs(self.spec.outputs, self.sandbox.open, limits.output_bytes),
+            outputs=await collect_outputs(self.spec.outputs, self.sandbox.open, self._budgets, self._store),
             denials=told[0],
             denials_omitted=told[1],
         )
+
+    @property
+    def _budgets(self) -> Budgets:
+        # What is stored needs not fit in an answer: the most that /box can hold.
+        return Budgets(self.spec.limits.output_bytes, self.spec.limits.disk_bytes)
+
+    async def _store(self, descriptor: int) -> tuple[str, int]:
+        return await self._means.files.store(self.spec.owner, descriptor)
 
     def _hear(self, report: Report) -> None:
         """Note when it ended, as its init told, or else the supervisor."""
@@ -315,13 +365,13 @@ def _failure(error: SandboxError | OSError) -> Failure:
     return Failure("service", error.errno or 0, 0)
 
 
-def _fill(message, spec: ProcessSpec, plan_bytes: int) -> None:
+def _fill(message, spec: ProcessSpec, plan_bytes: int, inodes: int) -> None:
     limits = spec.limits
     message.cpu_ns, message.wall_ns = limits.cpu_ms * 10**6, limits.wall_ms * 10**6
     message.plan_bytes = plan_bytes
     message.arguments, message.variables = len(spec.argv), len(spec.env)
     message.files = len(spec.files)
-    message.scratch_options = b"size=%d,nr_inodes=%d" % (limits.disk_bytes, limits.files)
+    message.scratch_options = b"size=%d,nr_inodes=%d" % (limits.disk_bytes, inodes)
 
 
 def _usage(report: Report, counters: Counters) -> Usage:

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from jail import cgroup, host
+from jail.boxes import Box, Boxes
 from jail.catalogue import Catalogue
 from jail.cgroup import Cgroup, Counters
 from jail.errors import HostError, SandboxError
@@ -61,6 +62,7 @@ class Sandbox:
         group: Cgroup,
         supervisor: Supervisor,
         report: Report,
+        boxes: Boxes,
         bury: Callable[[], asyncio.Task[None]],
     ) -> None:
         """Take over what Sandboxes made, which `bury` gives back, the rest of it in the background.
@@ -72,6 +74,7 @@ class Sandbox:
         self._supervisor = supervisor
         self._ended = report.ended
         self.network = report.descriptor
+        self._boxes = boxes
         self._bury = bury
         self._closed = False
         self.memory_bytes = group.begin()
@@ -106,6 +109,13 @@ class Sandbox:
         """A descriptor of a regular file beneath /box, once nothing of its job lives. Raises OSError."""
         return await self._supervisor.open(self.slot, path)
 
+    async def keep_box(self, layers: Sequence[str]) -> Box:
+        """Keep /box for others, once nothing of its job lives, which had these layers.
+
+        Raises OSError: ELOOP, directories in it are too deep; SandboxError: supervisor lost.
+        """
+        return await self._boxes.keep(self._supervisor, self.slot, layers)
+
     def close(self) -> asyncio.Task[None]:
         """Leave nothing of it, whether it ran or not. Nobody has to wait for the task that does it."""
         self._closed = True
@@ -124,7 +134,8 @@ class Sandboxes:
     `landlock_abi`, 0 for none; `keeper`, of supervisors, hubs and programs of images; `networks`, of
     sandboxes; `supervisor`, the running one; `stock`, of ready sandboxes; `dying`, the tasks in which
     sandboxes come to nothing. To be set before: `bounds`, of egress, where networks may have a way out;
-    `offer`, where images may be administered; `volumes`, directories by name.
+    `offer`, where images may be administered; `volumes`, directories by name; `lent`, the directory of what
+    jobs have of the files that are stored, if any are.
     """
 
     def __init__(self, state: str, images: str, count: int, ready: Size, limits: cgroup.Limits) -> None:
@@ -141,6 +152,7 @@ class Sandboxes:
         self.bounds: Bounds | None = None
         self.offer: Offer | None = None
         self.volumes: Mapping[str, str] = {}
+        self.lent: tuple[str, ...] = ()
         self._makers = asyncio.Semaphore(max(AT_ONCE, MAKERS_PER_PROCESSOR * host.cpus()))
         self._made = 0
         # Last in, first out: the supervisor touches no more of its table than is in use at once.
@@ -158,7 +170,7 @@ class Sandboxes:
             self.hierarchy = cgroup.find()
             self._namespace = OuterNamespace(self._networks)
             undo.callback(self._namespace.close)
-            with _explained("state", self._state):
+            with explained("state", self._state):
                 # Before the sweep: who had these ids is dead, and what it left ends in the sweep.
                 blocks = IdBlocks(self._state / "ids", self._namespace.slots, self._count + 1)
                 undo.callback(blocks.close)
@@ -168,11 +180,12 @@ class Sandboxes:
                 self._places.append((slot, self._namespace.ids(pair)))
             directory = self._instance.directory
             (directory / MOUNT_PLACE).mkdir()
-            with _explained("images", self._images_directory):
+            self._boxes = Boxes(directory, self._namespace.frozen)
+            with explained("images", self._images_directory):
                 self.store = Store(self._images_directory)
                 self.images = Catalogue(directory, self.store, self.volumes)
             self.landlock_abi = host.landlock_abi()
-            view = MOUNT_PLACE, *self.images.directories
+            view = MOUNT_PLACE, *self.images.directories, *self.lent
             # Fixed here, before a job is taken.
             identity, _ = self._namespace.ids(blocks.slots[self._count])
             hub = module_command(HUB, str(self._count), str(identity), *self._bounds())
@@ -231,7 +244,7 @@ class Sandboxes:
             group = self.hierarchy.make(str(slot))
             undo.callback(group.remove)
             group.limit(self._limits)
-            asked = supervisor.make(slot, group, shelf.made.image, ids)
+            asked = supervisor.make(slot, group, shelf.made.image, (*ids, self._namespace.frozen))
             undo.pop_all()
         shelf.enter()
         network = -1
@@ -244,7 +257,7 @@ class Sandboxes:
             if network < 0:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             bury = partial(self._bury, shelf, place, group, supervisor, network)
-            return Sandbox(slot, group, supervisor, report, bury)
+            return Sandbox(slot, group, supervisor, report, self._boxes, bury)
         except (OSError, SandboxError):
             self._bury(shelf, place, group, supervisor, network)
             raise
@@ -307,7 +320,7 @@ def _json(argument: msgspec.Struct) -> str:
 
 
 @contextmanager
-def _explained(setting: str, directory: Path) -> Iterator[None]:
+def explained(setting: str, directory: Path) -> Iterator[None]:
     """Whatever is wrong with the directory of a setting is the operator's to mend. Raises HostError."""
     try:
         yield

@@ -12,10 +12,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jail import __version__, spec
+from jail import __version__
 from jail.engine import Engine
 from jail.errors import SandboxError
 from jail.http import body, keys, openapi, problems
+from jail.http.files import Files
 from jail.http.forward import JOBS, Forward
 from jail.http.images import Images
 from jail.http.metrics import Metrics
@@ -24,6 +25,9 @@ from jail.limits import MINIMA, Limits
 from jail.result import GroupResult, Result
 from jail.run import Run
 from jail.settings import Settings
+from jail.steps.result import StepsResult
+from jail.steps.run import StepsRun
+from jail.steps.spec import parse
 
 
 def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
@@ -40,6 +44,7 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
             Route("/openapi.json", service.openapi),
             Forward(engine.published, service.admit),
             *Images(engine).routes(),
+            *Files(engine).routes(),
         ],
         exception_handlers=problems.HANDLERS,
         middleware=[Middleware(_LastAnswers, engine)],
@@ -72,6 +77,9 @@ def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
+Answered = Result | GroupResult | StepsResult
+
+
 class Service:
     """The endpoints of one engine."""
 
@@ -90,7 +98,7 @@ class Service:
         self.admit(request)
         content = await body.read(request, self._engine.settings.body_bytes)
         self._check_open()
-        job = await self._engine.pin(spec.parse(content, self._rules))
+        job = await self._engine.pin(parse(content, self._rules))
         return _Answer(self._engine.submit(job), self._record)
 
     async def capabilities(self, request: Request) -> Response:
@@ -114,6 +122,7 @@ class Service:
                 "slots": self._whole.slots,
                 "memory_bytes": self._whole.memory_bytes,
                 "body_bytes": self._whole.body_bytes,
+                "files": means.files.files.bounds,
             }
         )
 
@@ -165,11 +174,15 @@ class Service:
             detail = "The service is about to stop; another instance may take the job."
             raise ProblemError(503, detail, headers={"Retry-After": "1"})
 
-    def _record(self, result: Result | GroupResult) -> None:
+    def _record(self, result: Answered) -> None:
         self._metrics.count(result)
         if isinstance(result, GroupResult):
             parts = list(result.processes.values())
             decisive = result.processes.get(result.decided_by)
+        elif isinstance(result, StepsResult):
+            parts = [*result.steps.values(), *result.tests]
+            decisive = result.steps.get(result.decided_by)
+            decisive = next((test for test in result.tests if test.name == result.decided_by), decisive)
         else:
             parts, decisive = [result], result
         cpu_ms = [part.usage.cpu_ms for part in parts if part.usage]
@@ -190,7 +203,7 @@ class _Answer:
     Of a job that publishes ports, status line and headers come first, once they can be reached.
     """
 
-    def __init__(self, run: Run, record: Callable[[Result], None]) -> None:
+    def __init__(self, run: Run | StepsRun, record: Callable[[Answered], None]) -> None:
         self._run = run
         self._record = record
 
@@ -220,7 +233,7 @@ class _Answer:
         return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
-async def _cancel_without_client(run: Run, receive: Receive) -> None:
+async def _cancel_without_client(run: Run | StepsRun, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     run.cancel()
