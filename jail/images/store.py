@@ -42,7 +42,6 @@ jail.stock, which looks every second."""
 RESUMABLE_S = 24 * 3600
 """How long a blob that no image names is kept, in seconds, for whoever goes on fetching its image."""
 
-
 _TRY_AGAIN_S = 0.05
 
 _AGAIN = "Have it made or fetched anew."
