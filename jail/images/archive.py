@@ -207,7 +207,7 @@ class _Import:
                 return entry
             oci.refuse_long(entry.size, "index")
             source.bring(entry)
-            entry = oci.choose(oci.parse_index(self._store.read_document(entry)), oci.host_platform())
+            entry = oci.choose(oci.parse_index(self._store.blobs.read(entry)), oci.host_platform())
         raise ImageError(f"More than {DEPTH_MAX} indexes lead to the image.", _CURE)
 
     def _of_manifest(
@@ -215,7 +215,7 @@ class _Import:
     ) -> Brought:
         oci.refuse_long(described.size, "manifest")
         source.bring(described)
-        manifest = oci.parse_manifest(self._store.read_document(described))
+        manifest = oci.parse_manifest(self._store.blobs.read(described))
         self._store.refuse_excess(manifest)
         for blob in (manifest.config, *manifest.layers):
             source.bring(blob)
@@ -326,7 +326,7 @@ class _Parts:
     def layer(self, name: str) -> Descriptor:
         """The same, of a layer, whose first bytes say how it is compressed."""
         found = self.named(name)
-        with open(self._store.open_blob(found), "rb") as file:
+        with open(self._store.blobs.open(found), "rb") as file:
             return msgspec.structs.replace(found, media_type=_layer_type(detect(file.read(4))))
 
     def named(self, name: str) -> Descriptor:
@@ -400,7 +400,7 @@ def export_file(store: Store, reference: str, file: BinaryIO, progress: Progress
                 _add_directory(archive, directory)
             _add(archive, f"blobs/sha256/{manifest.hex}", raw)
             for blob in blobs.values():
-                with open(store.open_blob(blob), "rb") as content:
+                with open(store.blobs.open(blob), "rb") as content:
                     _add_file(archive, f"blobs/sha256/{blob.hex}", blob.size, content)
                 if progress:
                     progress("export", blob, blob.size)
@@ -418,7 +418,7 @@ def _as_oci(store: Store, image: Stored) -> tuple[Descriptor, bytes]:
         for layer in found.layers
     )
     if (config, layers) == (found.config, found.layers):
-        raw = store.read_document(image.descriptor)
+        raw = store.blobs.read(image.descriptor)
     else:
         raw = oci.encode(Manifest(media_type=oci.MANIFEST_TYPE, config=config, layers=layers))
     return oci.describe(raw, oci.MANIFEST_TYPE), raw

@@ -109,7 +109,7 @@ def resolve(repository: Repository, platform: Platform) -> tuple[str, bytes]:
 
 def _refuse_config(store: Store, manifest: Manifest) -> None:
     """Raise ImageError for what would be refused in the end, before all of it is fetched."""
-    config = oci.parse_config(store.read_document(manifest.config))
+    config = oci.parse_config(store.blobs.read(manifest.config))
     oci.refuse_foreign(config, oci.host_platform())
 
 

@@ -9,7 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -22,22 +22,22 @@ from jail.errors import (
     StoreFullError,
 )
 from jail.images import chains, oci
+from jail.images.blobs import Blobs
 from jail.images.chains import Chains, Layer
-from jail.images.disk import ROOM, replace, room, sync_all, sync_directory
+from jail.images.collecting import Collector
+from jail.images.disk import ROOM, replace, room, sync_all
 from jail.images.incoming import AlreadyThere, Incoming, Spool
+from jail.images.ledger import Ledger
 from jail.images.names import IndexFile, entries, named, not_found, refuse_name, replaced, resolve
 from jail.images.oci import Config, Descriptor, Index, Manifest
-from jail.images.unpack.messages import WORK
 from jail.images.unpacker import Bounds, Unpacker
-from jail.images.writers import BACK, Writer, asked_back, claimed, discard, needed
-from jail.locks import held
+from jail.images.writers import BACK, asked_back, claimed
 
 Progress = Callable[[str, Descriptor, int], None]
 """Told what is done ("receive", "unpack"), to which blob, and how many of its bytes are done."""
 
 PATIENCE_S = 3.0
-"""How long whoever removes an image waits for those to let go of it who only keep sandboxes ready: see
-jail.stock, which looks every second."""
+"""For services to let go of what they only keep ready of an image that is to be removed: see jail.stock."""
 
 RESUMABLE_S = 24 * 3600
 """How long a blob that no image names is kept, in seconds, for whoever goes on fetching its image."""
@@ -46,7 +46,6 @@ _TRY_AGAIN_S = 0.05
 
 _AGAIN = "Have it made or fetched anew."
 _LARGER = "Raise the setting `image_bytes` or `image_entries`, or have a smaller image made."
-_DAMAGED = "Remove the image and import it again."
 
 
 class Stored(msgspec.Struct, frozen=True):
@@ -90,10 +89,9 @@ class Damaged(msgspec.Struct, frozen=True):
 class Store:
     """A directory of images, and what this process is bringing in.
 
-    Attributes: `directory`; `layers`, the directory of what sandboxes mount; `image_bytes`, the most of one
-    image. Only the service's user gets to
-    either: what is set-id there would give that user away to others of the host. Sandboxes need a way of
-    their own to `layers`, whose mode lets them pass.
+    Attributes: `directory`; `layers`, the directory of what sandboxes mount; `blobs`; `image_bytes`, the most
+    of one image. Only the service's user gets to any: what is set-id there would give that user away to
+    others of the host. Sandboxes need a way of their own to `layers`, whose mode lets them pass.
     """
 
     def __init__(
@@ -106,21 +104,21 @@ class Store:
         """
         self.directory = directory
         self.layers = directory / "layers"
-        self._blobs = directory / "blobs" / "sha256"
-        self._chains = Chains(directory / "chains")
-        self._incoming = directory / "incoming"
-        self._index = IndexFile(directory)
-        self._bytes_max = bytes_max
+        self.blobs = Blobs(directory / "blobs" / "sha256")
         self.image_bytes = image_bytes
         self._image_entries = image_entries
-        self._writer: Writer | None = None
+        self._chains = Chains(directory / "chains")
+        self._index = IndexFile(directory)
+        self._ledger = Ledger(directory, self.blobs, self._chains, bytes_max)
+        self._collector = Collector(self._ledger, self._index, self.blobs, self._chains, self.layers)
+        self._directories = self.blobs.directory, self.layers, self._chains.directory, self._ledger.incoming
         self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.directory.mkdir(exist_ok=True, mode=0o700)
         # Whoever works in the store, confined, could be taken over and leave one.
-        for path in (self.layers, self._blobs.parent, self._blobs, self._chains.directory, self._incoming):
+        for path in (self.blobs.directory.parent, *self._directories):
             if path.is_symlink():
                 raise HostError(f"{path} is a link, which no store has.", "Remove it, and see who made it.")
-        with self._changing():
+        with self._ledger.changing():
             if not (self.directory / "oci-layout").exists():
                 self._make()
 
@@ -132,7 +130,7 @@ class Store:
                 f"{self.directory} is no store of images: there is {foreign[0]} in it.",
                 "Name another directory in the setting `images`.",
             )
-        for path in (self._blobs, self.layers, self._chains.directory, self._incoming):
+        for path in self._directories:
             path.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o700)
         # The ids of sandboxes walk in it, whatever our umask is; nobody needs to list it.
@@ -151,10 +149,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of what was received and not published: others may take it away."""
-        if self._writer is not None:
-            with self._changing():
-                self._writer.close()
-            self._writer = None
+        self._ledger.close()
 
     # What there is
 
@@ -201,7 +196,7 @@ class Store:
         """
         if not entries(self._index.read(), digest):
             raise not_found(digest)
-        descriptor = self._open(digest)
+        descriptor = self.blobs.open_any(digest)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             # It may have been removed before, and even brought in again.
@@ -217,12 +212,11 @@ class Store:
 
     def asked_back(self) -> set[str]:
         """The digests of images that somebody waits to remove: whoever holds one idly is to let go of it."""
-        return {f"sha256:{digits}" for digits in asked_back(self._incoming)}
+        return {f"sha256:{digits}" for digits in asked_back(self._ledger.incoming)}
 
     def usage_bytes(self) -> int:
         """All that blobs and layers take up, and what is reserved for those on their way."""
-        with self._changing():
-            return self._usage_bytes()
+        return self._ledger.usage_bytes()
 
     def _describe(self, index: Index, digest: str) -> Stored:
         own = entries(index, digest)
@@ -235,8 +229,8 @@ class Store:
             ) from None
 
     def _described(self, own: Sequence[Descriptor]) -> Stored:
-        manifest = oci.parse_manifest(self.read_document(own[0]))
-        config = oci.parse_config(self.read_document(manifest.config))
+        manifest = oci.parse_manifest(self.blobs.read(own[0]))
+        config = oci.parse_config(self.blobs.read(manifest.config))
         oci.refuse_other_count(manifest, config)
         keys = chains.keys(manifest.layers)
         layers = list(map(self._chains.layer, keys))
@@ -254,24 +248,6 @@ class Store:
 
     # Blobs
 
-    def open_blob(self, wanted: Descriptor) -> int:
-        """A descriptor to read it with. Raises ImageError when it is not there, or of another size."""
-        descriptor = self._open(wanted.digest)
-        size = os.fstat(descriptor).st_size
-        if size != wanted.size:
-            os.close(descriptor)
-            raise ImageError(f"{wanted.digest} has {size} bytes, not {wanted.size}.", _AGAIN)
-        return descriptor
-
-    def read_document(self, wanted: Descriptor) -> bytes:
-        """A manifest's, an index's or a configuration's bytes, verified. Raises ImageError."""
-        oci.refuse_long(wanted.size, "document")
-        with open(self.open_blob(wanted), "rb") as file:
-            raw = file.read()
-        if oci.digest(raw) != wanted.digest:
-            raise ImageError(f"The blob {wanted.digest} is damaged.", _DAMAGED)
-        return raw
-
     @contextmanager
     def receive(self, wanted: Descriptor) -> Iterator[Incoming]:
         """Bring in a blob: write what is missing within the context.
@@ -281,17 +257,17 @@ class Store:
         what was written stays, to go on from. Raises ImageError, StoreFullError.
         """
         self._refuse_large(wanted.size)
-        self._need(f"blob-{wanted.hex}", wanted.size)
-        with room(), claimed(self._incoming / wanted.hex) as descriptor:
-            if self._blob(wanted.digest).exists():
-                os.close(self.open_blob(wanted))
+        self._ledger.need(f"blob-{wanted.hex}", wanted.size)
+        with room(), claimed(self._ledger.incoming / wanted.hex) as descriptor:
+            if self.blobs.has(wanted.digest):
+                self.blobs.check(wanted)
                 yield AlreadyThere(wanted)
                 return
             incoming = Incoming(descriptor, wanted, lambda _: None)
             yield incoming
             incoming.check()
             os.fsync(descriptor)
-            self._keep(self._incoming / wanted.hex, wanted.digest)
+            self.blobs.keep(self._ledger.incoming / wanted.hex, wanted.digest)
 
     def add_document(self, raw: bytes, media_type: str) -> Descriptor:
         """Bring in a small blob as a whole. Raises ImageError, StoreFullError."""
@@ -306,12 +282,12 @@ class Store:
     @contextmanager
     def spool(self) -> Iterator[Spool]:
         """Bring in what nobody knows the digest of yet. Raises StoreFullError."""
-        with self._changing():
-            path = self._own_writer().directory / f".{secrets.token_hex(4)}"
+        with self._ledger.changing():
+            path = self._ledger.writer.directory / f".{secrets.token_hex(4)}"
         with room():
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                yield Spool(path, descriptor, self._refuse_more_now, self._refuse_large)
+                yield Spool(path, descriptor, self._ledger.refuse_more_now, self._refuse_large)
             finally:
                 path.unlink(missing_ok=True)
                 os.close(descriptor)
@@ -321,14 +297,10 @@ class Store:
         found = Descriptor(media_type, spool.digest, spool.offset)
         with room():
             os.fsync(spool.fileno())
-            with self._changing():
-                self._own_writer().need(f"blob-{found.hex}")
-            self._keep(spool.path, found.digest)
+            with self._ledger.changing():
+                self._ledger.writer.need(f"blob-{found.hex}")
+            self.blobs.keep(spool.path, found.digest)
         return found
-
-    def _keep(self, path: Path, digest: str) -> None:
-        path.rename(self._blob(digest))
-        sync_directory(self._blobs)
 
     def refuse_excess(self, manifest: Manifest) -> None:
         """Raise ImageError when the layers' archives alone are more bytes than an image may have."""
@@ -352,11 +324,11 @@ class Store:
         """
         for name in names:
             refuse_name(name)
-        self._need_blobs([manifest])
-        found = oci.parse_manifest(self.read_document(manifest))
+        self._ledger.need_blobs([manifest])
+        found = oci.parse_manifest(self.blobs.read(manifest))
         self.refuse_excess(found)
-        self._need_blobs([found.config, *found.layers])
-        config = oci.parse_config(self.read_document(found.config))
+        self._ledger.need_blobs([found.config, *found.layers])
+        config = oci.parse_config(self.blobs.read(found.config))
         oci.refuse_foreign(config, oci.host_platform())
         oci.refuse_other_count(found, config)
         with room():
@@ -364,7 +336,7 @@ class Store:
             _refuse_others(layers, config)
             # Before anybody finds it: what a power failure takes of it nobody knows of.
             sync_all(self.directory)
-            with self._changing():
+            with self._ledger.changing():
                 index = self._index.read()
                 taken = replaced(index, manifest.digest, names)
                 changed = named(index, manifest, names)
@@ -380,7 +352,7 @@ class Store:
 
         It may be there already. Raises ImageError, StoreFullError.
         """
-        self._need_blobs([blob])
+        self._ledger.need_blobs([blob])
         with room():
             return self._unpack_all((*below, blob), unpacker, progress)[-1].diff_id
 
@@ -389,7 +361,7 @@ class Store:
         keys = chains.keys(blobs)
         layers: list[Layer] = []
         for number, (blob, key) in enumerate(zip(blobs, keys, strict=True)):
-            with claimed(self._incoming / f"unpack-{key}"):
+            with claimed(self._ledger.incoming / f"unpack-{key}"):
                 if not self._has(key):
                     self._unpack(keys[: number + 1], blob, self._bounds(layers), unpacker, progress)
             layers.append(self._chains.layer(key))
@@ -406,21 +378,10 @@ class Store:
             )
         return Bounds(entries=entries, bytes=size)
 
-    @contextmanager
-    def _bounded(self, bounds: Bounds) -> Iterator[Bounds]:
-        """These, and no more than there is room for in the store. Others may take some of it meanwhile."""
-        left = self._bytes_max - self.usage_bytes() if self._bytes_max else bounds.bytes
-        try:
-            yield msgspec.structs.replace(bounds, bytes=max(0, min(left, bounds.bytes)))
-        except ImageTooLargeError as error:
-            if left >= bounds.bytes:
-                raise
-            raise self._full(f"{error.cause} The store may have {self._bytes_max} bytes.") from None
-
     def _has(self, key: str) -> bool:
         """Whether a layer is there; then it stays until this store is closed."""
-        with self._changing():
-            self._own_writer().need(f"chain-{key}")
+        with self._ledger.changing():
+            self._ledger.writer.need(f"chain-{key}")
             return self._chains.has(key)
 
     def _unpack(
@@ -434,7 +395,7 @@ class Store:
         """Make the layer of a blob, which has the last of these keys, upon those of the others."""
         name = self._reserve_layer()
         parents = [self._chains.name(key) for key in reversed(keys[:-1])]
-        with self._bounded(bounds) as bounded, open(self.open_blob(blob), "rb") as file:
+        with self._ledger.bounded(bounds) as bounded, open(self.blobs.open(blob), "rb") as file:
             found = unpacker.unpack(
                 parents,
                 file.fileno(),
@@ -442,21 +403,21 @@ class Store:
                 name,
                 bounded,
                 lambda done: progress("unpack", blob, done),
-                self._busy(),
+                self._ledger.busy(),
             )
         progress("unpack", blob, blob.size)
         layer = Layer(blob.digest, found.diff_id, found.entries, found.bytes, found.omitted)
-        with self._changing():
-            self._refuse_more(layer.bytes)
+        with self._ledger.changing():
+            self._ledger.refuse_more(layer.bytes)
             self._chains.add(keys[-1], name, layer)
-            self._own_writer().forget(f"layer-{name}")
+            self._ledger.writer.forget(f"layer-{name}")
 
     def _reserve_layer(self) -> str:
-        with self._changing():
+        with self._ledger.changing():
             name = chains.new_name()
             while (self.layers / name).exists():
                 name = chains.new_name()
-            self._own_writer().need(f"layer-{name}")
+            self._ledger.writer.need(f"layer-{name}")
             return name
 
     # Images that go
@@ -471,22 +432,22 @@ class Store:
         end = time.monotonic() + patience_s
         while not self._try_to_remove(reference, is_last=time.monotonic() >= end):
             time.sleep(_TRY_AGAIN_S)
-        self._collect(unpacker, lambda _: True)
+        self._collector.collect(unpacker, lambda _: True)
         return before - self.usage_bytes()
 
     def _try_to_remove(self, reference: str, is_last: bool) -> bool:
         """False is for an image in use that is asked back; the last time that raises ImageInUseError."""
-        with room(), self._changing():
+        with room(), self._ledger.changing():
             index = self._index.read()
             found = resolve(index, reference)
             names = [found.name] if found.name else [each.name for each in entries(index, found.digest)]
-            self._own_writer().forget(f"{BACK}{found.hex}")
+            self._ledger.writer.forget(f"{BACK}{found.hex}")
             try:
                 self._forget(index, found.digest, names)
             except ImageInUseError:
                 if is_last:
                     raise
-                self._own_writer().need(f"{BACK}{found.hex}")
+                self._ledger.writer.need(f"{BACK}{found.hex}")
                 return False
             return True
 
@@ -496,27 +457,27 @@ class Store:
         With `nameless`, images without a name that nobody holds, too. Returns the bytes that are free again.
         """
         before = self.usage_bytes()
-        with room(), self._changing():
+        with room(), self._ledger.changing():
             for each in self._index.read().manifests if nameless else ():
                 with suppress(ImageInUseError):
                     if each.name is None:
                         self._forget(self._index.read(), each.digest, [None])
-        self._collect(unpacker, lambda _: True)
+        self._collector.collect(unpacker, lambda _: True)
         return before - self.usage_bytes()
 
     def sweep(self, unpacker: Unpacker) -> None:
         """Remove what dead processes left, but for blobs that one can go on with: to be called first."""
         oldest = time.time() - RESUMABLE_S
         self._index.keep_spare()
-        self._collect(unpacker, lambda path: path.stat().st_mtime < oldest)
+        self._collector.collect(unpacker, lambda path: path.stat().st_mtime < oldest)
 
     def abandon(self, unpacker: Unpacker) -> None:
         """Remove what this process brought in and did not publish."""
-        with self._changing():
-            own = self._own_writer().names()
+        with self._ledger.changing():
+            own = self._ledger.writer.names()
             for name in own:
-                self._own_writer().forget(name)
-        self._collect(unpacker, lambda path: f"blob-{path.name}" in own)
+                self._ledger.writer.forget(name)
+        self._collector.collect(unpacker, lambda path: f"blob-{path.name}" in own)
 
     def _forget(self, index: Index, digest: str, names: Sequence[str | None]) -> None:
         """Take these names out of the index."""
@@ -526,7 +487,7 @@ class Store:
             self._index.write(changed)
             return
         try:
-            descriptor = self._open(digest)
+            descriptor = self.blobs.open_any(digest)
         except ImageError:
             # Damaged: nobody can hold it.
             self._index.write(changed)
@@ -541,120 +502,6 @@ class Store:
             ) from None
         finally:
             os.close(descriptor)
-
-    def _collect(self, unpacker: Unpacker, is_doomed: Callable[[Path], bool]) -> None:
-        """Remove layers that nobody needs, and of blobs that nobody needs those that are doomed."""
-        with self._changing():
-            needs = needed(self._incoming)
-            for path in self.directory.glob("*.new"):
-                path.unlink()
-            with suppress(ImageError):
-                self._collect_now(needs, is_doomed)
-            doomed = self._orphans(needs)
-            for name in doomed:
-                # Another who collects leaves it to us.
-                self._own_writer().need(f"layer-{name}")
-        if doomed:
-            unpacker.remove(sorted(doomed))
-            with self._changing():
-                for name in doomed:
-                    self._own_writer().forget(f"layer-{name}")
-
-    def _collect_now(self, needs: dict[str, int], is_doomed: Callable[[Path], bool]) -> None:
-        """The same, but for layers' trees. Raises ImageError: what a damaged image needs nobody knows."""
-        blobs, keys = self._referenced()
-        for path in (*self._blobs.iterdir(), *self._incoming.iterdir()):
-            if path.is_file() and path.name not in blobs and f"blob-{path.name}" not in needs:
-                self._discard(path, is_doomed)
-        self._chains.keep(keys | {name.partition("-")[2] for name in needs if name.startswith("chain-")})
-
-    def _discard(self, path: Path, is_doomed: Callable[[Path], bool]) -> None:
-        with suppress(FileNotFoundError):
-            # What stands for a claim and nothing else is of no use to anybody.
-            if is_doomed(path) or path.name.startswith("unpack-"):
-                discard(path)
-
-    def _orphans(self, needs: dict[str, int]) -> set[str]:
-        """Layers that no chain leads to and nobody is at, and what making them left beside."""
-        names = {path.name for path in self.layers.iterdir()}
-        names -= self._chains.names()
-        return {name for name in names if f"layer-{name.removesuffix(WORK)}" not in needs}
-
-    def _referenced(self) -> tuple[set[str], set[str]]:
-        """The digits of the blobs, and the layers' keys, that images of the index need. Raises ImageError."""
-        blobs: set[str] = set()
-        keys: set[str] = set()
-        for each in self._index.read().manifests:
-            manifest = oci.parse_manifest(self.read_document(each))
-            blobs |= {each.hex, manifest.config.hex, *(layer.hex for layer in manifest.layers)}
-            keys |= set(chains.keys(manifest.layers))
-        return blobs, keys
-
-    # The directory
-
-    def _changing(self) -> AbstractContextManager[None]:
-        return held(self.directory)
-
-    def _own_writer(self) -> Writer:
-        """With the store's lock held."""
-        if self._writer is None:
-            self._writer = Writer(self._incoming)
-        return self._writer
-
-    def _busy(self) -> int:
-        """What is locked until nobody works for this process any more."""
-        with self._changing():
-            return self._own_writer().busy
-
-    def _need(self, name: str, size: int) -> None:
-        with room(), self._changing():
-            self._own_writer().need(name, size)
-            try:
-                self._refuse_more(0)
-            except StoreFullError:
-                self._own_writer().forget(name)
-                raise
-
-    def _need_blobs(self, wanted: Sequence[Descriptor]) -> None:
-        with room(), self._changing():
-            for each in wanted:
-                self._own_writer().need(f"blob-{each.hex}")
-        for each in wanted:
-            os.close(self.open_blob(each))
-
-    def _refuse_more(self, size: int) -> None:
-        if not self._bytes_max:
-            return
-        used = self._usage_bytes()
-        if used + size > self._bytes_max:
-            raise self._full(
-                f"The store may have {self._bytes_max} bytes, and this would make it {used + size}."
-            )
-
-    def _full(self, cause: str) -> StoreFullError:
-        return StoreFullError(cause, f"{ROOM}, or raise the setting `images_bytes`.")
-
-    def _refuse_more_now(self, size: int) -> None:
-        if self._bytes_max:
-            with self._changing():
-                self._refuse_more(size)
-
-    def _usage_bytes(self) -> int:
-        used = {f"blob-{path.name}": path.stat().st_size for path in self._blobs.iterdir()}
-        needs = needed(self._incoming)
-        for path in self._incoming.iterdir():
-            if path.is_file():
-                needs[f"blob-{path.name}"] = max(needs.get(f"blob-{path.name}", 0), path.stat().st_size)
-        return self._chains.bytes() + sum((needs | used).values())
-
-    def _blob(self, digest: str) -> Path:
-        return self._blobs / digest.partition(":")[2]
-
-    def _open(self, digest: str) -> int:
-        try:
-            return os.open(self._blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            raise ImageError(f"The store has no blob {digest}.", _AGAIN) from None
 
 
 def _refuse_others(layers: Sequence[Layer], config: Config) -> None:

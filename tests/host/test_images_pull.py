@@ -266,7 +266,7 @@ def pulled(store):
 
 
 def read(store, descriptor):
-    with open(store.open_blob(descriptor), "rb") as file:
+    with open(store.blobs.open(descriptor), "rb") as file:
         return file.read()
 
 
