@@ -15,7 +15,7 @@ from jail.images.chains import Chains
 from jail.images.disk import ROOM, room
 from jail.images.oci import Descriptor
 from jail.images.unpacker import Bounds
-from jail.images.writers import Writer, needed
+from jail.images.writers import BACK, Writer, needed
 from jail.locks import held
 
 
@@ -71,6 +71,17 @@ class Ledger:
                 self.writer.need(f"blob-{each.hex}")
         for each in wanted:
             self._blobs.check(each)
+
+    @contextmanager
+    def asking_back(self, digits: str) -> Iterator[None]:
+        """Ask others to let go of the image of this digest until the context ends. Raises OSError."""
+        with self.changing():
+            self.writer.need(f"{BACK}{digits}")
+        try:
+            yield
+        finally:
+            with self.changing():
+                self.writer.forget(f"{BACK}{digits}")
 
     def refuse_more(self, size: int) -> None:
         """Raise StoreFullError unless there may be so many bytes more; with the store's lock held."""

@@ -31,7 +31,7 @@ from jail.images.ledger import Ledger
 from jail.images.names import IndexFile, entries, named, not_found, refuse_name, replaced, resolve
 from jail.images.oci import Config, Descriptor, Index, Manifest
 from jail.images.unpacker import Bounds, Unpacker
-from jail.images.writers import BACK, asked_back, claimed
+from jail.images.writers import asked_back, claimed
 
 Progress = Callable[[str, Descriptor, int], None]
 """Told what is done ("receive", "unpack"), to which blob, and how many of its bytes are done."""
@@ -429,27 +429,30 @@ class Store:
         bytes that are free again. Raises ImageNotFoundError, ImageInUseError.
         """
         before = self.usage_bytes()
-        end = time.monotonic() + patience_s
-        while not self._try_to_remove(reference, is_last=time.monotonic() >= end):
-            time.sleep(_TRY_AGAIN_S)
+        with room():
+            try:
+                self._take_away(reference)
+            except ImageInUseError:
+                self._take_away_within(patience_s, reference)
         self._collector.collect(unpacker, lambda _: True)
         return before - self.usage_bytes()
 
-    def _try_to_remove(self, reference: str, is_last: bool) -> bool:
-        """False is for an image in use that is asked back; the last time that raises ImageInUseError."""
-        with room(), self._ledger.changing():
+    def _take_away(self, reference: str) -> None:
+        with self._ledger.changing():
             index = self._index.read()
             found = resolve(index, reference)
             names = [found.name] if found.name else [each.name for each in entries(index, found.digest)]
-            self._ledger.writer.forget(f"{BACK}{found.hex}")
-            try:
-                self._forget(index, found.digest, names)
-            except ImageInUseError:
-                if is_last:
-                    raise
-                self._ledger.writer.need(f"{BACK}{found.hex}")
-                return False
-            return True
+            self._forget(index, found.digest, names)
+
+    def _take_away_within(self, patience_s: float, reference: str) -> None:
+        end = time.monotonic() + patience_s
+        with self._ledger.asking_back(resolve(self._index.read(), reference).hex):
+            while time.monotonic() < end:
+                with suppress(ImageInUseError):
+                    self._take_away(reference)
+                    return
+                time.sleep(_TRY_AGAIN_S)
+        self._take_away(reference)
 
     def prune(self, unpacker: Unpacker, nameless: bool = False) -> int:
         """Remove what no image needs and no living process brings in.

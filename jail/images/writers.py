@@ -2,7 +2,7 @@
 
 A writer is a directory in the store's incoming/, locked for as long as its process lives. A file in it stands
 for something that it needs and no image names yet, by the name of that, and is as long (and as empty) as the
-bytes that it may take up.
+bytes that it may take up; or for an image that others are asked to let go of, which it waits to remove.
 """
 
 import fcntl
@@ -16,7 +16,7 @@ from pathlib import Path
 from jail.locks import lock, try_lock
 
 BACK = "back-"
-"""Before the digits of an image's digest: what it needs is that others let go of that image."""
+"""Before the digits of an image's digest, in the name of what asks others to let go of that."""
 
 _SUFFIX = ".writer"
 _BUSY = ".busy"
