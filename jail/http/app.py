@@ -16,6 +16,7 @@ from jail import __version__, spec
 from jail.engine import Engine
 from jail.errors import SandboxError
 from jail.http import body, keys, openapi, problems
+from jail.http.files import Files
 from jail.http.forward import JOBS, Forward
 from jail.http.images import Images
 from jail.http.languages import Languages
@@ -46,6 +47,7 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
             Route("/openapi.json", service.openapi),
             Forward(engine.published, service.admit),
             *Images(engine).routes(),
+            *Files(engine).routes(),
             Languages(service.toolchains, service.admit).route(),
         ],
         exception_handlers=problems.HANDLERS,
@@ -122,6 +124,7 @@ class Service:
                 "slots": self._whole.slots,
                 "memory_bytes": self._whole.memory_bytes,
                 "body_bytes": self._whole.body_bytes,
+                "files": means.files.files.bounds,
             }
         )
 
