@@ -53,7 +53,7 @@ LAYERS = (
     ("jail.process",),
     ("jail.run",),
     ("jail.engine",),
-    ("jail.languages.toolchains",),
+    ("jail.languages.requests", "jail.languages.toolchains"),
     ("jail.doctor", "jail.http"),
     ("jail.cli",),
     ("jail.__main__",),
