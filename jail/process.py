@@ -83,8 +83,8 @@ class Process:
     hand to hand, in ns of CLOCK_MONOTONIC, in that order as far as it came. `ended_ns`: when it ended, by the
     same clock; 0 if it was not started. `sandbox`: its own, once taken. To be set before prepare(): `hosts`,
     what it finds in /etc/hosts, with none, the image's own; `layers`, what it finds in /box besides its
-    files, and `stdin_layer`, as Start.cover() has them; `kept_bytes`, how much of its streams is kept, if that is
-    less than their limits; `on_stdout`, which is given all of stdout.
+    files, and `stdin_layer`, as Start.cover() has them; `kept_bytes`, how much of its streams is kept, if
+    that is less than their limits; `on_stdout`, which is given all of stdout.
     """
 
     def __init__(self, means: Means, spec: ProcessSpec) -> None:
@@ -156,6 +156,11 @@ class Process:
             raise
         finally:
             on_verdict()
+
+    @property
+    def stdout(self) -> Captured:
+        """What it wrote, as far as that is kept."""
+        return self._execution.stdout
 
     async def keep_box(self) -> Box | None:
         """Keep its /box for others, after run() and before close(); None: it could not be."""

@@ -15,9 +15,12 @@ from jail.http.operations import ARCHIVE, EVENTS, LINES
 from jail.http.problems import MEDIA_TYPE, Problem
 from jail.images.protocol import Done, Failed, Progress
 from jail.images.summary import Summary
+from jail.languages.requests import LanguageRequest
 from jail.limits import MINIMA, Limits
 from jail.result import GroupResult, Result
 from jail.spec import GroupRequest, Request, Rules
+from jail.steps.result import StepsResult
+from jail.steps.spec import StepsRequest
 
 _REFERENCE = "#/components/schemas/{name}"
 
@@ -50,11 +53,22 @@ FORWARDED = "/v1/jobs/{id}/ports/{port}/{path}"
 
 def describe(rules: Rules) -> bytes:
     """The document as JSON, with the ranges that this operator allows."""
-    kinds = [Request, GroupRequest, Result, GroupResult, Problem, *_KINDS_OF_IMAGES, *_KINDS_OF_FILES]
-    kinds += [LanguageList]
+    kinds = [
+        Request,
+        GroupRequest,
+        StepsRequest,
+        LanguageRequest,
+        Result,
+        GroupResult,
+        StepsResult,
+        Problem,
+        LanguageList,
+        *_KINDS_OF_IMAGES,
+        *_KINDS_OF_FILES,
+    ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     _add_ranges(schemas["LimitsRequest"]["properties"], rules)
-    for kind in ("Request", "ProcessRequest"):
+    for kind in ("Request", "ProcessRequest", "StepRequest", "CheckerRequest", "LanguageRequest"):
         schemas[kind]["properties"]["policy"]["enum"] = sorted(rules.policies)
     schemas["Network"]["properties"]["mode"]["enum"] = sorted(rules.networks)
     schemas["GroupRequest"]["properties"]["processes"]["maxItems"] = rules.processes
@@ -102,13 +116,16 @@ def _run() -> dict[str, Any]:
         "summary": "Run one job and wait for its end.",
         "operationId": "run",
         "security": [{}, {"key": []}],
-        "requestBody": {"required": True, "content": _content("Request", "GroupRequest")},
+        "requestBody": {
+            "required": True,
+            "content": _content("Request", "GroupRequest", "StepsRequest", "LanguageRequest"),
+        },
         "responses": {
             "200": {
                 "description": "The job has ended. If it publishes ports, this and the headers come when it "
                 "has started, and the body then.",
                 "headers": _of_job(),
-                "content": _content("Result", "GroupResult"),
+                "content": _content("Result", "GroupResult", "StepsResult"),
             },
             **_problems("400", "401", "413", "415", "422", "500", "503"),
         },

@@ -13,10 +13,10 @@ from jail.steps import spec
 from jail.steps.spec import (
     TESTS_MAX,
     CheckerRequest,
-    GroupRequest,
     StepRequest,
     StepsRequest,
     StepsSpec,
+    TestGroupRequest,
     TestRequest,
 )
 
@@ -33,9 +33,13 @@ class LanguageRequest(Source, frozen=True, forbid_unknown_fields=True, kw_only=T
     tests: Annotated[list[TestRequest], Meta(max_length=TESTS_MAX)] = field(default_factory=list)
     compare: Compare = Compare()
     checker: CheckerRequest | UnsetType = UNSET
-    groups: Annotated[list[GroupRequest], Meta(max_length=TESTS_MAX)] = field(default_factory=list)
+    groups: Annotated[list[TestGroupRequest], Meta(max_length=TESTS_MAX)] = field(default_factory=list)
     fail_fast: Literal["never", "group", "job"] = "never"
     keep: Literal["never", "failed", "always"] = "failed"
+
+
+KINDS = {**spec.KINDS, "language": msgspec.json.Decoder(LanguageRequest)}
+"""Kinds of bodies, with those of languages."""
 
 
 def steps(request: LanguageRequest, definitions: Definitions, rules: Rules) -> StepsRequest:

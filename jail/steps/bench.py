@@ -13,8 +13,8 @@ from jail.steps.lanes import Lane
 class Bench:
     """What is under way of a job.
 
-    layers: what its processes find in /box, of steps that have ended, the topmost first. failure: where set-up
-    failed first, if it did. cancelled: whether the job was.
+    layers: what its processes find in /box, of steps that have ended, the topmost first. failure: where
+    set-up failed first, if it did. cancelled: whether the job was.
     """
 
     def __init__(self, means: Means) -> None:

@@ -40,11 +40,11 @@ class StepRequest(Program, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     name: _NAMED
     compiles: bool = False
-    continue_on: list[Passed] = []
+    continue_on: tuple[Passed, ...] = ()
 
 
 class TestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One run of the last step, with what is its own: `args` after argv, `files` and `limits` over those there.
+    """One run of the last step, with what is its own: `args` after argv, `files` and `limits` over its.
 
     expected: what stdout has to be, as `compare` says, that of the job if it says nothing. points: of a test
     that is right.
@@ -69,8 +69,10 @@ class CheckerRequest(Program, frozen=True, forbid_unknown_fields=True, kw_only=T
     convention: Literal["testlib", "icpc"]
 
 
-class GroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Tests that are scored together: `sum` of their points, or `points` if all are right, the worst deciding."""
+class TestGroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Tests that are scored together: the sum of their points, or as the worst of them."""
+
+    __test__ = False
 
     name: _TITLE
     points: _Points | UnsetType = UNSET
@@ -80,15 +82,15 @@ class GroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 class StepsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The body of POST /v1/run, as it comes, of a job in steps.
 
-    fail_fast: whether a test that is not right ends its group, or the job. keep: of which tests what they wrote
-    comes back, KEPT_BYTES of each stream.
+    fail_fast: whether a test that is not right ends its group, or the job. keep: of which tests what they
+    wrote comes back, KEPT_BYTES of each stream.
     """
 
     steps: Annotated[list[StepRequest], Meta(min_length=1, max_length=STEPS_MAX)]
     tests: Annotated[list[TestRequest], Meta(max_length=TESTS_MAX)] = []
     compare: Compare = Compare()
     checker: CheckerRequest | UnsetType = UNSET
-    groups: Annotated[list[GroupRequest], Meta(max_length=TESTS_MAX)] = []
+    groups: Annotated[list[TestGroupRequest], Meta(max_length=TESTS_MAX)] = []
     fail_fast: Literal["never", "group", "job"] = "never"
     keep: Literal["never", "failed", "always"] = "failed"
 
@@ -151,7 +153,9 @@ class StepsSpec(msgspec.Struct, frozen=True, kw_only=True):
         if self.checker:
             processes.append(self.checker.process)
         found = {file.digest for one in processes for file in (*one.stored, one.stored_stdin) if file}
-        return frozenset(found | {test.expected.digest for test in self.tests if isinstance(test.expected, StoredFile)})
+        return frozenset(
+            found | {test.expected.digest for test in self.tests if isinstance(test.expected, StoredFile)}
+        )
 
     @property
     def frozen_bytes(self) -> int:
@@ -162,7 +166,9 @@ class StepsSpec(msgspec.Struct, frozen=True, kw_only=True):
     def test_bytes(self) -> int:
         """The most memory that one test, and then its checker, takes; 0 if there are none."""
         checker = [self.checker.process] if self.checker and self.tests else []
-        return max((one.limits.memory_bytes for one in (*(test.process for test in self.tests), *checker)), default=0)
+        return max(
+            (one.limits.memory_bytes for one in (*(test.process for test in self.tests), *checker)), default=0
+        )
 
     @property
     def memory_bytes(self) -> int:
@@ -181,12 +187,18 @@ def box_bytes(step: Step) -> int:
     return min(step.process.limits.disk_bytes, step.process.limits.memory_bytes)
 
 
-_KINDS = {**spec.KINDS, "steps": msgspec.json.Decoder(StepsRequest)}
+KINDS = {**spec.KINDS, "steps": msgspec.json.Decoder(StepsRequest)}
 
 
 def parse(body: bytes, rules: Rules) -> JobSpec | StepsSpec:
     """The job that a JSON body asks for, of any kind; raises SpecError naming the field."""
-    request = spec.decode(body, _KINDS)
+    return validate_any(spec.decode(body, KINDS), rules)
+
+
+def validate_any(
+    request: spec.Request | spec.GroupRequest | StepsRequest, rules: Rules
+) -> JobSpec | StepsSpec:
+    """The job that a request of any kind asks for; raises SpecError naming the field."""
     return validate(request, rules) if isinstance(request, StepsRequest) else spec.validate(request, rules)
 
 
@@ -205,7 +217,7 @@ def validate(request: StepsRequest, rules: Rules) -> StepsSpec:
     for index, asked in enumerate(request.tests):
         with spec.within(f"tests[{index}]"):
             tests.append(_test(asked, str(index + 1), request, rules))
-    _check_names([test.name for test in tests], "tests")
+    _check_names([test.name for test in tests], "tests", {step.process.name for step in steps})
     job = StepsSpec(
         steps=tuple(steps),
         tests=tuple(tests),
@@ -216,7 +228,9 @@ def validate(request: StepsRequest, rules: Rules) -> StepsSpec:
     )
     _check_layers(job)
     if job.memory_bytes > rules.memory_bytes:
-        detail = f"take {job.memory_bytes} bytes with what they leave in /box; the maximum is {rules.memory_bytes}"
+        detail = (
+            f"take {job.memory_bytes} bytes with what they leave in /box; the maximum is {rules.memory_bytes}"
+        )
         raise SpecError("steps", detail)
     return job
 
@@ -269,7 +283,7 @@ def _checker(request: StepsRequest, rules: Rules) -> Checker | None:
 
 
 def _groups(request: StepsRequest) -> tuple[Group, ...]:
-    _check_names([group.name for group in request.groups], "groups")
+    _check_names([group.name for group in request.groups], "groups", set())
     return tuple(
         Group(name=one.name, points=None if one.points is UNSET else one.points, score=one.score)
         for one in request.groups
@@ -287,8 +301,7 @@ def _check_layers(job: StepsSpec) -> None:
         raise SpecError("steps", f"{found} {what}; the maximum is {LAYERS_MAX}")
 
 
-def _check_names(names: Sequence[str], field: str) -> None:
-    known: set[str] = set()
+def _check_names(names: Sequence[str], field: str, known: set[str]) -> None:
     for index, name in enumerate(names):
         if name in known:
             raise SpecError(f"{field}[{index}].name", f"{name!r} is taken")

@@ -27,8 +27,8 @@ def found(jail, toolchains):
 
     def find(name):
         language = SHIPPED.find(name)
-        if (lack := jail.do(toolchains.find(language, "host"))).version is None:
-            pytest.skip(f"the host has no {name}: {lack.reason}")
+        if (lack := jail.do(toolchains.find(language, "host"))).problem:
+            pytest.skip(f"the host has no {name}: {lack.problem}")
         return language
 
     return find
