@@ -145,7 +145,7 @@ class Toolchains:
         return job.processes[0].root.digest
 
     async def _once(self, key: tuple[str, ...], make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """What `make` answers, of now or before. What did not work is tried again: the host may have been busy."""
+        """What `make` answers, now or before. What did not work is tried again: the host may be busy."""
         known = self._known.get(key)
         if known is None or (known.done() and _failed(known)):
             known = self._known[key] = asyncio.create_task(make())
