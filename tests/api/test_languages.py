@@ -1,6 +1,9 @@
 """GET /v1/languages: what the tools of an image say, and what is not there is not offered."""
 
 import hashlib
+import json
+import re
+from pathlib import Path
 
 import httpx
 import pytest
@@ -99,3 +102,76 @@ def test_a_file_of_languages_that_is_wrong_keeps_the_service_from_starting(serve
     path.write_text(LANGUAGES.replace("[smoke]", "[smoker]"))
     with pytest.raises(RuntimeError, match=r"languages\.toml: .*smoke"):
         serve(JAIL_LANGUAGES=str(path))
+
+
+def run(client, **body):
+    return client.post("/v1/run", json=body)
+
+
+def test_a_source_is_compiled_and_run(client):
+    source = '#include <stdio.h>\nint main(void) { int a, b; scanf("%d %d", &a, &b); printf("%d", a + b); }'
+    answer = run(client, language="c", source=source, stdin="3 4").json()
+    if answer.get("field") == "language":
+        pytest.skip(answer["detail"])
+    assert (answer["status"], answer["decided_by"]) == ("ok", None)
+    assert answer["steps"].keys() == {"compile", "run"}
+    assert answer["steps"]["run"]["stdout"]["text"] == "7"
+
+
+def test_a_source_that_does_not_compile_is_a_compile_error(client):
+    answer = run(client, language="c", source="int main(void) {").json()
+    if answer.get("field") == "language":
+        pytest.skip(answer["detail"])
+    assert (answer["status"], answer["decided_by"]) == ("compile_error", "compile")
+    assert "error" in answer["steps"]["compile"]["stderr"]["text"]
+    assert "run" not in answer["steps"]
+
+
+def test_a_source_is_tested(client):
+    tests = [
+        {"stdin": "1\n", "expected": "1\n"},
+        {"stdin": "2\n", "expected": "3\n"},
+        {"stdin": "x\n", "expected": "\n"},
+    ]
+    answer = run(client, language="python", source="print(int(input()))", tests=tests).json()
+    assert [test["status"] for test in answer["tests"]] == ["ok", "wrong_answer", "nonzero_exit"]
+    assert answer["status"] == "wrong_answer"
+
+
+def test_a_language_that_the_image_lacks_is_refused(serve, languages):
+    service = serve(JAIL_LANGUAGES=languages)
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        answer = run(client, language="lacking", source="")
+        assert (answer.status_code, answer.json()["field"]) == (422, "language")
+        assert answer.json()["detail"] == "'lacking' is not offered in 'host': there is no no-such-tool"
+        assert run(client, language="fast", source="print(1)").json()["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"language": "cobol"}, "language"),
+        ({"source": "x" * (50 << 20)}, "source"),
+        ({"source": {"file": f"sha256:{'0' * 64}"}}, "source"),
+        ({"source_name": "../main.py"}, "source_name"),
+        ({"files": {"main.py": ""}}, "files.main.py"),
+        ({"argv": ["true"]}, "argv"),
+        ({"image": "nowhere"}, "image"),
+        ({"limits": {"memory_bytes": 1}}, "limits.memory_bytes"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_its_field(client, more, field):
+    answer = run(client, **{"language": "python", "source": ""} | more)
+    assert (answer.status_code, answer.json()["field"]) == (422, field)
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "languages.md").read_text()
+EXAMPLES = [json.loads(body) for body in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+
+
+@pytest.mark.parametrize("body", EXAMPLES, ids=lambda body: body["language"])
+def test_an_example_of_the_page_does_what_it_says(client, body):
+    answer = run(client, **body).json()
+    if answer.get("field") == "language":
+        pytest.skip(answer["detail"])
+    assert answer["status"] == "ok", answer
