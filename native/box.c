@@ -7,6 +7,7 @@
  */
 #include "setup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -21,6 +22,8 @@
 #define PLACE_OPTIONS "size=4k,nr_inodes=10,mode=0755"
 #define OVERLAY_FLAGS (MS_NOSUID | MS_NODEV)
 #define EMPTY "empty"
+/* jail.spec lets no path of a job's file have more directories. */
+#define STORED_DEPTH_MAX 32
 
 static const char *const names[LAYERS_MAX] = { "0", "1", "2", "3", "4", "5", "6", "7" };
 
@@ -57,10 +60,75 @@ static int place_layers(const struct sandbox *sandbox, int *index)
 	return 0;
 }
 
+static int own_directories(int layer, int own, int depth);
+
+static int own_directory(int layer, int own, const char *name, int depth)
+{
+	int theirs, ours, error;
+
+	if (mkdirat(own, name, 0755) && errno != EEXIST)
+		return errno;
+	if (fchownat(own, name, JOB_ID, JOB_ID, AT_SYMLINK_NOFOLLOW))
+		return errno;
+	theirs = openat(layer, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	ours = openat(own, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	error = theirs < 0 || ours < 0 ? errno : own_directories(theirs, ours, depth - 1);
+	if (theirs >= 0)
+		close(theirs);
+	if (ours >= 0)
+		close(ours);
+	return error;
+}
+
+/* Of each directory of `layer` one in `own`, which is what the job then sees of both. */
+static int own_directories(int layer, int own, int depth)
+{
+	_Alignas(struct dirent64) char entries[1024];
+	const struct dirent64 *entry;
+	ssize_t length;
+
+	while ((length = getdents64(layer, entries, sizeof entries)) > 0) {
+		for (ssize_t at = 0; at < length; at += entry->d_reclen) {
+			int error;
+
+			entry = (const struct dirent64 *)(entries + at);
+			if (entry->d_type != DT_DIR || !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
+				continue;
+			error = depth ? own_directory(layer, own, entry->d_name, depth) : ELOOP;
+			if (error)
+				return error;
+		}
+	}
+	return length ? errno : 0;
+}
+
+/*
+ * What is kept for many jobs belongs to the service's user, who is nobody here. The kernel copies nothing of nobody's
+ * up, so that in such a directory nothing could be made: the job has one of its own over each.
+ */
+static int own_directories_of(const char *name)
+{
+	int layer = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC), own, error = 0;
+	struct stat about;
+
+	if (layer < 0)
+		return errno;
+	own = open("/box/upper", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (own < 0 || fstat(layer, &about))
+		error = errno;
+	else if (about.st_uid != FROZEN_ID)
+		error = own_directories(layer, own, STORED_DEPTH_MAX);
+	close(layer);
+	if (own >= 0)
+		close(own);
+	return error;
+}
+
 /* Attributes of the user's: see root.c. What was deleted is told by whiteouts, which need none. */
 static int mount_over_box(uint32_t layers)
 {
 	char options[128] = "userxattr,upperdir=/box/upper,workdir=/box/work,lowerdir=0";
+	int error = 0;
 
 	for (uint32_t i = 1; i < layers; i++) {
 		strcat(options, ":");
@@ -68,6 +136,10 @@ static int mount_over_box(uint32_t layers)
 	}
 	if (mkdir("/box/upper", 0755) || chown("/box/upper", JOB_ID, JOB_ID) || mkdir("/box/work", 0700))
 		return errno;
+	for (uint32_t i = 0; !error && i < layers; i++)
+		error = own_directories_of(names[i]);
+	if (error)
+		return error;
 	return mount("overlay", "/box", "overlay", OVERLAY_FLAGS, options) ? errno : 0;
 }
 

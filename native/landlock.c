@@ -37,19 +37,21 @@ static size_t ruleset_bytes(uint32_t abi)
 	return abi >= 6 ? 24 : abi >= 4 ? 16 : 8;
 }
 
+static int allow(int ruleset, int fd, uint64_t rights)
+{
+	const struct landlock_path_beneath_attr rule = { .allowed_access = rights, .parent_fd = fd };
+
+	return syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0) ? errno : 0;
+}
+
 static int allow_beneath(int ruleset, const char *path, uint64_t rights)
 {
-	struct landlock_path_beneath_attr rule = {
-		.allowed_access = rights,
-		.parent_fd = open(path, O_PATH | O_CLOEXEC),
-	};
-	int error = 0;
+	int fd = open(path, O_PATH | O_CLOEXEC), error;
 
-	if (rule.parent_fd < 0)
+	if (fd < 0)
 		return errno;
-	if (syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0))
-		error = errno;
-	close(rule.parent_fd);
+	error = allow(ruleset, fd, rights);
+	close(fd);
 	return error;
 }
 
@@ -115,6 +117,10 @@ int restrict_files(struct sandbox *sandbox, int *index)
 	if (sandbox->start.layers)
 		error = allow_beneath(sandbox->ruleset, "/box", READ_RIGHTS | write_rights(landlock_abi()));
 	*index = 1;
+	/* Programs open it anew, as /dev/stdin; and it lies on a mount that nobody sees. */
+	if (!error && sandbox->start.stdin_layer)
+		error = allow(sandbox->ruleset, sandbox->received[0], LANDLOCK_ACCESS_FS_READ_FILE);
+	*index = 2;
 	if (!error && syscall(SYS_landlock_restrict_self, sandbox->ruleset, 0))
 		error = errno;
 	close(sandbox->ruleset);

@@ -1,9 +1,10 @@
-"""The command line: `jail serve`, `jail run`, `jail doctor`, `jail image`, `jail policy`."""
+"""The command line: `jail serve`, `jail run`, `jail doctor`, `jail image`, `jail file`, `jail policy`."""
 
 import click
 
 from jail import __version__
 from jail.cli.doctor import doctor
+from jail.cli.file import file
 from jail.cli.image import image
 from jail.cli.policy import policy
 from jail.cli.run import run
@@ -20,4 +21,5 @@ main.add_command(serve)
 main.add_command(run)
 main.add_command(doctor)
 main.add_command(image)
+main.add_command(file)
 main.add_command(policy)
