@@ -10,8 +10,10 @@ import pytest
 
 from jail.languages import definitions
 from jail.languages.expansion import Source, expand, made
+from jail.languages.requests import LanguageRequest, validate
 from jail.languages.toolchains import Toolchains
 from jail.spec import SpecError
+from jail.steps.spec import TestRequest
 
 SHIPPED = definitions.load()
 
@@ -64,6 +66,61 @@ def test_the_smoke_program_works_as_it_is_shipped(jail, toolchains, found, name)
     assert told.run.wall_ms > 0
     assert 0 < told.run.memory_peak_bytes < 64 << 20
     assert (told.compile is None) == (SHIPPED.languages[name].compile is None)
+
+
+WORKS = {
+    "pypy": """
+import multiprocessing, subprocess, threading
+with multiprocessing.Pool(2) as pool:
+    assert pool.map(abs, [-1, 2]) == [1, 2]
+thread = threading.Thread(target=subprocess.run, args=(["echo", "done"],))
+thread.start()
+thread.join()
+""",
+    "csharp": """
+using System; using System.IO; using System.Threading; using System.Threading.Tasks;
+class Program {
+    static void Main() {
+        Parallel.For(0, 99, each => GC.Collect());
+        var thread = new Thread(() => File.WriteAllText("a", Task.Run(() => "done").Result));
+        thread.Start();
+        thread.Join();
+        Console.WriteLine(File.ReadAllText("a"));
+    }
+}
+""",
+    "ruby": "Process.wait(fork { Thread.new { sleep 0.001 }.join; GC.start }); puts `echo done`",
+    "php": '<?php $a = array_fill(0, 9000000, 1); if (ctype_upper("A")) echo `echo done`;',
+    "perl": "use Time::HiRes 'sleep'; $p = fork; exit unless $p; waitpid $p, 0; sleep .001; print `echo done`",
+    "lua": 'print(io.popen("echo done"):read("a"):sub(1, -2))',
+    "haskell": """{-# OPTIONS_GHC -threaded -with-rtsopts=-N2 #-}
+import Control.Concurrent
+main = do
+  done <- newEmptyMVar
+  forkIO (threadDelay 1000 >> putMVar done "done")
+  takeMVar done >>= putStrLn
+""",
+    "ocaml": 'let () = Gc.full_major (); if Sys.command "true" = 0 then print_endline "done"',
+    "pascal": "{$mode objfpc}\nuses sysutils, classes;\nbegin\n  with TStringList.Create do Add('');\n"
+    "  sleep(1);\n  writeln('done');\nend.",
+    "bash": "cat < <(sleep 0.001 | echo done) & wait",
+    "sql": "attach 'a.db' as a; begin; create table a.t (x); insert into a.t values ('done'); commit;\n"
+    "select * from a.t;",
+}
+"""Programs that do more than most, and then say so. Those of other languages are in test_languages.py."""
+
+
+@pytest.mark.parametrize("name", WORKS)
+def test_what_programs_of_a_language_do_is_allowed_by_its_policy(jail, found, name):
+    found(name)
+    request = LanguageRequest(language=name, source=WORKS[name], tests=[TestRequest(expected="done\n")])
+
+    async def one():
+        return await jail.engine.submit(validate(request, SHIPPED, jail.engine.rules)).task
+
+    result = jail.do(one())
+    told = [part.stderr.text for part in (*result.steps.values(), *result.tests) if part.stderr]
+    assert result.status == "ok", told
 
 
 @pytest.mark.parametrize("variant", ["c99", "c11", "c17", "cpp11", "cpp14", "cpp17", "cpp20", "cpp23"])
