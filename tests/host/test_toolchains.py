@@ -91,7 +91,7 @@ class Program {
 """,
     "ruby": "Process.wait(fork { Thread.new { sleep 0.001 }.join; GC.start }); puts `echo done`",
     "php": '<?php $a = array_fill(0, 9000000, 1); if (ctype_upper("A")) echo `echo done`;',
-    "perl": "use Time::HiRes 'sleep'; $p = fork; exit unless $p; waitpid $p, 0; sleep .001; print `echo done`",
+    "perl": "use Time::HiRes 'sleep'; $p = fork or exit; waitpid $p, 0; sleep .001; print `echo done`",
     "lua": 'print(io.popen("echo done"):read("a"):sub(1, -2))',
     "haskell": """{-# OPTIONS_GHC -threaded -with-rtsopts=-N2 #-}
 import Control.Concurrent
