@@ -10,10 +10,12 @@ from jail.http import files
 from jail.http.files import FILES
 from jail.http.files import ONE as ONE_FILE
 from jail.http.images import ARCHIVES, IMAGES, ONE, ONE_ARCHIVE, PRUNE, Pull
+from jail.http.languages import LANGUAGES, LanguageList
 from jail.http.operations import ARCHIVE, EVENTS, LINES
 from jail.http.problems import MEDIA_TYPE, Problem
 from jail.images.protocol import Done, Failed, Progress
 from jail.images.summary import ImageList, Summary
+from jail.languages.requests import LanguageRequest
 from jail.limits import MINIMA, Limits
 from jail.result import GroupResult, Result
 from jail.spec import GroupRequest, Request, Rules
@@ -55,16 +57,18 @@ def describe(rules: Rules) -> bytes:
         Request,
         GroupRequest,
         StepsRequest,
+        LanguageRequest,
         Result,
         GroupResult,
         StepsResult,
         Problem,
+        LanguageList,
         *_KINDS_OF_IMAGES,
         *_KINDS_OF_FILES,
     ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     _add_ranges(schemas["LimitsRequest"]["properties"], rules)
-    for kind in ("Request", "ProcessRequest", "StepRequest", "CheckerRequest"):
+    for kind in ("Request", "ProcessRequest", "StepRequest", "CheckerRequest", "LanguageRequest"):
         schemas[kind]["properties"]["policy"]["enum"] = sorted(rules.policies)
     schemas["Network"]["properties"]["mode"]["enum"] = sorted(rules.networks)
     schemas["GroupRequest"]["properties"]["processes"]["maxItems"] = rules.processes
@@ -76,6 +80,7 @@ def describe(rules: Rules) -> bytes:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "paths": {"/v1/run": {"post": _run()}, FORWARDED: {"get": _forward()}}
+        | {LANGUAGES: {"get": _languages()}}
         | _files()
         | _images()
         | _reads(),
@@ -111,7 +116,10 @@ def _run() -> dict[str, Any]:
         "summary": "Run one job and wait for its end.",
         "operationId": "run",
         "security": [{}, {"key": []}],
-        "requestBody": {"required": True, "content": _content("Request", "GroupRequest", "StepsRequest")},
+        "requestBody": {
+            "required": True,
+            "content": _content("Request", "GroupRequest", "StepsRequest", "LanguageRequest"),
+        },
         "responses": {
             "200": {
                 "description": "The job has ended. If it publishes ports, this and the headers come when it "
@@ -184,6 +192,20 @@ def _images() -> dict[str, Any]:
         },
         ONE_ARCHIVE: {
             "get": _administer("An image as an OCI archive.", {ARCHIVE: _BINARY}, of_one, reference),
+        },
+    }
+
+
+def _languages() -> dict[str, Any]:
+    text = "What an image has of each language; the first to ask for an image waits until all are tried."
+    return {
+        "summary": text,
+        "operationId": "languages",
+        "security": [{}, {"key": []}],
+        "parameters": [_parameter("image", "query", {"type": "string", "default": "host"})],
+        "responses": {
+            "200": {"description": text, "content": _content("LanguageList")},
+            **_problems("401", "422", "500", "503"),
         },
     }
 
