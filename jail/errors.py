@@ -38,6 +38,10 @@ class StoreFullError(ImageError):
     """There is no room: of the disk, or of what the settings leave to the store."""
 
 
+class PackageError(ExplainedError):
+    """A problem package cannot be read or judged as it is: it is refused as a whole."""
+
+
 class SandboxError(Exception):
     """A sandbox could not be made or was lost; the program is not to blame, and a retry may succeed.
 

@@ -51,6 +51,7 @@ LAYERS = (
     ("jail.process",),
     ("jail.run",),
     ("jail.engine",),
+    ("jail.problems",),
     ("jail.doctor", "jail.http"),
     ("jail.cli",),
     ("jail.__main__",),
@@ -78,6 +79,7 @@ DOORS = {
     "uvicorn": ("jail.cli",),
     "uvloop": ("jail.cli", "jail.doctor.trial"),
     "websockets": ("jail.cli.websocket",),
+    "yaml": ("jail.problems.documents",),
     "zstandard": ("jail.images.compression",),
 }
 """Who may import a third party: these modules, and those in these packages."""
