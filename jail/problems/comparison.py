@@ -16,7 +16,7 @@ _TOLERANCES = {
 
 
 def compare(flags: Sequence[str]) -> Compare:
-    """How an output is compared: by tokens whatever their case, unless flags say more. Raises PackageError."""
+    """How an output is compared: by tokens whatever their case unless flags say more. Raises PackageError."""
     rest = list(flags)
     switches: set[str] = set()
     tolerances: dict[str, float] = {}

@@ -1,8 +1,8 @@
 """From the verdicts of the test cases to that of a submission, and its score: pure.
 
 Verdicts are the letters of CLICS. Legacy packages are graded as the format's default grader does, a group at
-a time; those since 2023-07 by aggregation, maximum and required groups. What comes after a rejection that ends
-the judging of its group has no part in it, judged or not: so the same submission always gets the same.
+a time; those since 2023-07 by aggregation, maximum and required groups. What comes after a rejection that
+ends the judging of its group has no part in it, judged or not: so the same submission always gets the same.
 """
 
 from collections.abc import Mapping

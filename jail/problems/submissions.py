@@ -1,8 +1,8 @@
 """submissions/: the programs that come with a problem, and what may become of them.
 
 In the legacy format a folder allows verdicts of the whole, unless a source has a comment as DOMjudge reads
-it, `@EXPECTED_RESULTS@: WRONG-ANSWER, TIMELIMIT`. Since 2023-07 rules speak of the verdicts of test cases, those
-of the folders and of submissions.yaml together.
+it, `@EXPECTED_RESULTS@: WRONG-ANSWER, TIMELIMIT`. Since 2023-07 rules speak of the verdicts of test cases,
+those of the folders and of submissions.yaml together.
 """
 
 import re
