@@ -29,6 +29,7 @@ LAYERS = (
         "jail.published",
         "jail.scheduler",
     ),
+    ("jail.judging",),
     (
         "jail.cgroup",
         "jail.ids",
@@ -67,7 +68,7 @@ DOORS = {
     "h11": ("jail.http.exchange",),
     "httptools": (),
     "httpx": ("jail.images.registry",),
-    "jail._protocol": ("jail.keeper", "jail.supervisor"),
+    "jail._protocol": ("jail.judging", "jail.keeper", "jail.supervisor"),
     "msgspec": ("jail",),
     "prometheus_client": ("jail.http.metrics",),
     "pyroute2": ("jail.network",),

@@ -1,0 +1,1 @@
+"""What a checker program said, by the convention that it follows."""
