@@ -43,7 +43,7 @@ LAYERS = (
         "jail.settings",
     ),
     ("jail.spec",),
-    ("jail.delegation", "jail.instance", "jail.keeper", "jail.outputs", "jail.shed"),
+    ("jail.delegation", "jail.instance", "jail.keeper", "jail.languages", "jail.outputs", "jail.shed"),
     ("jail.images", "jail.network", "jail.supervisor"),
     ("jail.catalogue",),
     ("jail.stock",),
