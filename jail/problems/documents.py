@@ -12,7 +12,7 @@ import yaml
 
 from jail.errors import PackageError
 
-BYTES_MAX = 256 << 10
+BYTES_MAX = 64 << 10
 """Of one document."""
 
 DEPTH_MAX = 16

@@ -27,6 +27,9 @@ BYTES_MAX = 2 << 30
 FILE_BYTES_MAX = 512 << 20
 """Of one file, decompressed."""
 
+YAML_BYTES_MAX = 512 << 10
+"""Of all YAML in it together: to read it takes seconds a mebibyte."""
+
 DEPTH_MAX = 12
 """Names in a path, from the package on."""
 
@@ -109,13 +112,13 @@ class _Directory:
                 path = above + entry.name
                 if not _is_read(path):
                     continue
+                _check_depth(path)
                 if entry.is_dir(follow_symlinks=False):
                     yield from self._beneath(directory, entry.name, path)
                 else:
                     yield path, _size(path, entry.stat(follow_symlinks=False))
 
     def _beneath(self, directory: int, name: str, path: str) -> Iterator[tuple[str, int]]:
-        _check_depth(path)
         inner = os.open(name, _DIRECTORY, dir_fd=directory)
         try:
             yield from self._walk(inner, f"{path}/")
@@ -262,6 +265,9 @@ def _bounded(found: Iterable[tuple[str, int]]) -> dict[str, int]:
             raise _wrong(f"it has more than {FILES_MAX} files")
         if total > BYTES_MAX:
             raise _wrong(f"its files have more than {BYTES_MAX} bytes together")
+    documents = sum(size for path, size in sizes.items() if path.endswith(".yaml"))
+    if documents > YAML_BYTES_MAX:
+        raise _wrong(f"it has {documents} bytes of YAML; the maximum is {YAML_BYTES_MAX}")
     if PROBLEM not in sizes:
         raise _wrong(f"there is no {PROBLEM} in it", _LAYOUT)
     return sizes

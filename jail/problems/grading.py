@@ -55,8 +55,9 @@ def grade(root: Group, outcomes: Mapping[str, Outcome]) -> dict[str, Grade]:
 
 def fail_fast(root: Group, scoring: bool) -> FailFast:
     """How much need not be judged once a case was rejected, without a change of any grade."""
-    groups = list(_groups(root))
+    groups = _groups(root)
     if isinstance(root.rules, LegacyRules):
+        groups = [one for one in groups if not (root.rules.ignore_sample and one.name == SAMPLE)]
         if all(one.rules.breaks and not _forgives(one.rules) for one in groups):
             return "job"
         return "group" if all(one.rules.breaks for one in groups if _has_cases(one)) else "never"
