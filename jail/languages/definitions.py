@@ -69,19 +69,27 @@ class Smoke(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     expected: str
 
 
+class Found(msgspec.Struct, frozen=True):
+    """A language, the name that is its own, and the arguments of the variant that was meant."""
+
+    name: str
+    language: Language
+    variant: tuple[str, ...]
+
+
 class Definitions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """All languages, by their names. No variant is called like a language, or like another's."""
 
     smoke: Smoke
     languages: dict[_Name, Language]
 
-    def find(self, name: str) -> tuple[str, Language, tuple[str, ...]] | None:
-        """The language of that name or variant: its name, itself, and the variant's arguments; or None."""
-        if found := self.languages.get(name):
-            return name, found, found.variants.get(found.variant, ())
+    def find(self, name: str) -> Found | None:
+        """The language of that name or variant, or None."""
+        if language := self.languages.get(name):
+            return Found(name, language, language.variants.get(language.variant, ()))
         for own, language in self.languages.items():
             if name in language.variants:
-                return own, language, language.variants[name]
+                return Found(own, language, language.variants[name])
         return None
 
     def names(self) -> list[str]:

@@ -6,13 +6,16 @@ languages.toml says and up to the operator's ceilings: 256 MiB are 256 MiB of he
 
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from jail.languages.definitions import Command, Definitions, Language, fill
+from jail.languages.definitions import Command, Definitions, Found, Language, fill
 from jail.limits import MIB, Limits, LimitsRequest
-from jail.spec import Content, FileContent, Program, SpecError
+from jail.spec import Content, FileContent, Program, Rules, SpecError
+
+AnyLimits = TypeVar("AnyLimits", Limits, LimitsRequest)
 
 SOURCE_BYTES_MAX = MIB
 """More than anybody writes. What a program needs beside it are files of the job."""
@@ -52,52 +55,55 @@ class Expansion(msgspec.Struct, frozen=True):
     run: Program
 
 
-def expand(request: Source, definitions: Definitions, defaults: Limits, ceilings: Limits) -> Expansion:
-    """The programs that compile and run a source. Raises SpecError naming the field.
-
-    defaults, ceilings: the operator's.
-    """
+def expand(request: Source, definitions: Definitions, rules: Rules) -> Expansion:
+    """The programs that compile and run a source. Raises SpecError naming the field."""
     found = definitions.find(request.language)
     if found is None:
         known = ", ".join(definitions.names())
         raise SpecError("language", f"{request.language!r} is not known; known: {known}")
-    _, language, variant = found
+    language = found.language
     name = _source_name(request.source_name, language)
-    makes = fill(language.makes, (), {"source": name, "stem": _stem(name, language)})
-    _check_files(request.files, name, makes)
-    files = {**request.files, name: _content(request.source)}
-    limits = _own_limits(request.limits, language, defaults, ceilings)
-    places = _places(name, language, limits, defaults)
+    _check_files(request.files, name, made(language, name))
+    limits = _own_limits(request.limits, language, rules)
     run = Program(
-        argv=[*fill(language.run.argv, variant, places), *request.args],
+        argv=[*_argv(language.run, found, name, _over(rules.defaults, limits)), *request.args],
         stdin=request.stdin,
         outputs=request.outputs,
         limits=limits,
         **_common(request, language.run),
     )
-    return Expansion(files, _compile(request, language, variant, places, ceilings), run)
+    files = {**request.files, name: _content(request.source)}
+    return Expansion(files, _compile(request, found, name, rules), run)
 
 
-def _compile(
-    request: Source,
-    language: Language,
-    variant: tuple[str, ...],
-    places: Mapping[str, object],
-    ceilings: Limits,
-) -> Program | None:
-    if language.compile is None:
+def _compile(request: Source, found: Found, name: str, rules: Rules) -> Program | None:
+    command = found.language.compile
+    if command is None:
         return None
-    usual = _within(language.compile.limits, ceilings)
+    limits = _over(_within(command.limits, rules.ceilings), request.compile_limits)
     return Program(
-        argv=fill(language.compile.argv, variant, places),
-        limits=_over(usual, request.compile_limits),
-        **_common(request, language.compile),
+        argv=_argv(command, found, name, _over(rules.defaults, limits)),
+        limits=limits,
+        # A compiler whose messages go on and on has refused the source all the same.
+        on_output_limit="truncate",
+        **_common(request, command),
     )
 
 
 def _common(request: Source, command: Command) -> dict[str, object]:
     policy = command.policy if request.policy is UNSET else request.policy
     return {"image": request.image, "policy": policy, "env": command.env | request.env}
+
+
+def _argv(command: Command, found: Found, source: str, limits: Limits) -> list[str]:
+    heap_bytes = limits.memory_bytes - found.language.memory_extra_bytes
+    places = {
+        "source": source,
+        "stem": _stem(source, found.language),
+        "heap_mib": max(1, heap_bytes // MIB),
+        "stack_mib": max(1, limits.stack_bytes // MIB),
+    }
+    return fill(command.argv, found.variant, places)
 
 
 def allow(asked: LimitsRequest, language: Language, ceilings: Limits) -> LimitsRequest:
@@ -118,60 +124,47 @@ def allow(asked: LimitsRequest, language: Language, ceilings: Limits) -> LimitsR
     return msgspec.structs.replace(asked, **found)
 
 
-def _own_limits(
-    asked: LimitsRequest, language: Language, defaults: Limits, ceilings: Limits
-) -> LimitsRequest:
-    usual = _within(language.run.limits, ceilings)
-    operators = LimitsRequest(
-        cpu_ms=defaults.cpu_ms, wall_ms=defaults.wall_ms, memory_bytes=defaults.memory_bytes
-    )
-    return allow(_over(_over(operators, usual), asked), language, ceilings)
+def _own_limits(asked: LimitsRequest, language: Language, rules: Rules) -> LimitsRequest:
+    """Of the run. What is multiplied has to be set: an omitted limit is the operator's default."""
+    usual = {field: getattr(rules.defaults, field) for field in ("cpu_ms", "wall_ms", "memory_bytes")}
+    usual |= _set(_within(language.run.limits, rules.ceilings))
+    return allow(LimitsRequest(**usual | _set(asked)), language, rules.ceilings)
 
 
 def _set(limits: LimitsRequest) -> dict[str, float]:
     return {name: value for name, value in msgspec.structs.asdict(limits).items() if value is not None}
 
 
-def _over(usual: LimitsRequest, asked: LimitsRequest) -> LimitsRequest:
+def _over(usual: AnyLimits, asked: LimitsRequest) -> AnyLimits:
     return msgspec.structs.replace(usual, **_set(asked))
 
 
 def _within(limits: LimitsRequest, ceilings: Limits) -> LimitsRequest:
     """What a language takes by itself is no more than an operator lets anybody have."""
-    return LimitsRequest(
-        **{field: min(value, getattr(ceilings, field)) for field, value in _set(limits).items()}
-    )
-
-
-def _places(name: str, language: Language, limits: LimitsRequest, defaults: Limits) -> dict[str, object]:
-    stack_bytes = limits.stack_bytes or defaults.stack_bytes
-    return {
-        "source": name,
-        "stem": _stem(name, language),
-        "heap_mib": max(1, (limits.memory_bytes - language.memory_extra_bytes) // MIB),
-        "stack_mib": max(1, stack_bytes // MIB),
-    }
+    found = {field: min(value, getattr(ceilings, field)) for field, value in _set(limits).items()}
+    return LimitsRequest(**found)
 
 
 def _source_name(asked: str | UnsetType, language: Language) -> str:
     if asked is UNSET:
         return language.source
     if not _SOURCE_NAME.fullmatch(asked) or len(asked) > _NAME_LENGTH_MAX:
-        shape = (
-            f"at most {_NAME_LENGTH_MAX} letters, digits and any of '_.+-', the first a letter, digit or '_'"
-        )
-        raise SpecError("source_name", f"{asked!r} is no name for a source: {shape}")
+        shape = f"up to {_NAME_LENGTH_MAX} letters, digits and '_.+-', of which '.+-' are not the first"
+        raise SpecError("source_name", f"{asked!r} is no name of a source: {shape}")
     if not _stem(asked, language):
         known = ", ".join(language.extensions)
-        raise SpecError(
-            "source_name", f"{asked!r} ends with none of the extensions of {language.title}: {known}"
-        )
+        raise SpecError("source_name", f"{asked!r} has no extension of {language.title}: {known}")
     return asked
 
 
 def _stem(name: str, language: Language) -> str:
     """The name without its extension; "" without any of the language's."""
     return next((name.removesuffix(each) for each in language.extensions if name.endswith(each)), "")
+
+
+def made(language: Language, source: str) -> list[str]:
+    """What the compilation of a source of that name leaves, as far as it is known: names in /box."""
+    return fill(language.makes, (), {"source": source, "stem": _stem(source, language)})
 
 
 def _check_files(files: Mapping[str, object], source: str, makes: list[str]) -> None:
@@ -191,7 +184,7 @@ def _content(source: str | Content) -> FileContent:
 
 
 def _size(content: Content) -> int:
-    """At least so many bytes."""
+    """How many bytes it has, or a few less."""
     if content.text is not UNSET:
         return len(content.text.encode(errors="surrogatepass"))
     return 0 if content.base64 is UNSET else len(content.base64) // 4 * 3 - 2
