@@ -1,4 +1,6 @@
-/* The prelude of the cffi module: message.h is its cdef as well. */
+/* The prelude of the cffi module: these are its cdef as well. */
+#include <stddef.h>
 #include <stdint.h>
 
+#include "compare.h"
 #include "message.h"

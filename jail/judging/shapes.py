@@ -20,9 +20,7 @@ and its output is not right; in white space or the case of letters alone. checke
 program, never of the one that is judged.
 """
 
-Answer = Literal[
-    "ok", "wrong_answer", "presentation_error", "checker_error", "sandbox_error", "cancelled"
-]
+Answer = Literal["ok", "wrong_answer", "presentation_error", "checker_error", "sandbox_error", "cancelled"]
 """What can be said of an output."""
 
 Mode = Literal["exact", "lines", "tokens", "numbers", "unordered_lines"]
