@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from jail.problems.grading import Grade, Outcome
-from jail.problems.submissions import Rule, Submission, matches
+from jail.problems.submissions import ALL, Rule, Submission, matches
 from jail.problems.testdata import Group, LegacyRules
 
 _SIMPLE = {"PE": "WA", "NO": "WA", "MLE": "RTE", "OLE": "RTE", "SV": "RTE"}
@@ -19,14 +19,14 @@ def told(submission: Submission) -> str:
     """What may become of it, for people: the verdicts, or nothing for what may become anything."""
     if submission.verdicts:
         return " or ".join(submission.verdicts)
-    required = [set(rule.required) for rule in submission.rules if not rule.cases]
-    allowed = [verdict for verdict in ("AC", "WA", "TLE", "RTE") if all(verdict in one for one in required)]
-    if not submission.rules:
+    of_all = [rule for rule in submission.rules if not rule.cases]
+    if not of_all:
         return ""
-    if all("AC" in one for one in required):
-        permitted = [set(rule.permitted) for rule in submission.rules if not rule.cases]
-        allowed = [one for one in allowed if all(one in each for each in permitted)]
-    return " or ".join(allowed)
+    return " or ".join(
+        verdict
+        for verdict in ALL
+        if all(verdict in rule.permitted and verdict in rule.required for rule in of_all)
+    )
 
 
 def complaints(

@@ -15,7 +15,7 @@ from jail.problems.testdata import SAMPLE, SECRET, Case, Group, GroupRules, Lega
 
 ACCEPTED, JUDGE_ERROR = "AC", "JE"
 
-_SEVERITY = ("JE", "RTE", "MLE", "TLE", "OLE", "WA")
+_SEVERITY = ("JE", "RTE", "MLE", "TLE", "OLE", "WA", "PE")
 _SCORES = {"sum": sum, "avg": fmean, "min": min, "max": max}
 
 FailFast = Literal["never", "group", "job"]

@@ -23,7 +23,8 @@ FOLDER = "submissions"
 RULES = f"{FOLDER}/submissions.yaml"
 
 _CURE = f"Mend {FOLDER}/."
-_ALL = ("AC", "WA", "TLE", "RTE")
+ALL = ("AC", "WA", "TLE", "RTE")
+"""The verdicts that folders and rules speak of."""
 
 Verdict = Literal["AC", "WA", "TLE", "RTE"]
 """What a rule may speak of."""
@@ -79,8 +80,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     cases: tuple[str, ...] = ()
-    permitted: tuple[str, ...] = _ALL
-    required: tuple[str, ...] = _ALL
+    permitted: tuple[str, ...] = ALL
+    required: tuple[str, ...] = ALL
     score: tuple[float, float] | None = None
     bounds_time: bool = False
 
@@ -198,12 +199,12 @@ def _convert(where: str, said: object, kind: type) -> Any:
 
 
 def _rule(cases: tuple[str, ...], said: _Checks) -> Rule:
-    permitted, use = said.permitted or _ALL, said.use_for_time_limit
+    permitted, use = said.permitted or ALL, said.use_for_time_limit
     score = said.score
     return Rule(
         cases=cases,
         permitted=permitted,
-        required=said.required or _ALL,
+        required=said.required or ALL,
         score=(score, score) if isinstance(score, float) else score,
         bounds_time=use == "lower" or ("TLE" not in permitted and use != "false"),
     )
