@@ -1,10 +1,11 @@
-"""The command line: `jail serve`, `jail run`, `jail doctor`, `jail image`, `jail policy`."""
+"""The command line: `jail serve`, `jail run`, `jail judge`, `jail doctor`, `jail image`, `jail policy`."""
 
 import click
 
 from jail import __version__
 from jail.cli.doctor import doctor
 from jail.cli.image import image
+from jail.cli.judge import judge
 from jail.cli.policy import policy
 from jail.cli.run import run
 from jail.cli.serve import serve
@@ -18,6 +19,7 @@ def main() -> None:
 
 main.add_command(serve)
 main.add_command(run)
+main.add_command(judge)
 main.add_command(doctor)
 main.add_command(image)
 main.add_command(policy)

@@ -89,6 +89,20 @@ def opened(path: Path) -> Iterator[Files]:
         yield files
 
 
+class Beside:
+    """The files of a package, with some beside them that are not of it."""
+
+    def __init__(self, files: Files, more: Mapping[str, bytes]) -> None:
+        """more: their content, by paths that no file of the package has."""
+        self._files = files
+        self._more = more
+        self.sizes = {**files.sizes, **{path: len(content) for path, content in more.items()}}
+
+    def read(self, path: str) -> bytes:
+        """As of Files."""
+        return self._more[path] if path in self._more else self._files.read(path)
+
+
 class _Directory:
     """A package that is a directory."""
 

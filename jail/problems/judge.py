@@ -1,4 +1,4 @@
-"""Judges submissions to one problem, in the sandboxes of an engine: the one module here that runs anything."""
+"""Judges submissions to one problem, in sandboxes of an engine: the one module here that runs anything."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable
@@ -119,7 +119,7 @@ class Judge:
         return b64decode(result.outputs[validator.PACKED].base64)
 
     async def measure(self, submissions: list[Submission]) -> dict[str, Judged]:
-        """Find the time limit from those that are to be in time. Raises PackageError. Returns what they got."""
+        """Find the time limit by those that are to be in time; what they get. Raises PackageError."""
         bounding = [one for one in submissions if one.bounds_time]
         if not bounding:
             cure = "Add an accepted submission, or say limits.time_limit."
