@@ -5,7 +5,8 @@ for; it lives on as a descriptor. Every supervisor enters it: so a new one needs
 
 Inside, id 0 is this user, and 1 to the length of the range are the ids of the range. Of the first
 SANDBOX_IDS every sandbox has two, which nobody else has, and so has every service's network hub: see
-jail.ids. The others own the files of images, so that no sandbox's processes do: see image_id().
+jail.ids. One more, which nobody runs as, owns what sandboxes left for others. The others own the files of
+images, so that no sandbox's processes do: see image_id().
 
 What the kernel counts for each user namespace it counts for those above, too, and at last for this
 user. Of that, all sandboxes together can have half: the rest stays for the user's other programs.
@@ -24,6 +25,8 @@ IDS_PER_SLOT = 2
 
 SANDBOX_IDS = 1 << 14
 """How many ids of the range are for sandboxes; those after them are for the files of images."""
+
+_FROZEN_IDS = 1
 
 NOBODY = 65534
 """The user and group of an image that are found in it wherever they come from."""
@@ -153,7 +156,8 @@ def holder_command(networks: int = NETWORKS) -> list[str]:
 class OuterNamespace:
     """The outer user namespace, held open.
 
-    Attributes: `descriptor`, of the namespace; `slots`, how many pairs of ids it has.
+    Attributes: `descriptor`, of the namespace; `slots`, how many pairs of ids it has; `frozen`, the id that
+    owns what sandboxes left for others.
     """
 
     def __init__(self, networks: int = NETWORKS) -> None:
@@ -162,7 +166,8 @@ class OuterNamespace:
         Those count that nothing lives in and that the kernel has yet to take down, one after the other.
         """
         uids, gids = _read_range("/etc/subuid"), _read_range("/etc/subgid")
-        self.slots = min(uids[1], gids[1], SANDBOX_IDS) // IDS_PER_SLOT
+        self.slots = (min(uids[1], gids[1], SANDBOX_IDS) - _FROZEN_IDS) // IDS_PER_SLOT
+        self.frozen = 1 + IDS_PER_SLOT * self.slots
         holder = subprocess.Popen(
             holder_command(networks),
             stdin=subprocess.PIPE,

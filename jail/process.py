@@ -14,6 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from jail import cgroup, plan, rlimits
+from jail.boxes import Box
 from jail.capture import Capture, Captured
 from jail.cgroup import Counters
 from jail.errors import SandboxError
@@ -39,6 +40,8 @@ from jail.spec import ProcessSpec
 from jail.supervisor import Report, Start
 
 _NOTHING = Captured(b"", 0)
+# Of the tmpfs of /box: its directories `upper` and `work`, and in that the kernel's own.
+_OVERLAY_INODES = 4
 _CAUSES = {"cpu": Ended.CPU, "wall": Ended.WALL, "memory": Ended.MEMORY}
 
 
@@ -75,8 +78,9 @@ class Process:
     None of these raises what went wrong with it: that is in its `verdict`, once it has one, and in
     `failure`, where set-up failed. `moments`: when it passed from hand to hand, in ns of CLOCK_MONOTONIC,
     in that order as far as it came. `ended_ns`: when it ended, by the same clock; 0 if it was not
-    started. `sandbox`: its own, once taken. `hosts`: what it finds in /etc/hosts, to be set before
-    prepare(); with none, the image's own.
+    started. `sandbox`: its own, once taken. To be set before prepare(): `hosts`, what it finds in /etc/hosts,
+    with none, the image's own; `layers`, what it finds in /box besides its files, and `stdin_layer`, as
+    Start.cover() has them.
     """
 
     def __init__(self, means: Means, spec: ProcessSpec) -> None:
@@ -84,6 +88,8 @@ class Process:
         self.spec = spec
         self.sandbox: Sandbox | None = None
         self.hosts = b""
+        self.layers: tuple[str, ...] = ()
+        self.stdin_layer = ""
         self.verdict: Verdict | None = None
         self.failure: Failure | None = None
         self.moments: dict[str, int] = {}
@@ -134,6 +140,10 @@ class Process:
             raise
         finally:
             on_verdict()
+
+    async def keep_box(self) -> Box:
+        """Keep its /box for others, after run() and before close(). Raises OSError, SandboxError."""
+        return await self.sandbox.keep_box(self.layers)
 
     def close(self) -> None:
         """Leave nothing of it. Again: nothing."""
@@ -203,7 +213,9 @@ class Process:
         self._copies.append(plan.sealed("plan", packed))
         stdio = (self._copies[0], *(capture.writing for capture in self._streams))
         start = self._means.filters[spec.policy].start(stdio, self._copies[1], self._denials)
-        _fill(start.message, spec, len(packed))
+        start.cover(self.layers, self.stdin_layer)
+        inodes = limits.files + (_OVERLAY_INODES if self.layers else 0)
+        _fill(start.message, spec, len(packed), inodes)
         start.message.hosts_bytes = len(self.hosts)
         start.message.rlimits = rlimits.for_job(limits, self._means.hard_limits)
         return start
@@ -315,13 +327,13 @@ def _failure(error: SandboxError | OSError) -> Failure:
     return Failure("service", error.errno or 0, 0)
 
 
-def _fill(message, spec: ProcessSpec, plan_bytes: int) -> None:
+def _fill(message, spec: ProcessSpec, plan_bytes: int, inodes: int) -> None:
     limits = spec.limits
     message.cpu_ns, message.wall_ns = limits.cpu_ms * 10**6, limits.wall_ms * 10**6
     message.plan_bytes = plan_bytes
     message.arguments, message.variables = len(spec.argv), len(spec.env)
     message.files = len(spec.files)
-    message.scratch_options = b"size=%d,nr_inodes=%d" % (limits.disk_bytes, limits.files)
+    message.scratch_options = b"size=%d,nr_inodes=%d" % (limits.disk_bytes, inodes)
 
 
 def _usage(report: Report, counters: Counters) -> Usage:

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from jail import cgroup, host
+from jail.boxes import Box, Boxes
 from jail.catalogue import Catalogue
 from jail.cgroup import Cgroup, Counters
 from jail.errors import HostError, SandboxError
@@ -61,6 +62,7 @@ class Sandbox:
         group: Cgroup,
         supervisor: Supervisor,
         report: Report,
+        boxes: Boxes,
         bury: Callable[[], asyncio.Task[None]],
     ) -> None:
         """Take over what Sandboxes made, which `bury` gives back, the rest of it in the background.
@@ -72,6 +74,7 @@ class Sandbox:
         self._supervisor = supervisor
         self._ended = report.ended
         self.network = report.descriptor
+        self._boxes = boxes
         self._bury = bury
         self._closed = False
         self.memory_bytes = group.begin()
@@ -105,6 +108,13 @@ class Sandbox:
     async def open(self, path: str) -> int:
         """A descriptor of a regular file beneath /box, once nothing of its job lives. Raises OSError."""
         return await self._supervisor.open(self.slot, path)
+
+    async def keep_box(self, layers: Sequence[str]) -> Box:
+        """Keep /box for others, once nothing of its job lives, which had these layers.
+
+        Raises OSError: ELOOP, directories in it are too deep; SandboxError: supervisor lost.
+        """
+        return await self._boxes.keep(self._supervisor, self.slot, layers)
 
     def close(self) -> asyncio.Task[None]:
         """Leave nothing of it, whether it ran or not. Nobody has to wait for the task that does it."""
@@ -168,6 +178,7 @@ class Sandboxes:
                 self._places.append((slot, self._namespace.ids(pair)))
             directory = self._instance.directory
             (directory / MOUNT_PLACE).mkdir()
+            self._boxes = Boxes(directory, self._namespace.frozen)
             with _explained("images", self._images_directory):
                 self.store = Store(self._images_directory)
                 self.images = Catalogue(directory, self.store, self.volumes)
@@ -231,7 +242,7 @@ class Sandboxes:
             group = self.hierarchy.make(str(slot))
             undo.callback(group.remove)
             group.limit(self._limits)
-            asked = supervisor.make(slot, group, shelf.made.image, ids)
+            asked = supervisor.make(slot, group, shelf.made.image, (*ids, self._namespace.frozen))
             undo.pop_all()
         shelf.enter()
         network = -1
@@ -244,7 +255,7 @@ class Sandboxes:
             if network < 0:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             bury = partial(self._bury, shelf, place, group, supervisor, network)
-            return Sandbox(slot, group, supervisor, report, bury)
+            return Sandbox(slot, group, supervisor, report, self._boxes, bury)
         except (OSError, SandboxError):
             self._bury(shelf, place, group, supervisor, network)
             raise

@@ -24,6 +24,8 @@ SLOTS_MAX = lib.SLOTS_MAX
 COUNTED_MAX = lib.COUNTED_MAX
 PROCESSORS_MAX = lib.PROCESSORS_MAX
 HOSTS_BYTES_MAX = lib.HOSTS_BYTES_MAX
+LAYERS_MAX = lib.LAYERS_MAX
+FROZEN_DEPTH_MAX = lib.FROZEN_DEPTH_MAX
 INIT_ID = lib.INIT_ID
 JOB_ID = lib.JOB_ID
 
@@ -115,6 +117,18 @@ class Start:
         for place, (call, maximum, error) in enumerate(counted):
             self.message.counted[place] = {"call": call, "maximum": maximum, "error": error}
         self.descriptors = (*stdio, policy, plan, *explains)
+        self.layers = b""
+
+    def cover(self, layers: Sequence[str], stdin_layer: str = "") -> None:
+        """Let these directories be seen beneath what the job writes to /box, the topmost first.
+
+        Relative to the keeper's directory, or absolute where its view has them; at most LAYERS_MAX.
+        stdin_layer: one that has a file `stdin`, which the job reads in place of the descriptor.
+        """
+        paths = [*layers, stdin_layer] if stdin_layer else layers
+        self.layers = b"".join(path.encode() + b"\0" for path in paths)
+        self.message.layers, self.message.layers_bytes = len(paths), len(self.layers)
+        self.message.stdin_layer = bool(stdin_layer)
 
     def pin(self, processors: Iterable[int]) -> None:
         """Let the job run on these alone, each below PROCESSORS_MAX; on any, if there are none."""
@@ -172,9 +186,12 @@ class Supervisor:
         """The same, of one that is there, for those who look at it from outside, such as tests."""
         return self._kept.started.result()
 
-    def make(self, slot: int, cgroup: Cgroup, image: Image, ids: tuple[int, int]) -> asyncio.Future[Report]:
+    def make(
+        self, slot: int, cgroup: Cgroup, image: Image, ids: tuple[int, int, int]
+    ) -> asyncio.Future[Report]:
         """Make a sandbox in that slot. Raises OSError: then nothing was sent, and the slot is as it was.
 
+        ids: of the outer namespace, for init, for the job, and of what other sandboxes left for it.
         The answer, not to be cancelled, says that it is ready, with a descriptor of its network namespace; or
         ended, if that failed. It is SandboxError when the supervisor was lost.
         """
@@ -187,7 +204,8 @@ class Supervisor:
         message.cpu_counters, message.oom_event = len(cgroup.cpu_counters), len(cgroup.oom_event)
         message.time_namespace = self._time_namespaces
         message.overlays, message.text_bytes = len(image.overlays), len(text)
-        message.id_map = b"%d %d 1\n%d %d 1\n" % (INIT_ID, ids[0], JOB_ID, ids[1])
+        inside = lib.INIT_ID, lib.JOB_ID, lib.FROZEN_ID
+        message.id_map = b"".join(b"%d %d 1\n" % pair for pair in zip(inside, ids, strict=True))
         descriptors = (*cgroup.joins, *cgroup.born, *cgroup.cpu_counters, *cgroup.oom_event)
         self._send(bytes(ffi.buffer(message)) + text, descriptors)
         cgroup.hand_over()
@@ -196,7 +214,7 @@ class Supervisor:
     def start(self, slot: int, start: Start) -> None:
         """Start a job in a ready sandbox."""
         start.message.header.slot = slot
-        self._send(bytes(ffi.buffer(start.message)), start.descriptors)
+        self._send(bytes(ffi.buffer(start.message)) + start.layers, start.descriptors)
 
     def kill(self, slot: int) -> None:
         """End what runs in that slot; whoever waits for its end is answered. Never too late."""
@@ -223,6 +241,22 @@ class Supervisor:
         if error:
             raise OSError(error, os.strerror(error), path)
         return report.descriptor
+
+    async def freeze(self, slot: int, place: str, owner: int) -> None:
+        """Keep /box of an ended sandbox at `place`, an empty directory, until that is removed.
+
+        That is relative to the keeper's directory. All in it belongs to `owner` then, an id of the outer
+        namespace. Raises OSError: ELOOP, it is deeper than FROZEN_DEPTH_MAX; SandboxError: supervisor lost.
+        """
+        answer = self._expect(slot)
+        path = place.encode() + b"\0"
+        message = ffi.new("struct ask *", {"path_bytes": len(path), "owner": owner})
+        message.header.type, message.header.slot = lib.TYPE_FREEZE, slot
+        self._send(bytes(ffi.buffer(message)) + path)
+        # Shielded, as for open().
+        error = (await asyncio.shield(answer)).facts.failure.error
+        if error:
+            raise OSError(error, os.strerror(error), place)
 
     async def release(self, slot: int) -> None:
         """Give up a sandbox with its /box, whatever it does, and wait until it is gone.

@@ -85,7 +85,7 @@ static int check_guards(void)
 	return signal == SIGKILL && !is_open(SERVICE) ? 0 : ENOTRECOVERABLE;
 }
 
-/* Init is given what explains the denials too; it keeps that to itself. */
+/* Init is given what explains the denials, too, and the layers; it keeps that to itself. */
 static int receive(struct sandbox *sandbox, int socket)
 {
 	size_t length, count, expected = JOB_DESCRIPTORS;
@@ -95,8 +95,8 @@ static int receive(struct sandbox *sandbox, int socket)
 	if (error)
 		return error;
 	sandbox->taken_ns = clock_now();
-	if (sandbox->job && sandbox->start.explains)
-		expected += EXPLAINING_DESCRIPTORS;
+	if (sandbox->job)
+		expected += sandbox->start.layers + (sandbox->start.explains ? EXPLAINING_DESCRIPTORS : 0);
 	return length == sizeof sandbox->start && count == expected ? 0 : EBADMSG;
 }
 

@@ -32,11 +32,15 @@ enum {
 	OPTIONS_BYTES = 96,
 	PATH_BYTES_MAX = 4096,
 	HOSTS_BYTES_MAX = 65536,
+	LAYERS_MAX = 8,
+	FROZEN_DEPTH_MAX = 256,
+	PLACE_BYTES_MAX = 32,
 	COMMAND_BYTES_MAX = 16384,
 	COMMAND_ARGUMENTS_MAX = 32,
-	/* The ids that a job sees for init and for itself. */
+	/* The ids that a job sees for init, for itself, and for what other sandboxes left for it. */
 	INIT_ID = 0,
-	JOB_ID = 1000
+	JOB_ID = 1000,
+	FROZEN_ID = 1001
 };
 
 /*
@@ -69,12 +73,14 @@ enum stage {
 	STAGE_FORK,
 	STAGE_IDS,
 	STAGE_CAPABILITIES,
-	STAGE_LANDLOCK,
+	STAGE_RULES,
 	STAGE_READY,
 	STAGE_SIZES,
+	STAGE_LAYERS,
 	STAGE_FILES,
 	STAGE_HOSTS,
 	STAGE_HANDOVER,
+	STAGE_LANDLOCK,
 	STAGE_PROCESSORS,
 	STAGE_STDIO,
 	STAGE_CLOSE,
@@ -85,6 +91,7 @@ enum stage {
 	STAGE_SECCOMP,
 	STAGE_EXEC,
 	STAGE_ATTEND,
+	STAGE_FREEZE,
 	/* The sandbox did not get through its set-up in time. */
 	STAGE_TIME
 };
@@ -96,13 +103,16 @@ enum type {
 	TYPE_KILL,
 	TYPE_OPEN,
 	TYPE_RELEASE,
+	TYPE_FREEZE,
 	/* reports of the supervisor */
 	TYPE_READY,
 	TYPE_ENDED,
 	TYPE_OPENED,
 	TYPE_GONE,
+	TYPE_FROZEN,
 	/* news of init and job */
 	TYPE_BUILT,
+	TYPE_COVERED,
 	TYPE_STARTED,
 	TYPE_EXITED,
 	TYPE_EMPTY,
@@ -145,7 +155,7 @@ struct make {
 	uint32_t padding;
 	uint32_t overlays;
 	uint32_t text_bytes;
-	/* Lines for uid_map and gid_map alike: INIT_ID and JOB_ID to two ids of the outer namespace. */
+	/* Lines for uid_map and gid_map alike: INIT_ID, JOB_ID and FROZEN_ID to three ids of the outer namespace. */
 	char id_map[OPTIONS_BYTES];
 };
 
@@ -175,6 +185,11 @@ struct answer {
  * the directory to start in, one string; then `files` times a struct file, its path ended by a NUL, and its
  * bytes; then `hosts_bytes`, at most HOSTS_BYTES_MAX, of text that is to be /etc/hosts, of which the image has
  * its own: none, and that stays.
+ *
+ * After the struct, as text, each ended by a NUL: the paths of `layers` directories, relative to the supervisor's
+ * working directory. /box is then an overlay: these, the topmost first, are seen beneath what the job writes. With
+ * `stdin_layer` the last is not one of them: it has a file `stdin`, which the job reads in place of the descriptor.
+ * To init they go as descriptors, after all others.
  */
 struct start {
 	struct header header;
@@ -194,6 +209,10 @@ struct start {
 	uint32_t explains;
 	uint32_t counted_calls;
 	uint32_t hosts_bytes;
+	uint32_t layers;
+	uint32_t stdin_layer;
+	uint32_t layers_bytes;
+	uint32_t padding;
 	struct counted counted[COUNTED_MAX];
 	/* A bit for each processor that the job may run on; none of them set: any. */
 	uint64_t processors[PROCESSORS_MAX / 64];
@@ -210,13 +229,19 @@ struct file {
 };
 
 /*
- * Kill, open or release; a released slot is told of once more, when it is gone. For open, the path beneath
- * /box stands after the struct, ended by a NUL.
+ * Kill, open, release or freeze; a released slot is told of once more, when it is gone. A path stands after
+ * the struct, ended by a NUL.
+ *
+ * open: beneath /box.
+ * freeze: an empty directory, relative to the supervisor's working directory, of at most PLACE_BYTES_MAX. There the
+ * tmpfs of /box is mounted then, read-only, to be a layer for others; of a sandbox that had layers itself, that is
+ * `upper` in it. All that is in it belongs from then on to `owner`, an id of the outer namespace, with the rights
+ * of its owner for everybody. When the directory is removed so is the mount (mount_namespaces(7)).
  */
 struct ask {
 	struct header header;
 	uint32_t path_bytes; /* with the NUL */
-	uint32_t padding;
+	uint32_t owner;
 };
 
 /*
@@ -291,6 +316,7 @@ struct moments {
  * What the supervisor knows of a slot. Ready: the sandbox waits for a job, and a descriptor of its network
  * namespace comes along. Ended: nothing of the job lives, and these are the facts; told in the place of Ready, that
  * descriptor may come along. Opened: `failure.error` is 0 and one descriptor comes along, or it is the errno.
+ * Frozen: `failure.error` is 0, or it is the errno: ELOOP, directories lie deeper than FROZEN_DEPTH_MAX.
  * Gone: nothing of the sandbox lives, and the slot is free.
  */
 struct report {
@@ -313,7 +339,8 @@ struct report {
 
 /*
  * What init and the job's process tell the supervisor. Built: with a descriptor of /box, the pidfd of the
- * job's process and a descriptor of the network namespace. Started: the clock and the CPU time just before the filter and execve(). Exited: the
+ * job's process and a descriptor of the network namespace. Covered: with a descriptor of the overlay that /box is
+ * now. Started: the clock and the CPU time just before the filter and execve(). Exited: the
  * main process's end. Empty: nothing lives but init. Failed: where. `since_ns` is when the teller had the
  * job: init's is told with the exit.
  */

@@ -10,16 +10,16 @@
 
 enum { START_DESCRIPTORS = 5, INSTRUCTION_BYTES = 8, INSTRUCTIONS_MAX = 4096 };
 
-/* Init and the job each have one id of the range, of its own: 0 there is the service's user. */
+/* Each has one id of the range, of its own: 0 there is the service's user. */
 static bool fits_ids(const char *map)
 {
-	unsigned int init = 0, job = 0;
+	unsigned int init = 0, job = 0, frozen = 0;
 	char exact[OPTIONS_BYTES];
 
-	if (sscanf(map, "%*u %u %*u %*u %u", &init, &job) != 2)
+	if (sscanf(map, "%*u %u %*u %*u %u %*u %*u %u", &init, &job, &frozen) != 3)
 		return false;
-	snprintf(exact, sizeof exact, "%d %u 1\n%d %u 1\n", INIT_ID, init, JOB_ID, job);
-	return init && job && init != job && !strcmp(map, exact);
+	snprintf(exact, sizeof exact, "%d %u 1\n%d %u 1\n%d %u 1\n", INIT_ID, init, JOB_ID, job, FROZEN_ID, frozen);
+	return init && job && frozen && init != job && init != frozen && job != frozen && !strcmp(map, exact);
 }
 
 static bool fits_make(const struct make *make, size_t length, size_t count)
@@ -60,9 +60,26 @@ static bool fits_filter(const struct start *start)
 	       !start->listens == !(start->counted_calls || start->explains);
 }
 
+static bool fits_layers(const struct start *start, size_t bytes)
+{
+	const char *text = (const char *)(start + 1);
+	uint32_t paths = 0;
+
+	if (start->layers_bytes != bytes || start->layers > LAYERS_MAX || start->stdin_layer > 1 ||
+	    start->stdin_layer > start->layers || (bytes && text[bytes - 1]))
+		return false;
+	for (size_t i = 0; i < bytes; i++) {
+		/* None is empty. */
+		if (!text[i] && (!i || !text[i - 1]))
+			return false;
+		paths += !text[i];
+	}
+	return paths == start->layers;
+}
+
 static bool fits_start(const struct start *start, size_t length, size_t count)
 {
-	return length == sizeof *start && start->explains <= 1 &&
+	return length >= sizeof *start && fits_layers(start, length - sizeof *start) && start->explains <= 1 &&
 	       count == START_DESCRIPTORS + 2 * start->explains && fits_counted(start) &&
 	       fits_filter(start) && start->hosts_bytes <= HOSTS_BYTES_MAX &&
 	       start->hosts_bytes <= start->plan_bytes &&
@@ -76,6 +93,13 @@ static bool fits_ask(const struct ask *ask, size_t length)
 	if (length < sizeof *ask || ask->path_bytes != length - sizeof *ask)
 		return false;
 	return !ask->path_bytes || (!path[ask->path_bytes - 1] && *path);
+}
+
+/* The service's user owns what is 0 there; and a path is not cut short by a NUL in the middle. */
+static bool fits_place(const struct ask *ask, size_t length)
+{
+	return fits_ask(ask, length) && ask->path_bytes && ask->path_bytes <= PLACE_BYTES_MAX &&
+	       strlen((const char *)(ask + 1)) + 1 == ask->path_bytes && ask->owner;
 }
 
 bool stdio_fits(const int *fds)
@@ -105,6 +129,8 @@ bool request_fits(const union request *request, size_t length, size_t count)
 	case TYPE_OPEN:
 	case TYPE_RELEASE:
 		return !count && fits_ask(&request->ask, length);
+	case TYPE_FREEZE:
+		return !count && fits_place(&request->ask, length);
 	default:
 		return false;
 	}

@@ -4,7 +4,7 @@
  *   /           overlay of the image's layers, read-only
  *   /proc       fresh, of the sandbox's own pid namespace, masked, read-only
  *   /dev        tmpfs with five harmless devices, read-only
- *   /dev/shm, /tmp, /box    tmpfs of the job's own, bounded in bytes and in inodes
+ *   /dev/shm, /tmp, /box    tmpfs of the job's own, bounded in bytes and in inodes; see box.c for the last
  *   /etc/hosts  where a job has names to find: a file of init's, read-only
  *
  * Between mount_root() and enter_root() every step begins and ends with the new root as working directory,
@@ -319,28 +319,22 @@ static const struct {
 	const char *target, *options;
 	unsigned long flags;
 } scratch[] = {
-	/* First: see mount_box_twice(). */
+	/* First: see keep_box(). */
 	{ "box", UNSIZED "mode=0755,uid=1000,gid=1000", MS_NOSUID | MS_NODEV },
 	{ "tmp", UNSIZED "mode=1777", MS_NOSUID | MS_NODEV },
 	{ "dev/shm", UNSIZED "mode=1777", MS_NOSUID | MS_NODEV | MS_NOEXEC },
 };
 
-/*
- * The tmpfs of /box is there twice. Below lies what outputs are read through when the job is dead:
- * read-only, and blind to links. On top lies what the job sees.
- */
-static int mount_box_twice(struct sandbox *sandbox, int root)
+/* What outlives the sandbox. */
+static int keep_box(struct sandbox *sandbox, int root)
 {
-	struct mount_attr outputs = {
-		.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW,
-	};
+	int box = open_target(root, scratch->target), error;
 
-	sandbox->box = open_target(root, scratch->target);
-	if (sandbox->box < 0 || fchdir(sandbox->box))
+	if (box < 0)
 		return errno;
-	if (mount(".", ".", NULL, MS_BIND, NULL))
-		return errno;
-	return mount_setattr(sandbox->box, "", AT_EMPTY_PATH, &outputs, sizeof outputs) ? errno : 0;
+	error = clone_for_outputs(box, &sandbox->box);
+	close(box);
+	return error;
 }
 
 int mount_scratch(struct sandbox *sandbox, int *index)
@@ -353,7 +347,7 @@ int mount_scratch(struct sandbox *sandbox, int *index)
 	}
 	if (!error) {
 		*index = COUNT(scratch);
-		error = mount_box_twice(sandbox, root);
+		error = keep_box(sandbox, root);
 	}
 	return go_back(root, error);
 }

@@ -23,7 +23,7 @@ struct sandbox {
 	const struct make *make;
 	int joins[DESCRIPTORS_MAX];         /* tasks files of v1 */
 	int counters[CPU_COUNTERS_MAX];
-	int box;                            /* what outputs will be read through */
+	int box;                            /* its tmpfs, where outputs will be read */
 	pid_t job;                          /* 0 in itself */
 	int job_pidfd;                      /* in init, until it has told of it */
 	int handover;                       /* between init and job */
@@ -38,6 +38,7 @@ struct sandbox {
 	char **variables;                   /* ended by NULL */
 	const char *search;
 	const char *directory;
+	int ruleset;                        /* of Landlock; -1 where the kernel has none */
 	char program[PATH_BYTES_MAX];       /* what execve() is given */
 };
 
@@ -61,13 +62,19 @@ step_function make_read_only, size_scratch, mount_hosts;
 step_function keep_own_descriptors, join_cgroup, enter_namespaces, become_root_of_sandbox, reset_signals;
 step_function die_with_parent, start_session, forbid_nesting, set_hostname, raise_loopback;
 step_function pin, set_rlimits, change_ids, drop_capabilities, set_no_new_privs;
-step_function bound_capabilities, restrict_speculation, restrict_files, load_filter;
+step_function bound_capabilities, restrict_speculation, load_filter;
+
+/* landlock.c */
+step_function prepare_landlock, restrict_files;
 
 /* init.c */
 step_function fork_job, attend;
 
 /* handover.c */
 step_function receive_job, hand_over, receive_start;
+
+/* box.c */
+step_function cover_box;
 
 /* files.c */
 step_function write_files;
@@ -80,6 +87,12 @@ step_function put_stdio, close_descriptors, find_program, report_baseline, execu
  * listener, or -1 when there is nobody left under it. Returns 0 or an errno value. In listener.c.
  */
 int hear_calls(struct sandbox *sandbox, int *fd);
+
+/*
+ * A detached mount of the directory `fd`, for outputs to be read through when the job is dead: read-only, and blind
+ * to links. Returns 0 or an errno value. In box.c.
+ */
+int clone_for_outputs(int fd, int *outputs);
 
 /* Map a descriptor's bytes, at `place`, to be read. Returns 0 or an errno value. */
 int map_bytes(int fd, uint64_t bytes, const char **place);

@@ -27,6 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "layers.h"
 #include "setup.h"
 
 #define CLOSEST_LOOK_NS 500000u
@@ -66,7 +67,7 @@ void slot_clear(struct slot *slot)
 {
 	memset(slot, 0, sizeof *slot);
 	slot->epoll = slot->control = slot->init = slot->timer = slot->oom = slot->kill = slot->job = -1;
-	slot->box = slot->opened = -1;
+	slot->box = slot->cover = slot->freezer = slot->opened = -1;
 	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
 		slot->counters[i] = -1;
 }
@@ -249,6 +250,23 @@ static bool on_one_processor(const struct start *start)
 	return processors == 1;
 }
 
+static int send_start(struct slot *slot, const struct start *start, const int *fds, size_t count)
+{
+	int all[DESCRIPTORS_MAX], error;
+	size_t end = count + start->layers;
+
+	if (end > DESCRIPTORS_MAX)
+		return fail(slot, STAGE_LAYERS, E2BIG);
+	memcpy(all, fds, count * sizeof *fds);
+	error = open_layers((const char *)(start + 1), start->layers, all + count);
+	if (error)
+		return fail(slot, STAGE_LAYERS, error);
+	error = message_send(slot->control, start, sizeof *start, all, end);
+	while (end > count)
+		close(all[--end]);
+	return error ? fail(slot, STAGE_READY, error) : 0;
+}
+
 int slot_start(struct slot *slot, const struct start *start, const int *fds, size_t count)
 {
 	int error;
@@ -259,8 +277,8 @@ int slot_start(struct slot *slot, const struct start *start, const int *fds, siz
 	slot->wall_limit_ns = start->wall_ns;
 	slot->parallelism = start->parallelism ? start->parallelism : 1;
 	slot->alone = on_one_processor(start);
-	error = message_send(slot->control, start, sizeof *start, fds, count);
-	return error ? fail(slot, STAGE_READY, error) : set_timer(slot, later(clock_now(), start->setup_ns));
+	error = send_start(slot, start, fds, count);
+	return error ? error : set_timer(slot, later(clock_now(), start->setup_ns));
 }
 
 static void kill_process(int pidfd)
@@ -416,6 +434,8 @@ int slot_hear(struct slot *slot)
 	else if (news.header.type == TYPE_BUILT && slot->state == STATE_MAKING &&
 		 count == BUILT_DESCRIPTORS)
 		taken = hear_built(slot, fds);
+	else if (news.header.type == TYPE_COVERED && slot->state == STATE_STARTING && slot->cover < 0 && count == 1)
+		slot->cover = fds[taken++];
 	else if (news.header.type == TYPE_STARTED && slot->state == STATE_STARTING)
 		error = hear_started(slot, &news);
 	else if (news.header.type == TYPE_EXITED && has_job(slot))
@@ -468,13 +488,46 @@ static int open_output(int box, const char *path)
 
 void slot_open(struct slot *slot, const char *path)
 {
+	int box = slot->cover < 0 ? slot->box : slot->cover;
 	/* Nothing was built, so nothing was written either. */
-	int fd = slot->box < 0 ? (errno = ENOENT, -1) : open_output(slot->box, path);
+	int fd = box < 0 ? (errno = ENOENT, -1) : open_output(box, path);
 
 	slot->report.header.type = TYPE_OPENED;
 	slot->report.failure = (struct failure){ .error = fd < 0 ? errno : 0 };
 	slot->opened = fd;
 	slot->unsent = true;
+}
+
+static void report_frozen(struct slot *slot, int error)
+{
+	slot->report.header.type = TYPE_FROZEN;
+	slot->report.failure = (struct failure){ .stage = error ? STAGE_FREEZE : STAGE_NONE, .error = error };
+	slot->unsent = true;
+}
+
+void slot_freeze(struct slot *slot, uint32_t owner, const char *place)
+{
+	int error = slot->box < 0 ? ENOENT : begin_freeze(slot->box, owner, &slot->freezer);
+
+	strcpy(slot->place, place);
+	if (error)
+		report_frozen(slot, error);
+}
+
+int slot_end_freeze(struct slot *slot)
+{
+	siginfo_t death = { 0 };
+
+	if (waitid(P_PIDFD, (id_t)slot->freezer, &death, WEXITED | WNOHANG))
+		return errno;
+	if (!death.si_pid)
+		return EAGAIN;
+	close_watched(slot, &slot->freezer);
+	if (death.si_code != CLD_EXITED)
+		report_frozen(slot, ECHILD);
+	else
+		report_frozen(slot, death.si_status ? death.si_status : end_freeze(slot->box, slot->place));
+	return 0;
 }
 
 void slot_release(struct slot *slot)
@@ -483,6 +536,7 @@ void slot_release(struct slot *slot)
 	close_watches(slot);
 	close_watched(slot, &slot->control);
 	close_one(&slot->box);
+	close_one(&slot->cover);
 	close_one(&slot->opened);
 	slot->state = STATE_RELEASED;
 	slot->report.header.type = TYPE_GONE;

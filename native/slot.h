@@ -27,7 +27,9 @@ struct slot {
 	int timer;
 	int oom;     /* eventfd: OOM notices of cgroup v1 */
 	int kill;    /* cgroup.kill of cgroup v2 */
-	int box;
+	int box;     /* its tmpfs, as a detached mount */
+	int cover;   /* the overlay on it, as another, where there is one */
+	int freezer; /* pidfd of who gives what is in it to another owner */
 	int opened;  /* goes out with the next report */
 	int counters[CPU_COUNTERS_MAX];
 	uint32_t counter_count;
@@ -39,6 +41,7 @@ struct slot {
 	bool alone;   /* on one processor, where no other job is */
 	bool booking; /* its CPU time is about to be booked */
 	bool unsent; /* the report waits for room in the service's socket */
+	char place[PLACE_BYTES_MAX]; /* where it is mounted once that is done */
 };
 
 /* Give every descriptor a value that means "none". */
@@ -50,7 +53,7 @@ void slot_clear(struct slot *slot);
  */
 int slot_make(struct slot *slot, const struct make *make, const int *fds);
 
-/* Hand the job to init. Returns 0 or an errno value. */
+/* Hand the job to init, with its layers. Returns 0 or an errno value; then report.failure says where. */
 int slot_start(struct slot *slot, const struct start *start, const int *fds, size_t count);
 
 /* Kill everything in the sandbox; the first cause stays. */
@@ -67,6 +70,12 @@ int slot_bury(struct slot *slot);
 
 /* Open a regular file beneath /box for reading, as `opened`, with the outcome in the report. */
 void slot_open(struct slot *slot, const char *path);
+
+/* Begin to keep /box at `place` for `owner`: by a freezer, to be watched. Without one the report says why. */
+void slot_freeze(struct slot *slot, uint32_t owner, const char *place);
+
+/* Once the freezer is dead: keep /box, with the outcome in the report. EAGAIN when it is not dead. */
+int slot_end_freeze(struct slot *slot);
 
 /* End init if it lives, and close what is left. The slot is free again once init is buried. */
 void slot_release(struct slot *slot);

@@ -34,7 +34,7 @@
 enum { EVENTS = 64 };
 
 /* What an event is about; the slot's number stands beside it. */
-enum about { ABOUT_SERVICE, ABOUT_CONTROL, ABOUT_INIT, ABOUT_TIMER, ABOUT_OOM };
+enum about { ABOUT_SERVICE, ABOUT_CONTROL, ABOUT_INIT, ABOUT_TIMER, ABOUT_OOM, ABOUT_FREEZER };
 
 struct supervisor {
 	int epoll;
@@ -130,15 +130,23 @@ static int on_start(struct slot *slot, const struct start *start, const int *fds
 	return 0;
 }
 
+static int on_freeze(struct supervisor *supervisor, struct slot *slot, const struct ask *ask)
+{
+	slot_freeze(slot, ask->owner, (const char *)(ask + 1));
+	if (slot->freezer >= 0)
+		return watch(supervisor, slot->freezer, ABOUT_FREEZER, ask->header.slot);
+	return send_report(supervisor, slot);
+}
+
 static int on_ask(struct supervisor *supervisor, struct slot *slot, const struct ask *ask)
 {
-	bool ended = slot->state == STATE_ENDED;
+	bool ended = slot->state == STATE_ENDED && slot->freezer < 0;
 
 	if (slot->state == STATE_RELEASED)
 		return EPROTO;
 	switch (ask->header.type) {
 	case TYPE_KILL:
-		if (!ended)
+		if (slot->state != STATE_ENDED)
 			slot_kill(slot, CAUSE_SERVICE);
 		return 0;
 	case TYPE_OPEN:
@@ -146,6 +154,8 @@ static int on_ask(struct supervisor *supervisor, struct slot *slot, const struct
 			return EPROTO;
 		slot_open(slot, (const char *)(ask + 1));
 		return send_report(supervisor, slot);
+	case TYPE_FREEZE:
+		return ended ? on_freeze(supervisor, slot, ask) : EPROTO;
 	default:
 		if (!ended)
 			return EPROTO;
@@ -227,6 +237,11 @@ static int on_event(struct supervisor *supervisor, enum about about, struct slot
 		if (slot_lives(slot))
 			hear_oom(slot);
 		return 0;
+	case ABOUT_FREEZER:
+		error = slot->freezer < 0 ? EAGAIN : slot_end_freeze(slot);
+		if (error)
+			return error == EAGAIN ? 0 : error;
+		return send_report(supervisor, slot);
 	default:
 		if (slot->init < 0)
 			return 0;

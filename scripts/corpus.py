@@ -16,6 +16,8 @@ from jail.supervisor import pack_file
 HOSTS = b"127.0.0.1 server\n"
 TEXT = b"root\0\0host/root:host/empty\0usr\0/usr:host/empty\0"
 
+LAYERS = b"boxes/1/upper\0boxes/0\0/files/lent/7\0"
+
 
 def request(kind: str, number: int, tail: bytes = b"", **fields: object) -> bytes:
     """A packet of that struct and type, with what comes after it."""
@@ -37,7 +39,7 @@ def news(state: int, number: int, **fields: object) -> bytes:
 
 def seeds() -> dict[str, bytes]:
     """Every request, and a plan with its files, by the name of its seed."""
-    maps = b"0 201 1\n1000 202 1\n"
+    maps = b"0 201 1\n1000 202 1\n1001 203 1\n"
     make = {"overlays": 2, "text_bytes": len(TEXT), "id_map": maps}
     files = (InputFile("a/b.txt", b"hello", 0o644), InputFile("empty", b"", 0o755))
     job = ProcessSpec(
@@ -70,9 +72,20 @@ def seeds() -> dict[str, bytes]:
             explains=1,
             listens=1,
         ),
+        "start-layered": request(
+            "start",
+            lib.TYPE_START,
+            LAYERS,
+            scratch_options=b"size=4096,nr_inodes=8",
+            filter_bytes=8,
+            layers=3,
+            stdin_layer=1,
+            layers_bytes=len(LAYERS),
+        ),
         "kill": request("ask", lib.TYPE_KILL),
         "open": request("ask", lib.TYPE_OPEN, b"out/a.txt\0", path_bytes=10),
         "release": request("ask", lib.TYPE_RELEASE),
+        "freeze": request("ask", lib.TYPE_FREEZE, b"boxes/3\0", path_bytes=8, owner=203),
         "started": news(STARTING, lib.TYPE_STARTED, clock_ns=10**9, cpu={"total_ns": 5, "user_ns": 3}),
         "exited": news(RUNNING, lib.TYPE_EXITED, exit_code=-1, signal=9, max_rss_bytes=1 << 20),
         "empty": news(RUNNING | EXITED, lib.TYPE_EMPTY, clock_ns=10**9),

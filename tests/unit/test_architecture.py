@@ -47,6 +47,7 @@ LAYERS = (
     ("jail.images", "jail.network", "jail.supervisor"),
     ("jail.catalogue",),
     ("jail.stock",),
+    ("jail.boxes",),
     ("jail.egress", "jail.plan", "jail.sandbox"),
     ("jail.filters",),
     ("jail.process",),
