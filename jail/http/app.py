@@ -18,8 +18,11 @@ from jail.errors import SandboxError
 from jail.http import body, keys, openapi, problems
 from jail.http.forward import JOBS, Forward
 from jail.http.images import Images
+from jail.http.languages import Languages
 from jail.http.metrics import Metrics
 from jail.http.problems import ProblemError
+from jail.languages import definitions
+from jail.languages.toolchains import Toolchains
 from jail.limits import MINIMA, Limits
 from jail.result import GroupResult, Result
 from jail.run import Run
@@ -27,7 +30,10 @@ from jail.settings import Settings
 
 
 def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
-    """The application of an engine that has been entered. whole: the settings, of all workers together."""
+    """The application of an engine that has been entered. whole: the settings, of all workers together.
+
+    Raises LanguageError.
+    """
     service = Service(engine, whole, metrics)
     application = Starlette(
         routes=[
@@ -40,6 +46,7 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
             Route("/openapi.json", service.openapi),
             Forward(engine.published, service.admit),
             *Images(engine).routes(),
+            Languages(service.toolchains, service.admit).route(),
         ],
         exception_handlers=problems.HANDLERS,
         middleware=[Middleware(_LastAnswers, engine)],
@@ -73,15 +80,16 @@ def _json(value: object) -> Response:
 
 
 class Service:
-    """The endpoints of one engine."""
+    """The endpoints of one engine. `toolchains`: of its images."""
 
     def __init__(self, engine: Engine, whole: Settings, metrics: Metrics) -> None:
-        """Prepare what does not change between requests."""
+        """Prepare what does not change between requests. Raises LanguageError."""
         self._engine = engine
         self._whole = whole
         self._rules = engine.rules
         self._metrics = metrics
         self._openapi = openapi.describe(self._rules)
+        self.toolchains = Toolchains(engine, definitions.load(whole.languages))
         # Bound: else it would be put together again for every line.
         self._log = structlog.get_logger().bind()
 

@@ -6,6 +6,7 @@ import msgspec
 
 from jail import __version__
 from jail.http.images import ARCHIVES, IMAGES, ONE, ONE_ARCHIVE, PRUNE, ImageList, Pull
+from jail.http.languages import LANGUAGES, LanguageList
 from jail.http.operations import ARCHIVE, EVENTS, LINES
 from jail.http.problems import MEDIA_TYPE, Problem
 from jail.images.protocol import Done, Failed, Progress
@@ -33,6 +34,7 @@ _PROBLEMS = {
     "507": "There is no room for images.",
 }
 
+_KINDS_OF_READS = [LanguageList]
 _KINDS_OF_IMAGES = [Pull, ImageList, Summary, Progress, Done, Failed]
 
 FORWARDED = "/v1/jobs/{id}/ports/{port}/{path}"
@@ -41,7 +43,7 @@ FORWARDED = "/v1/jobs/{id}/ports/{port}/{path}"
 
 def describe(rules: Rules) -> bytes:
     """The document as JSON, with the ranges that this operator allows."""
-    kinds = [Request, GroupRequest, Result, GroupResult, Problem, *_KINDS_OF_IMAGES]
+    kinds = [Request, GroupRequest, Result, GroupResult, Problem, *_KINDS_OF_READS, *_KINDS_OF_IMAGES]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     _add_ranges(schemas["LimitsRequest"]["properties"], rules)
     for kind in ("Request", "ProcessRequest"):
@@ -55,7 +57,13 @@ def describe(rules: Rules) -> bytes:
             "schemas": schemas,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "paths": {"/v1/run": {"post": _run()}, FORWARDED: {"get": _forward()}} | _images() | _reads(),
+        "paths": {
+            "/v1/run": {"post": _run()},
+            FORWARDED: {"get": _forward()},
+            LANGUAGES: {"get": _languages()},
+            **_images(),
+            **_reads(),
+        },
     }
     return msgspec.json.encode(document)
 
@@ -162,6 +170,22 @@ def _images() -> dict[str, Any]:
         },
         ONE_ARCHIVE: {
             "get": _administer("An image as an OCI archive.", {ARCHIVE: archive}, of_one, reference),
+        },
+    }
+
+
+def _languages() -> dict[str, Any]:
+    text = (
+        "What an image has of each language. The first to ask for an image waits for all tools to be tried."
+    )
+    return {
+        "summary": text,
+        "operationId": "languages",
+        "security": [{}, {"key": []}],
+        "parameters": [_parameter("image", "query", {"type": "string", "default": "host"})],
+        "responses": {
+            "200": {"description": text, "content": _content("LanguageList")},
+            **_problems("401", "422", "500", "503"),
         },
     }
 

@@ -97,8 +97,9 @@ class Definitions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return [name for own, each in self.languages.items() for name in (own, *each.variants)]
 
 
-def load(path: Path = SHIPPED) -> Definitions:
-    """The languages of that file. Raises LanguageError."""
+def load(file: str = "") -> Definitions:
+    """The languages of that file; "": the shipped ones. Raises LanguageError."""
+    path = Path(file) if file else SHIPPED
     try:
         found = msgspec.convert(tomllib.loads(path.read_text()), Definitions)
     except (OSError, ValueError) as error:

@@ -59,8 +59,7 @@ def expand(request: Source, definitions: Definitions, rules: Rules) -> Expansion
     """The programs that compile and run a source. Raises SpecError naming the field."""
     found = definitions.find(request.language)
     if found is None:
-        known = ", ".join(definitions.names())
-        raise SpecError("language", f"{request.language!r} is not known; known: {known}")
+        raise unknown(request.language, definitions)
     language = found.language
     name = _source_name(request.source_name, language)
     _check_files(request.files, name, made(language, name))
@@ -74,6 +73,11 @@ def expand(request: Source, definitions: Definitions, rules: Rules) -> Expansion
     )
     files = {**request.files, name: _content(request.source)}
     return Expansion(files, _compile(request, found, name, rules), run)
+
+
+def unknown(name: str, definitions: Definitions) -> SpecError:
+    """The refusal of a language that nobody has heard of."""
+    return SpecError("language", f"{name!r} is not known; known: {', '.join(definitions.names())}")
 
 
 def _compile(request: Source, found: Found, name: str, rules: Rules) -> Program | None:

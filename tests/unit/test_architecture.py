@@ -53,6 +53,7 @@ LAYERS = (
     ("jail.process",),
     ("jail.run",),
     ("jail.engine",),
+    ("jail.languages.toolchains",),
     ("jail.problems",),
     ("jail.doctor", "jail.http"),
     ("jail.cli",),
