@@ -6,10 +6,12 @@
 import asyncio
 import os
 from contextlib import ExitStack
+from pathlib import Path
 
 from jail import cgroup, egress, filters, host, rlimits
 from jail.destinations import parse_exception, parse_offer
 from jail.errors import HostError, SandboxError
+from jail.files import Bounds, Desk, Files
 from jail.images.protocol import Offer
 from jail.network.offered import bounds, offered
 from jail.pool import Size
@@ -17,11 +19,14 @@ from jail.process import Means
 from jail.processors import Processors
 from jail.published import Published
 from jail.run import Run
-from jail.sandbox import Sandboxes
+from jail.sandbox import Sandboxes, explained
 from jail.scheduler import Scheduler
 from jail.settings import Settings
 from jail.spec import JobSpec, Request, Rules, validate
 from jail.supervisor import PROCESSORS_MAX
+
+FILES_SWEEP_SECONDS = 600
+"""How often stored files are looked for that are too old. Before, nobody finds them any more either."""
 
 
 class Engine:
@@ -57,12 +62,16 @@ class Engine:
         self.sandboxes.offer = _offer(self.settings, "landlock" not in degraded)
         with ExitStack() as undo:
             compiled = filters.compile_all(self.settings.policies, undo, self.settings.pin)
+            desk = Desk(_open_files(self.settings))
+            undo.callback(desk.close)
+            self.sandboxes.lent = (str(desk.files.lent),)
             await self.sandboxes.__aenter__()
             self._undo = undo.pop_all()
         self.means = Means(
             scheduler=self.scheduler,
             sandboxes=self.sandboxes,
             published=self.published,
+            files=desk,
             processors=Processors(self._pinned()),
             processor_count=os.cpu_count() or 1,
             filters=compiled,
@@ -118,6 +127,7 @@ class Engine:
             defaults=self.settings.defaults,
             ceilings=self.settings.ceilings,
             images=self.sandboxes.images,
+            files=self.means.files.files,
             volumes=self.settings.volumes,
             policies=self.means.filters,
             networks=self._networks,
@@ -140,6 +150,12 @@ class Engine:
             # It will have no network either, and answers so.
             return spec
 
+    async def keep_files(self) -> None:
+        """For as long as the service lives, remove stored files that nobody uses. Never comes back."""
+        while True:
+            await self.means.files.do(self.means.files.files.sweep)
+            await asyncio.sleep(FILES_SWEEP_SECONDS)
+
     def submit(self, spec: JobSpec) -> Run:
         """Take a job in. Its `task` ends with what Run's says, or raises QueueFullError."""
         run = Run(self.means, spec)
@@ -161,6 +177,13 @@ class Engine:
         """Cancel every job, waiting or running."""
         for run in tuple(self.runs):
             run.cancel()
+
+
+def _open_files(settings: Settings) -> Files:
+    """Raises HostError."""
+    directory = Path(settings.files)
+    with explained("files", directory):
+        return Files(directory, Bounds(settings.files_bytes, settings.file_bytes, settings.files_age_s))
 
 
 def _offer(settings: Settings, landlock: bool) -> Offer | None:

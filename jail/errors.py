@@ -42,6 +42,30 @@ class PackageError(ExplainedError):
     """A problem package cannot be read or judged as it is: it is refused as a whole."""
 
 
+class StoredFileError(ExplainedError):
+    """A file cannot be kept, found or lent as asked: nothing has changed."""
+
+
+class FileNotStoredError(StoredFileError):
+    """Its owner has no such file, and none is published."""
+
+
+class FileTooLargeError(StoredFileError):
+    """It has more bytes than a file may have."""
+
+
+class FileDigestError(StoredFileError):
+    """Its bytes are not what they were said to be."""
+
+
+class FilesFullError(StoredFileError):
+    """The owner's quota is taken up by what is in use or on its way: nothing more can be evicted."""
+
+
+class FilesDiskFullError(StoredFileError):
+    """The disk of the store is full."""
+
+
 class SandboxError(Exception):
     """A sandbox could not be made or was lost; the program is not to blame, and a retry may succeed.
 

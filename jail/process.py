@@ -18,9 +18,10 @@ from jail.boxes import Box
 from jail.capture import Capture, Captured
 from jail.cgroup import Counters
 from jail.errors import SandboxError
+from jail.files import Desk
 from jail.filters import Denials, Filter
 from jail.outcome import Ended, Facts, Failure, Verdict, decide
-from jail.outputs import Collected
+from jail.outputs import Budgets, Collected
 from jail.outputs import collect as collect_outputs
 from jail.processors import Processors
 from jail.published import Published
@@ -54,6 +55,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     scheduler: Scheduler
     sandboxes: Sandboxes
     published: Published
+    files: Desk
     processors: Processors
     processor_count: int
     filters: Mapping[str, Filter]
@@ -75,12 +77,12 @@ class Execution(msgspec.Struct, frozen=True, kw_only=True):
 class Process:
     """One process: take() a sandbox for it, prepare() it, and whatever became of that, run() and close() it.
 
-    None of these raises what went wrong with it: that is in its `verdict`, once it has one, and in
-    `failure`, where set-up failed. `moments`: when it passed from hand to hand, in ns of CLOCK_MONOTONIC,
-    in that order as far as it came. `ended_ns`: when it ended, by the same clock; 0 if it was not
-    started. `sandbox`: its own, once taken. To be set before prepare(): `hosts`, what it finds in /etc/hosts,
-    with none, the image's own; `layers`, what it finds in /box besides its files, and `stdin_layer`, as
-    Start.cover() has them.
+    Before, borrow() the stored files, if it uses any. None of these raises what went wrong with it: that is
+    in its `verdict`, once it has one, and in `failure`, where set-up failed. `moments`: when it passed from
+    hand to hand, in ns of CLOCK_MONOTONIC, in that order as far as it came. `ended_ns`: when it ended, by the
+    same clock; 0 if it was not started. `sandbox`: its own, once taken. To be set before prepare(): `hosts`,
+    what it finds in /etc/hosts, with none, the image's own; `layers`, what it finds in /box besides its
+    files, and `stdin_layer`, as Start.cover() has them.
     """
 
     def __init__(self, means: Means, spec: ProcessSpec) -> None:
@@ -104,6 +106,16 @@ class Process:
         self._held = ExitStack()
         self._streams: list[Capture] = []
         self._copies: list[int] = []
+
+    async def borrow(self) -> None:
+        """Have its stored files: until it is closed none of them is evicted."""
+        try:
+            lent = await self._means.files.lend(self.spec)
+            self._held.callback(self._means.files.give_back, lent)
+            self.layers = (*lent.layers, *self.layers)
+            self.stdin_layer = lent.stdin_layer
+        except (SandboxError, OSError) as error:
+            self._fail(error)
 
     async def take(self, reservation: Reservation) -> None:
         """Have a sandbox that is ready. When it is closed, what is reserved for it is given back."""
@@ -268,10 +280,18 @@ class Process:
             usage=_usage(report, counters),
             stdout=stdout,
             stderr=stderr,
-            outputs=await collect_outputs(self.spec.outputs, self.sandbox.open, limits.output_bytes),
+            outputs=await collect_outputs(self.spec.outputs, self.sandbox.open, self._budgets, self._store),
             denials=told[0],
             denials_omitted=told[1],
         )
+
+    @property
+    def _budgets(self) -> Budgets:
+        # What is stored needs not fit in an answer: the most that /box can hold.
+        return Budgets(self.spec.limits.output_bytes, self.spec.limits.disk_bytes)
+
+    async def _store(self, descriptor: int) -> tuple[str, int]:
+        return await self._means.files.store(self.spec.owner, descriptor)
 
     def _hear(self, report: Report) -> None:
         """Note when it ended, as its init told, or else the supervisor."""

@@ -19,10 +19,11 @@ class Stream(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     truncated: bool
 
 
-class OutputFile(msgspec.Struct, frozen=True):
-    """A file that was brought back: its content, size and permission bits."""
+class OutputFile(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """A file that was brought back: its content, or of a stored one its digest; size and permission bits."""
 
-    base64: str
+    base64: str | None = None
+    file: str | None = None
     bytes: int
     mode: int
 

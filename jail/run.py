@@ -71,18 +71,27 @@ class Run:
         self.marks[name] = time.monotonic_ns()
 
     async def _run(self) -> Result | GroupResult:
-        if self._is_well:
-            self._waits = True
-            try:
-                memory_bytes = self._spec.memory_bytes
-                async with self._scheduler.reserve(memory_bytes, len(self.processes)) as reservation:
-                    self._waits = False
-                    self._mark("reserved")
-                    await self._execute(reservation)
-            except asyncio.CancelledError:
-                if not self._waits or self._is_well:
-                    raise
+        try:
+            if borrowing := [process.borrow() for process in self.processes if process.spec.borrows]:
+                await _together(borrowing)
+            if self._is_well:
+                await self._have_its_turn()
+        finally:
+            for process in self.processes:
+                process.close()
         return self._answer()
+
+    async def _have_its_turn(self) -> None:
+        self._waits = True
+        try:
+            memory_bytes = self._spec.memory_bytes
+            async with self._scheduler.reserve(memory_bytes, len(self.processes)) as reservation:
+                self._waits = False
+                self._mark("reserved")
+                await self._execute(reservation)
+        except asyncio.CancelledError:
+            if not self._waits or self._is_well:
+                raise
 
     @property
     def _is_well(self) -> bool:

@@ -134,7 +134,8 @@ class Sandboxes:
     `landlock_abi`, 0 for none; `keeper`, of supervisors, hubs and programs of images; `networks`, of
     sandboxes; `supervisor`, the running one; `stock`, of ready sandboxes; `dying`, the tasks in which
     sandboxes come to nothing. To be set before: `bounds`, of egress, where networks may have a way out;
-    `offer`, where images may be administered; `volumes`, directories by name.
+    `offer`, where images may be administered; `volumes`, directories by name; `lent`, the directory of what
+    jobs have of the files that are stored, if any are.
     """
 
     def __init__(self, state: str, images: str, count: int, ready: Size, limits: cgroup.Limits) -> None:
@@ -151,6 +152,7 @@ class Sandboxes:
         self.bounds: Bounds | None = None
         self.offer: Offer | None = None
         self.volumes: Mapping[str, str] = {}
+        self.lent: tuple[str, ...] = ()
         self._makers = asyncio.Semaphore(max(AT_ONCE, MAKERS_PER_PROCESSOR * host.cpus()))
         self._made = 0
         # Last in, first out: the supervisor touches no more of its table than is in use at once.
@@ -168,7 +170,7 @@ class Sandboxes:
             self.hierarchy = cgroup.find()
             self._namespace = OuterNamespace(self._networks)
             undo.callback(self._namespace.close)
-            with _explained("state", self._state):
+            with explained("state", self._state):
                 # Before the sweep: who had these ids is dead, and what it left ends in the sweep.
                 blocks = IdBlocks(self._state / "ids", self._namespace.slots, self._count + 1)
                 undo.callback(blocks.close)
@@ -179,11 +181,11 @@ class Sandboxes:
             directory = self._instance.directory
             (directory / MOUNT_PLACE).mkdir()
             self._boxes = Boxes(directory, self._namespace.frozen)
-            with _explained("images", self._images_directory):
+            with explained("images", self._images_directory):
                 self.store = Store(self._images_directory)
                 self.images = Catalogue(directory, self.store, self.volumes)
             self.landlock_abi = host.landlock_abi()
-            view = MOUNT_PLACE, *self.images.directories
+            view = MOUNT_PLACE, *self.images.directories, *self.lent
             # Fixed here, before a job is taken.
             identity, _ = self._namespace.ids(blocks.slots[self._count])
             hub = module_command(HUB, str(self._count), str(identity), *self._bounds())
@@ -318,7 +320,7 @@ def _json(argument: msgspec.Struct) -> str:
 
 
 @contextmanager
-def _explained(setting: str, directory: Path) -> Iterator[None]:
+def explained(setting: str, directory: Path) -> Iterator[None]:
     """Whatever is wrong with the directory of a setting is the operator's to mend. Raises HostError."""
     try:
         yield

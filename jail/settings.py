@@ -78,6 +78,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     images_bytes: the most that all of them may take up there, archives and unpacked layers, and what is on
     its way; 0 is as much as the disk has. image_bytes, image_entries: the most of one image, of its layers'
     archives when they are not compressed, and of the files, directories and links in them.
+    files: a directory of this user's for files that callers send and name in jobs; empty is `state`/files.
+    files_bytes: the most that one owner's may take up there; the least recently used of them go first. 0 is
+    as much as the disk has. file_bytes: the most of one. files_age_s: how long one is kept that nobody uses,
+    in seconds; 0 is for ever.
     allow_degraded: weaknesses of the host that the operator accepts, of DEGRADABLE.
     defaults, ceilings: limits of a job that names none, and the most that it may name.
     """
@@ -110,6 +114,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     images_bytes: int = 0
     image_bytes: int = 16 * 1024 * MIB
     image_entries: int = 1_000_000
+    files: str = ""
+    files_bytes: int = 8 * 1024 * MIB
+    file_bytes: int = 2 * 1024 * MIB
+    files_age_s: int = 30 * 24 * 3600
     allow_degraded: tuple[str, ...] = ()
     defaults: Limits = Limits()
     ceilings: Limits = CEILINGS
@@ -217,9 +225,9 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
     if found.ready_min > found.ready_max:
         above = f"ready_min = {found.ready_min} is above ready_max = {found.ready_max}"
         raise SettingsError(f"{above}: lower the one or raise the other")
-    for name in ("image_bytes", "image_entries"):
+    for name in ("image_bytes", "image_entries", "file_bytes"):
         if getattr(found, name) < 1:
-            raise SettingsError(f"{name} = {getattr(found, name)} is below 1: no image would fit")
+            raise SettingsError(f"{name} = {getattr(found, name)} is below 1: nothing would fit")
     _check_names("networks", found.networks, NETWORKS)
     _check_egress(found)
     _check_volumes(found.volumes)
@@ -239,6 +247,7 @@ def _complete(found: Settings, environment: Mapping[str, str]) -> Settings:
         memory_bytes=memory_bytes,
         state=state,
         images=found.images or str(Path(state, "images")),
+        files=found.files or str(Path(state, "files")),
         defaults=defaults,
         ceilings=ceilings,
     )

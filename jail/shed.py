@@ -105,14 +105,21 @@ def made_under_filter(make: Callable[[], T]) -> T:
         return thread.submit(under_filter).result()
 
 
-def shed(state: Path, hierarchy: Hierarchy, landlock: bool = True, readable: Iterable[Path] = ()) -> None:
+def shed(
+    state: Path,
+    hierarchy: Hierarchy,
+    landlock: bool = True,
+    readable: Iterable[Path] = (),
+    files: Iterable[Path] = (),
+) -> None:
     """Give up what this process does not need, in every thread. Raises HostError, PolicyError.
 
-    `state` and the claimed cgroups stay its own, and what is beneath `readable` can be read. `landlock` is
-    False only where the operator has accepted that the host has none. To be called by the one thread there
-    is: Landlock reaches no other.
+    `state`, `files` and the claimed cgroups stay its own, and what is beneath `readable` can be read.
+    `landlock` is False only where the operator has accepted that the host has none. To be called by the one
+    thread there is: Landlock reaches no other.
     """
-    others = ((path, _READ) for path in readable)
+    # What is stored is linked to where jobs have it.
+    others = [(path, _READ) for path in readable] + [(path, _KEEP | _REFER) for path in files]
     _shed([*_code_rules(), *others, *_rules(state, hierarchy)] if landlock else None)
 
 

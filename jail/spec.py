@@ -53,6 +53,9 @@ BOX = "/box"
 NAME = "[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?"
 """What a process is called: a label of a host name (RFC 1123, 2.1) that begins with a letter."""
 
+DIGEST = "sha256:[0-9a-f]{64}"
+"""What a stored file is called."""
+
 # In every sandbox it is the sandbox itself.
 _OWN_NAME = "localhost"
 
@@ -65,16 +68,24 @@ DEFAULT_ENV = {
 
 
 class Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Bytes of the caller: either as text, kept as UTF-8, or as base64."""
+    """Bytes of the caller: as text, kept as UTF-8, as base64, or those of a stored file, by its digest."""
 
     text: str | UnsetType = UNSET
     base64: str | UnsetType = UNSET
+    file: Annotated[str, Meta(extra_json_schema={"pattern": f"^{DIGEST}$"})] | UnsetType = UNSET
 
 
 class FileContent(Content, frozen=True, forbid_unknown_fields=True):
-    """The bytes of a file, and whether it can be executed."""
+    """The bytes of a file, and whether it can be executed; a stored one can always be, and not be written."""
 
     executable: bool = False
+
+
+class OutputRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file to bring back, or, with `store`, to keep among the caller's stored ones."""
+
+    path: str
+    store: bool = False
 
 
 class DestinationRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -118,7 +129,7 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     files: dict[str, str | FileContent] = {}
     stdin: str | Content = ""
     env: dict[str, str] = {}
-    outputs: Annotated[list[str], Meta(max_length=OUTPUTS_MAX)] = []
+    outputs: Annotated[list[str | OutputRequest], Meta(max_length=OUTPUTS_MAX)] = []
     limits: LimitsRequest = LimitsRequest()
     on_output_limit: Literal["kill", "truncate"] = "kill"
     explain: bool = False
@@ -152,11 +163,20 @@ class InputFile(msgspec.Struct, frozen=True):
     mode: int
 
 
+class StoredFile(msgspec.Struct, frozen=True):
+    """A stored file, and where it is to be seen: `path` relative to /box, "" of what is no file there."""
+
+    path: str
+    digest: str
+    bytes: int
+
+
 class Output(msgspec.Struct, frozen=True):
-    """A file to bring back: `path` relative to /box; an optional one may be missing."""
+    """A file to bring back: `path` relative to /box; an optional one may be missing. store: it is kept."""
 
     path: str
     optional: bool
+    store: bool = False
 
 
 class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,7 +184,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     explain: the result lists the calls that the policy denied. name: "" of the only one of a job that was
     asked for without names. background: it is ended when all have ended that are not. image: as it was named;
-    root: what that is. directory: which the program starts in.
+    root: what that is. directory: which the program starts in. owner: of the stored files, `stored` in /box
+    beside `files`, and `stored_stdin` in place of `stdin`.
     """
 
     name: str = ""
@@ -176,11 +197,19 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     policy: str
     files: tuple[InputFile, ...]
     stdin: bytes
+    owner: str = ""
+    stored: tuple[StoredFile, ...] = ()
+    stored_stdin: StoredFile | None = None
     env: dict[str, str]
     outputs: tuple[Output, ...]
     limits: Limits
     truncate: bool
     explain: bool = False
+
+    @property
+    def borrows(self) -> bool:
+        """Whether it uses stored files."""
+        return bool(self.stored or self.stored_stdin)
 
 
 class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,8 +254,17 @@ class Images(Protocol):
         """Why no volume can be at `target`, relative to its root, or None."""
 
 
+class StoredFiles(Protocol):
+    """The files that are stored, which come and go."""
+
+    def find(self, digest: str, owner: str) -> int | None:
+        """How many bytes that one has, of the owner's or published; None: there is none."""
+
+
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator offers: limits, images, and the names of policies, volumes and modes of networks.
+
+    files: those that are stored, if any are; owner: whose of them a job may use.
 
     egress: the destinations that jobs may ask for. egress_private: the ranges that they may reach though they
     are not of the internet at large. publishes: whether ports can be published. processes, memory_bytes: the
@@ -238,6 +276,8 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     ceilings: Limits
     images: Images
     policies: Collection[str]
+    files: StoredFiles | None = None
+    owner: str = ""
     volumes: Collection[str] = ()
     networks: Collection[str] = ("none",)
     egress: tuple[Offer, ...] = ()
@@ -453,7 +493,10 @@ def _process(request: Program, rules: Rules, name: str = "", background: bool = 
         root=Root(image.digest, _volumes(request.volumes, image, rules)),
         policy=request.policy,
         files=_files(request.files),
-        stdin=_bytes("stdin", request.stdin),
+        stdin=b"" if is_stored(request.stdin) else _bytes("stdin", request.stdin),
+        owner=rules.owner,
+        stored=_stored_files(request.files, rules),
+        stored_stdin=stored_file("stdin", request.stdin, rules) if is_stored(request.stdin) else None,
         env=_env(request.env, image.env),
         outputs=_outputs(request.outputs),
         limits=resolved,
@@ -577,11 +620,37 @@ def check_path(field: str, path: str, above: str = BOX) -> str:
     return path
 
 
+def is_stored(content: str | Content) -> bool:
+    """Whether it is a stored file, if it is anything."""
+    return isinstance(content, Content) and content.file is not UNSET
+
+
+def stored_file(field: str, content: Content, rules: Rules, path: str = "") -> StoredFile:
+    """The stored file that a content names. Raises SpecError."""
+    _check_one(field, content)
+    if not re.fullmatch(DIGEST, content.file):
+        raise SpecError(field, f'{content.file!r} is no digest: "sha256:" and 64 hexadecimal digits')
+    size = rules.files.find(content.file, rules.owner) if rules.files else None
+    if size is None:
+        raise SpecError(field, f"there is no file {content.file}; it may have been evicted: send it again")
+    return StoredFile(path, content.file, size)
+
+
+def _stored_files(files: Mapping[str, str | FileContent], rules: Rules) -> tuple[StoredFile, ...]:
+    """Those among a job's files, whose paths are checked."""
+    stored = ((path, content) for path, content in files.items() if is_stored(content))
+    return tuple(stored_file(f"files.{path}", content, rules, path) for path, content in stored)
+
+
+def _check_one(field: str, content: Content) -> None:
+    if (content.text, content.base64, content.file).count(UNSET) != 2:
+        raise SpecError(field, 'has to hold exactly one of "text", "base64" and "file"')
+
+
 def _bytes(field: str, content: str | Content) -> bytes:
     if isinstance(content, str):
         content = Content(text=content)
-    if (content.text is UNSET) == (content.base64 is UNSET):
-        raise SpecError(field, 'has to hold exactly one of "text" and "base64"')
+    _check_one(field, content)
     try:
         if content.base64 is UNSET:
             return content.text.encode()
@@ -594,7 +663,7 @@ def _file(path: str, content: str | FileContent) -> InputFile:
     field = f"files.{path}"
     executable = isinstance(content, FileContent) and content.executable
     return InputFile(
-        path=check_path(field, path),
+        path=path,
         content=_bytes(field, content),
         mode=0o755 if executable else 0o644,
     )
@@ -608,12 +677,12 @@ def _directories(path: str) -> list[str]:
 def _files(files: Mapping[str, str | FileContent]) -> tuple[InputFile, ...]:
     if len(files) > FILES_MAX:
         raise SpecError("files", f"{len(files)} files; the maximum is {FILES_MAX}")
-    found = tuple(_file(path, content) for path, content in files.items())
-    for file in found:
-        for directory in _directories(file.path):
+    for path in files:
+        check_path(f"files.{path}", path)
+        for directory in _directories(path):
             if directory in files:
-                raise SpecError(f"files.{file.path}", f"{directory!r} is a file as well")
-    return found
+                raise SpecError(f"files.{path}", f"{directory!r} is a file as well")
+    return tuple(_file(path, content) for path, content in files.items() if not is_stored(content))
 
 
 def _check_room(spec: ProcessSpec) -> None:
@@ -623,20 +692,25 @@ def _check_room(spec: ProcessSpec) -> None:
     if pages > spec.limits.disk_bytes:
         maximum = spec.limits.disk_bytes
         raise SpecError("files", f"take {pages} bytes of pages; limits.disk_bytes is {maximum}")
-    directories = {entry for file in spec.files for entry in _directories(file.path)}
+    # Stored files take none, but their directories do: what is in them may be changed.
+    directories = {entry for file in (*spec.files, *spec.stored) for entry in _directories(file.path)}
     # tmpfs counts its root among the inodes.
     inodes = 1 + len(spec.files) + len(directories)
     if inodes > spec.limits.files:
         raise SpecError("files", f"take {inodes} inodes; limits.files is {spec.limits.files}")
 
 
-def _outputs(outputs: list[str]) -> tuple[Output, ...]:
-    found = tuple(
-        Output(check_path(f"outputs[{index}]", path.removesuffix("?")), path.endswith("?"))
-        for index, path in enumerate(outputs)
-    )
+def _outputs(outputs: list[str | OutputRequest]) -> tuple[Output, ...]:
+    found = tuple(_output(f"outputs[{index}]", asked) for index, asked in enumerate(outputs))
     names = [output.path for output in found]
     for index, name in enumerate(names):
         if name in names[:index]:
             raise SpecError(f"outputs[{index}]", f"{name!r} is named twice")
     return found
+
+
+def _output(field: str, asked: str | OutputRequest) -> Output:
+    if isinstance(asked, str):
+        asked = OutputRequest(asked)
+    path = asked.path.removesuffix("?")
+    return Output(check_path(field, path), asked.path.endswith("?"), asked.store)

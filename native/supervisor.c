@@ -333,6 +333,8 @@ static int prepare(struct supervisor *supervisor, pid_t keeper, char *const *vie
 	/* An ignored SIGCHLD would reap init before its end could be told. */
 	sigaction(SIGCHLD, &by_default, NULL);
 	setsid();
+	/* Sandboxes, which have other ids, walk through the directories that we make. */
+	umask(022);
 	error = enter_outer_namespace(STDOUT_FILENO);
 	if (!error)
 		error = leave_host();

@@ -267,9 +267,10 @@ async def _serve(
             timeout_graceful_shutdown=found.drain_ms // 1000 + _LAST_ANSWERS_SECONDS,
         )
         _shed(engine, threads)
-        refreshing = asyncio.create_task(metrics.refresh())
+        besides = [asyncio.create_task(each) for each in (metrics.refresh(), engine.keep_files())]
         await _Server(config, engine, say_ready, voice).serve_with_keeper(listener)
-        refreshing.cancel()
+        for task in besides:
+            task.cancel()
 
 
 def configure(application: Callable, **options: object) -> uvicorn.Config:
@@ -301,5 +302,5 @@ def _shed(engine: Engine, threads: ThreadPoolExecutor) -> None:
     threads.shutdown()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
     landlock = "landlock" not in engine.means.degraded
-    readable = (Path(engine.settings.images),)
-    shed.shed(Path(engine.settings.state), engine.sandboxes.hierarchy, landlock, readable)
+    readable, files = (Path(engine.settings.images),), (Path(engine.settings.files),)
+    shed.shed(Path(engine.settings.state), engine.sandboxes.hierarchy, landlock, readable, files)

@@ -16,6 +16,7 @@ from jail import __version__, spec
 from jail.engine import Engine
 from jail.errors import SandboxError
 from jail.http import body, keys, openapi, problems
+from jail.http.files import Files
 from jail.http.forward import JOBS, Forward
 from jail.http.images import Images
 from jail.http.languages import Languages
@@ -47,6 +48,7 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
             Forward(engine.published, service.admit),
             *Images(engine).routes(),
             Languages(service.toolchains, service.admit).route(),
+            *Files(engine).routes(),
         ],
         exception_handlers=problems.HANDLERS,
         middleware=[Middleware(_LastAnswers, engine)],
@@ -122,6 +124,7 @@ class Service:
                 "slots": self._whole.slots,
                 "memory_bytes": self._whole.memory_bytes,
                 "body_bytes": self._whole.body_bytes,
+                "files": means.files.files.bounds,
             }
         )
 

@@ -5,6 +5,10 @@ from typing import Any
 import msgspec
 
 from jail import __version__
+from jail.files import PATTERN
+from jail.http import files
+from jail.http.files import FILES
+from jail.http.files import ONE as ONE_FILE
 from jail.http.images import ARCHIVES, IMAGES, ONE, ONE_ARCHIVE, PRUNE, ImageList, Pull
 from jail.http.languages import LANGUAGES, LanguageList
 from jail.http.operations import ARCHIVE, EVENTS, LINES
@@ -20,22 +24,26 @@ _REFERENCE = "#/components/schemas/{name}"
 _PROBLEMS = {
     "400": "The client went away in the middle of its body.",
     "401": "No key, or one that is not known.",
-    "403": "The key, if any, is not one of those who may administer images.",
-    "404": "There is no such image, or no live job of that id that publishes that port.",
+    "403": "The key, if any, is not one of those who may administer images; or the file is published.",
+    "404": "There is no such image or file, or no live job of that id that publishes that port.",
+    "408": "Nothing of the body came for long.",
     "409": "The image is in use.",
     "413": "The body is too large.",
     "415": "The body is of none of the types listed.",
     "422": "A field is wrong; `field` names it.",
-    "429": "Too many connections to this job.",
+    "429": "Too many connections to this job, or the caller's quota of files is taken up by what is in use.",
     "500": "A defect of jail.",
     "502": "Nobody listens on that port, or what it said is no HTTP.",
     "503": "The host is full, or the service is draining.",
     "504": "The program took no connection, or gave no answer.",
-    "507": "There is no room for images.",
+    "507": "There is no room for images, or for files.",
 }
 
 _KINDS_OF_READS = [LanguageList]
+_KINDS_OF_FILES = [files.StoredName, files.StoredSummary, files.StoredList]
 _KINDS_OF_IMAGES = [Pull, ImageList, Summary, Progress, Done, Failed]
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 FORWARDED = "/v1/jobs/{id}/ports/{port}/{path}"
 """What callers reach of a job that publishes: see jail.http.forward."""
@@ -43,7 +51,8 @@ FORWARDED = "/v1/jobs/{id}/ports/{port}/{path}"
 
 def describe(rules: Rules) -> bytes:
     """The document as JSON, with the ranges that this operator allows."""
-    kinds = [Request, GroupRequest, Result, GroupResult, Problem, *_KINDS_OF_READS, *_KINDS_OF_IMAGES]
+    files_too = [*_KINDS_OF_READS, *_KINDS_OF_IMAGES, *_KINDS_OF_FILES]
+    kinds = [Request, GroupRequest, Result, GroupResult, Problem, *files_too]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     _add_ranges(schemas["LimitsRequest"]["properties"], rules)
     for kind in ("Request", "ProcessRequest"):
@@ -61,6 +70,7 @@ def describe(rules: Rules) -> bytes:
             "/v1/run": {"post": _run()},
             FORWARDED: {"get": _forward()},
             LANGUAGES: {"get": _languages()},
+            **_files(),
             **_images(),
             **_reads(),
         },
@@ -142,11 +152,10 @@ def _images() -> dict[str, Any]:
         **_content("Progress", "Done", "Failed", media_type=LINES),
         EVENTS: {"schema": {"type": "string"}},
     }
-    archive = {"schema": {"type": "string", "format": "binary"}}
     nameless = _parameter("nameless", "query", {"type": "string", "enum": ["false", "true"]})
     reference = _parameter("reference", "path", {"type": "string"})
     of_one = ("404", "409", "422", "507")
-    pull = {**_content("Pull"), **dict.fromkeys(ARCHIVES, archive)}
+    pull = {**_content("Pull"), **dict.fromkeys(ARCHIVES, _BINARY)}
     return {
         IMAGES: {
             "get": _administer("All images.", _content("ImageList")),
@@ -169,7 +178,7 @@ def _images() -> dict[str, Any]:
             "delete": _administer("Remove a name or an image.", _content("Done"), of_one, reference),
         },
         ONE_ARCHIVE: {
-            "get": _administer("An image as an OCI archive.", {ARCHIVE: archive}, of_one, reference),
+            "get": _administer("An image as an OCI archive.", {ARCHIVE: _BINARY}, of_one, reference),
         },
     }
 
@@ -187,6 +196,43 @@ def _languages() -> dict[str, Any]:
             "200": {"description": text, "content": _content("LanguageList")},
             **_problems("401", "422", "500", "503"),
         },
+    }
+
+
+def _files() -> dict[str, Any]:
+    body = {"required": True, "content": {files.MEDIA_TYPE: _BINARY}}
+    put = {
+        "summary": "Keep the body; nothing of it stays unless all of it has come.",
+        "security": [{}, {"key": []}],
+        "requestBody": body,
+        "responses": {
+            "200": {"description": "It was there already.", "content": _content("StoredName")},
+            "201": {"description": "It is kept.", "content": _content("StoredName")},
+            **_problems("400", "401", "408", "413", "422", "429", "500", "503", "507"),
+        },
+    }
+    digest = {"parameters": [_parameter("digest", "path", {"type": "string", "pattern": f"^{PATTERN}$"})]}
+    binary = {files.MEDIA_TYPE: _BINARY}
+    return {
+        FILES: {
+            "get": _use("The caller's own files, and what is published.", "200", _content("StoredList")),
+            "put": put,
+        },
+        ONE_FILE: {
+            "put": {**put, **digest},
+            "get": {**_use("The bytes of a file.", "200", binary, "404", "422"), **digest},
+            "head": {**_use("How many bytes it has.", "200", {}, "404", "422"), **digest},
+            "delete": {**_use("Remove one of the caller's own.", "204", {}, "403", "404", "422"), **digest},
+        },
+    }
+
+
+def _use(text: str, status: str, content: dict[str, Any], *problems: str) -> dict[str, Any]:
+    answer = {"description": text, "content": content} if content else {"description": text}
+    return {
+        "summary": text,
+        "security": [{}, {"key": []}],
+        "responses": {status: answer, **_problems("401", *problems, "500")},
     }
 
 

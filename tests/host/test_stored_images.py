@@ -210,6 +210,7 @@ def test_names_of_a_network_reach_an_image_that_has_none(engine):
 def test_a_volume_lies_in_an_image_where_that_has_a_directory_or_nothing(engine_with, directory, tmp_path):
     tmp_path.chmod(0o755)
     (tmp_path / "word").write_text("a word\n")
+    (tmp_path / "word").chmod(0o644)
     with engine_with(
         slots=1, ready_min=0, ready_max=0, images=str(directory), volumes={"w": str(tmp_path)}
     ) as engine:

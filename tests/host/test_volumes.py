@@ -1,11 +1,20 @@
 """Volumes: directories that jobs read where they ask for them, and that nobody can change."""
 
+import os
 import stat
 
 import pytest
 
 from jail.errors import HostError
 from jail.spec import SpecError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def umask():
+    """As of somebody who makes test data for everybody; the unit has another for the service."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +49,16 @@ def sh(engine, script, **volumes):
 def test_a_job_reads_it_where_it_asked_for_it(engine):
     assert sh(engine, "cat /data/en/short", data="words") == "a\nan\nthe\n"
     assert sh(engine, "cat /deep/within/model", **{"deep/within": "other"}) == "1.0\n"
+
+
+def test_the_umask_of_the_service_closes_no_way_to_it(engine_with, words):
+    """As in the shipped unit: the supervisor makes the directories that lead there."""
+    os.umask(0o077)
+    try:
+        with engine_with(slots=1, ready_min=0, ready_max=0, volumes={"words": str(words)}) as engine:
+            assert sh(engine, "cat /data/en/short", data="words") == "a\nan\nthe\n"
+    finally:
+        os.umask(0o022)
 
 
 def test_two_can_be_had_at_once_and_one_twice(engine):

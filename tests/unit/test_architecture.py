@@ -44,7 +44,7 @@ LAYERS = (
     ),
     ("jail.spec",),
     ("jail.delegation", "jail.instance", "jail.keeper", "jail.languages", "jail.outputs", "jail.shed"),
-    ("jail.images", "jail.network", "jail.supervisor"),
+    ("jail.files", "jail.images", "jail.network", "jail.supervisor"),
     ("jail.catalogue",),
     ("jail.stock",),
     ("jail.boxes",),

@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from jail.outputs import collect
+from jail.errors import FilesFullError
+from jail.outputs import Budgets, collect
 from jail.result import OutputError, OutputFile
 from jail.spec import Output
 
@@ -15,10 +16,23 @@ pytestmark = pytest.mark.usefixtures("leaks_nothing")
 
 
 @pytest.fixture
-def box(tmp_path):
-    """Bring files home from a directory; an integer in place of content is an errno."""
+def stored():
+    """What was stored instead of returned."""
+    return []
 
-    def bring(files, *wanted, budget_bytes=1000):
+
+@pytest.fixture
+def box(tmp_path, stored):
+    """Bring files home from a directory; an integer in place of content is an errno. "!": to be stored."""
+
+    async def store(descriptor):
+        content = os.read(descriptor, 1000)
+        if content == b"refused":
+            raise FilesFullError("The quota is taken up.", "Wait.")
+        stored.append(content)
+        return f"digest of {content.decode()}", len(content)
+
+    def bring(files, *wanted, budget_bytes=1000, disk_bytes=1000):
         for name, content in files.items():
             if isinstance(content, bytes):
                 (tmp_path / name).write_bytes(content)
@@ -29,14 +43,16 @@ def box(tmp_path):
                 raise OSError(content, os.strerror(content), path)
             return os.open(tmp_path / path, os.O_RDONLY)
 
-        outputs = [Output(name.removesuffix("?"), name.endswith("?")) for name in wanted]
-        return asyncio.run(collect(outputs, open_file, budget_bytes))
+        outputs = [
+            Output(name.removesuffix("!").removesuffix("?"), "?" in name, "!" in name) for name in wanted
+        ]
+        return asyncio.run(collect(outputs, open_file, Budgets(budget_bytes, disk_bytes), store))
 
     return bring
 
 
 def brought(content, mode=0o644):
-    return OutputFile(base64.b64encode(content).decode(), len(content), mode)
+    return OutputFile(base64=base64.b64encode(content).decode(), bytes=len(content), mode=mode)
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +113,7 @@ def test_a_file_that_cannot_be_read_is_told_with_its_reason(tmp_path):
     async def open_file(_path):
         return os.open(tmp_path, os.O_RDONLY)
 
-    assert asyncio.run(collect([Output("a", False)], open_file, 1 << 20)) == (
+    assert asyncio.run(collect([Output("a", False)], open_file, Budgets(1 << 20, 0), None)) == (
         {},
         (OutputError("a", "a directory"),),
     )
@@ -131,5 +147,28 @@ def test_a_file_with_holes_is_as_large_as_it_looks(box, tmp_path):
     async def open_file(path):
         return os.open(tmp_path / path, os.O_RDONLY)
 
-    found, errors = asyncio.run(collect([Output("a", False)], open_file, 1 << 20))
+    found, errors = asyncio.run(collect([Output("a", False)], open_file, Budgets(1 << 20, 0), None))
     assert (found, len(errors)) == ({}, 1)
+
+
+def test_what_is_stored_comes_home_as_its_digest(box, stored):
+    found, errors = box({"a": b"one", "b": b"two"}, "a!", "b", "c?!")
+    assert found == {"a": OutputFile(file="digest of one", bytes=3, mode=0o644), "b": brought(b"two")}
+    assert (stored, errors) == ([b"one"], ())
+
+
+def test_what_is_stored_does_not_count_for_what_is_returned(box):
+    found, errors = box({"a": b"12345", "b": b"12345"}, "a!", "b", budget_bytes=5)
+    assert (len(found), errors) == (2, ())
+
+
+def test_no_more_is_stored_than_the_box_can_hold(box, stored):
+    found, errors = box({"a": b"123", "b": b"123", "c": b"12"}, "a!", "b!", "c!", disk_bytes=5)
+    assert (found.keys(), stored) == ({"a", "c"}, [b"123", b"12"])
+    assert errors == (OutputError("b", "larger than what is left of limits.disk_bytes, 2 bytes"),)
+
+
+def test_why_something_is_not_stored_is_told_in_its_place(box):
+    found, errors = box({"a": b"refused", "b": b"kept"}, "a!", "b!")
+    assert found.keys() == {"b"}
+    assert errors == (OutputError("a", "The quota is taken up. Wait."),)

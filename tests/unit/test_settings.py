@@ -41,8 +41,9 @@ def refusal(environment, config=None):
 def test_without_a_file_or_variables_everything_is_its_default():
     found = settings.load({})
     state = "/home/someone/.local/state/jail"
-    filled_in = {"slots": 6, "processes": 6, "memory_bytes": 12 * GIB, "images": f"{state}/images"}
-    assert found == Settings(state=state, **filled_in)
+    filled_in = {"slots": 6, "processes": 6, "memory_bytes": 12 * GIB}
+    kept = {"images": f"{state}/images", "files": f"{state}/files"}
+    assert found == Settings(state=state, **kept, **filled_in)
 
 
 @pytest.mark.parametrize(
@@ -291,6 +292,15 @@ def test_the_state_directory_follows_the_environment_that_is_read():
 def test_images_are_kept_in_the_state_directory_or_where_the_operator_says():
     assert settings.load({"JAIL_STATE": "/state"}).images == "/state/images"
     assert settings.load({"JAIL_STATE": "/state", "JAIL_IMAGES": "/images"}).images == "/images"
+
+
+def test_files_are_kept_in_the_state_directory_or_where_the_operator_says():
+    assert settings.load({"JAIL_STATE": "/state"}).files == "/state/files"
+    assert settings.load({"JAIL_STATE": "/state", "JAIL_FILES": "/files"}).files == "/files"
+
+
+def test_a_file_may_have_something():
+    assert "file_bytes = 0 is below 1" in refusal({"JAIL_FILE_BYTES": "0"})
 
 
 @pytest.mark.parametrize("name", ["image_bytes", "image_entries"])

@@ -29,6 +29,7 @@ from jail.spec import (
     Program,
     Request,
     SpecError,
+    StoredFile,
 )
 
 SLIM = ImageOffer(
@@ -968,3 +969,85 @@ def test_an_image_that_is_damaged_is_refused_with_what_is_wrong():
         "image",
         "'slim' cannot be used: The manifest is not valid.",
     )
+
+
+# Stored files
+
+KNOWN, UNKNOWN = (f"sha256:{digit * 64}" for digit in "ab")
+
+
+class Stored:
+    """Files of "someone"."""
+
+    def find(self, digest, owner):
+        return {(KNOWN, "someone"): 5000}.get((digest, owner))
+
+
+SOMEONES = msgspec.structs.replace(RULES, files=Stored(), owner="someone")
+
+
+def refused_stored(rules=SOMEONES, **fields):
+    with pytest.raises(SpecError) as caught:
+        spec.parse(body(**fields), rules)
+    return caught.value.field, caught.value.detail
+
+
+def test_stored_files_are_named_in_place_of_their_content():
+    request = body(files={"a/b": {"file": KNOWN}, "c": "text"}, stdin={"file": KNOWN})
+    (process,) = spec.parse(request, SOMEONES).processes
+    assert process.stored == (StoredFile("a/b", KNOWN, 5000),)
+    assert process.stored_stdin == StoredFile("", KNOWN, 5000)
+    assert process.files == (InputFile("c", b"text", 0o644),)
+    assert (process.stdin, process.owner, process.borrows) == (b"", "someone", True)
+
+
+def test_a_job_without_stored_files_borrows_nothing():
+    (process,) = spec.parse(body(files={"c": "text"}, stdin="x"), SOMEONES).processes
+    assert not process.borrows
+
+
+@pytest.mark.parametrize("owner", ["someone else", ""])
+def test_a_file_of_another_is_as_unknown_as_one_that_is_not_there(owner):
+    rules = msgspec.structs.replace(SOMEONES, owner=owner)
+    field, detail = refused_stored(rules, files={"a": {"file": KNOWN}})
+    assert (field, detail.replace(KNOWN, UNKNOWN)) == refused_stored(files={"a": {"file": UNKNOWN}})
+    assert refused_stored(rules, stdin={"file": KNOWN})[0] == "stdin"
+
+
+def test_where_no_files_are_stored_none_is_known():
+    assert refused_stored(RULES, stdin={"file": KNOWN})[0] == "stdin"
+
+
+@pytest.mark.parametrize(
+    "digest", ["", "a" * 64, KNOWN.upper(), KNOWN + "\n", f"{KNOWN}/../x", "sha256:../x"]
+)
+def test_what_is_no_digest_is_refused_as_such(digest):
+    assert "is no digest" in refused_stored(files={"a": {"file": digest}})[1]
+
+
+@pytest.mark.parametrize("more", [{"text": ""}, {"base64": ""}])
+def test_a_content_is_of_one_kind(more):
+    assert "exactly one" in refused_stored(files={"a": {"file": KNOWN, **more}})[1]
+    assert "exactly one" in refused_stored(stdin={"file": KNOWN, **more})[1]
+
+
+def test_a_stored_file_is_no_directory_either():
+    assert refused_stored(files={"a": {"file": KNOWN}, "a/b": "x"})[0] == "files.a/b"
+    assert refused_stored(files={"../a": {"file": KNOWN}})[0] == "files.../a"
+
+
+def test_an_output_is_stored_when_it_is_asked_for():
+    (process,) = spec.parse(
+        body(outputs=["a", {"path": "b", "store": True}, {"path": "c?", "store": True}, {"path": "d"}]), RULES
+    ).processes
+    assert process.outputs == (
+        Output("a", False),
+        Output("b", False, True),
+        Output("c", True, True),
+        Output("d", False),
+    )
+
+
+def test_an_output_is_named_once_whatever_becomes_of_it():
+    assert refused(body(outputs=["a", {"path": "a", "store": True}])) == "outputs[1]"
+    assert refused(body(outputs=[{"path": "../a", "store": True}])) == "outputs[0]"
