@@ -25,7 +25,7 @@ from jail.languages import definitions
 from jail.problems import files, package, submissions
 from jail.problems.files import Beside, Files
 from jail.problems.grading import ACCEPTED, JUDGE_ERROR
-from jail.problems.judge import Judge, Judged, inline
+from jail.problems.judge import Judge, Judged, contents
 from jail.problems.package import Problem
 from jail.problems.submissions import Submission
 from jail.settings import Settings
@@ -121,19 +121,16 @@ async def _judge(
     # No one waits for the next problem, and nobody administers.
     own = msgspec.structs.replace(found, ready_min=0, admin_keys_sha256=())
     async with Engine(own) as engine:
-        judge = Judge(engine, content, problem, definitions.load(), inline(content))
+        held = contents(content, engine.means.files.files, engine.rules.owner)
+        judge = Judge(engine, content, problem, definitions.load(found.languages), held)
         with _shown(len(wanted)) as shown:
-            shown("", "building the output validator" if problem.validator else "")
-            await judge.prepare()
-            known: dict[str, Judged] = {}
-            if judge.time_limit_ms is None:
-                shown("", "finding the time limit")
-                known = await judge.measure(list(submissions.read(content, problem.metadata)))
+            shown("", "validator and time limit")
+            prepared, known = await judge.prepare()
             judged: list[Judged] = []
             for one in wanted:
                 shown(one.name, "")
-                judged.append(known.get(one.name) or await judge.judge(one))
-        return judge.time_limit_ms, judged
+                judged.append(known.get(one.name) or await judge.judge(one, prepared))
+        return prepared.time_limit_ms, judged
 
 
 @contextmanager

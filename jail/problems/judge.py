@@ -1,17 +1,20 @@
 """Judges submissions to one problem, in sandboxes of an engine: the one module here that runs anything."""
 
+import asyncio
 from base64 import b64decode, b64encode
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, TypeVar
 
 import msgspec
 
 from jail import spec
 from jail.engine import Engine
 from jail.errors import PackageError
+from jail.files import Files as Store
 from jail.languages.definitions import Definitions
-from jail.languages.expansion import Expansion
-from jail.problems import expectations, grading, job, sources, timing, validator
+from jail.languages.expansion import Expansion, Source
+from jail.problems import expectations, grading, job, sources, submissions, timing, validator
 from jail.problems.files import Files
 from jail.problems.grading import JUDGE_ERROR, FailFast, Grade, Outcome
 from jail.problems.job import Contents
@@ -21,7 +24,12 @@ from jail.problems.submissions import Submission
 MEASURED_MS = 60_000
 """What a test of a submission may take from whose time the limit is to follow."""
 
+INLINE_BYTES = 16 << 10
+"""Of a file of the data that goes along with each job; longer ones go once."""
+
 COMPILE_ERROR = "CE"
+
+T = TypeVar("T")
 
 _LETTERS = {
     "ok": "AC",
@@ -72,39 +80,49 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     complaints: tuple[str, ...] = ()
 
 
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """What takes a sandbox to know of a problem. checker: of its jobs, None when the default one judges."""
+
+    checker: dict[str, Any] | None
+    time_limit_ms: int
+
+
 class Judge:
-    """Of one problem. prepare() it, and give it a time limit, before it judges."""
+    """Of one problem."""
 
     def __init__(
         self, engine: Engine, files: Files, problem: Problem, definitions: Definitions, contents: Contents
     ) -> None:
-        """contents: where the jobs find the package's data."""
+        """contents: where the jobs find the package's data; called in a thread."""
         self._engine = engine
         self._files = files
         self._problem = problem
         self._definitions = definitions
         self._contents = contents
-        self._checker: dict[str, Any] | None = None
-        self.time_limit_ms = problem.metadata.time_limit_ms
 
-    async def prepare(self) -> None:
-        """Build the output validator, if the package has one of its own. Raises PackageError."""
+    async def prepare(self) -> tuple[Prepared, dict[str, Judged]]:
+        """Build the validator and find the time limit; with what became of submissions on the way.
+
+        Raises PackageError.
+        """
+        checker = await self._checker()
+        if self._problem.metadata.time_limit_ms is not None:
+            return Prepared(checker=checker, time_limit_ms=self._problem.metadata.time_limit_ms), {}
+        return await self._measure(checker)
+
+    async def _checker(self) -> dict[str, Any] | None:
         if self._problem.validator is None:
-            return
-        recipe = self._ours(
-            lambda: validator.recipe(
-                self._files,
-                self._problem.validator,
-                self._problem.metadata,
-                self._definitions,
-                self._engine.rules,
-            )
-        )
+            return None
+        recipe = await self._off_loop(self._recipe, self._engine.rules)
         files = recipe.files
         if recipe.build is not None:
             files = validator.unpacked(await self._built(recipe.build))
         run = msgspec.to_builtins(recipe.run)
-        self._checker = {**run, "files": msgspec.to_builtins(files), "convention": "icpc"}
+        return {**run, "files": msgspec.to_builtins(files), "convention": "icpc"}
+
+    def _recipe(self, rules: spec.Rules) -> validator.Recipe:
+        problem = self._problem
+        return validator.recipe(self._files, problem.validator, problem.metadata, self._definitions, rules)
 
     async def _built(self, build: spec.Program) -> bytes:
         result = await self._run(msgspec.to_builtins(build))
@@ -118,63 +136,62 @@ class Judge:
             )
         return b64decode(result.outputs[validator.PACKED].base64)
 
-    async def measure(self, submissions: list[Submission]) -> dict[str, Judged]:
-        """Find the time limit by those that are to be in time; what they get. Raises PackageError."""
-        bounding = [one for one in submissions if one.bounds_time]
+    async def _measure(self, checker: dict[str, Any] | None) -> tuple[Prepared, dict[str, Judged]]:
+        bounding = [one for one in self.submissions() if one.bounds_time]
         if not bounding:
             cure = "Add an accepted submission, or say limits.time_limit."
             raise PackageError("The package says no time limit, and no submission bounds it.", cure)
-        self.time_limit_ms = min(MEASURED_MS, self._engine.rules.ceilings.cpu_ms)
-        found = {one.name: await self.judge(one) for one in bounding}
+        most_ms = min(MEASURED_MS, self._engine.rules.ceilings.cpu_ms)
+        unbound = Prepared(checker=checker, time_limit_ms=most_ms)
+        found = {one.name: await self.judge(one, unbound) for one in bounding}
         slowest = max(found.values(), key=lambda one: one.slowest_ms)
         if any(test.verdict == "TLE" for one in found.values() for test in one.tests):
             raise PackageError(
-                f"{slowest.submission} takes more than {self.time_limit_ms} ms, and bounds the time limit.",
+                f"{slowest.submission} takes more than {most_ms} ms, and bounds the time limit.",
                 "Say limits.time_limit, or make it faster.",
             )
-        self.time_limit_ms = timing.time_limit_ms(self._problem.metadata.timing, slowest.slowest_ms)
-        return {name: one for name, one in found.items() if one.slowest_ms <= self.time_limit_ms}
+        limit_ms = timing.time_limit_ms(self._problem.metadata.timing, slowest.slowest_ms)
+        in_time = {name: one for name, one in found.items() if one.slowest_ms <= limit_ms}
+        return Prepared(checker=checker, time_limit_ms=limit_ms), in_time
 
-    async def judge(self, submission: Submission, told: Callable[[Tested], None] | None = None) -> Judged:
-        """One that comes with the problem, or is like those. `told` is told of tests. Raises PackageError."""
-        problem = self._problem
-        limits = self._limits()
-        program = self._ours(
-            lambda: sources.submission(
-                self._files,
-                submission.program,
-                problem.metadata,
-                limits,
-                self._definitions,
-                self._engine.rules,
-            )
+    def submissions(self) -> tuple[Submission, ...]:
+        """Those that come with the problem. Raises PackageError."""
+        return submissions.read(self._files, self._problem.metadata)
+
+    async def judge(self, submission: Submission, prepared: Prepared) -> Judged:
+        """One that comes with the problem, or is like those. Raises PackageError."""
+        problem, rules = self._problem, self._engine.rules
+        limits = job.limits(problem.metadata, prepared.time_limit_ms, rules)
+        program = await self._off_loop(
+            sources.submission,
+            *(self._files, submission.program, problem.metadata, limits, self._definitions, rules),
         )
-        fail_fast = grading.fail_fast(problem.data, problem.metadata.scoring)
-        # Its rules speak of the verdict of every case.
-        found = await self._judge(submission.name, program, "never" if submission.rules else fail_fast)
+        # Their rules speak of the verdict of every case.
+        fail_fast = "never" if submission.rules else self._fail_fast()
+        found = await self._judge(submission.name, program, prepared, fail_fast)
         return self._held_against(submission, found)
 
-    async def judge_source(self, name: str, source: sources.Source) -> Judged:
-        """One that somebody sent. Raises SpecError naming the field."""
-        limits = self._limits()
+    async def judge_source(self, name: str, source: Source, prepared: Prepared) -> Judged:
+        """One that somebody sent. Raises SpecError naming the field, PackageError."""
+        problem, rules = self._problem, self._engine.rules
+        limits = job.limits(problem.metadata, prepared.time_limit_ms, rules)
         asked = msgspec.structs.replace(source, limits=limits.run, compile_limits=limits.compile)
-        program = sources.expand(asked, self._definitions, self._engine.rules)
-        fail_fast = grading.fail_fast(self._problem.data, self._problem.metadata.scoring)
-        return await self._judge(name, program, fail_fast)
+        program = sources.given(self._files, asked, problem.metadata, self._definitions, rules)
+        return await self._judge(name, program, prepared, self._fail_fast())
 
-    def _limits(self) -> sources.Limits:
-        if self.time_limit_ms is None:
-            raise ValueError("no time limit yet")
-        return job.limits(self._problem.metadata, self.time_limit_ms, self._engine.rules)
+    def _fail_fast(self) -> FailFast:
+        return grading.fail_fast(self._problem.data, self._problem.metadata.scoring)
 
-    async def _judge(self, name: str, program: Expansion, fail_fast: FailFast) -> Judged:
-        limits = self._limits()
-        body = job.body(self._problem, program, limits, self._checker, self._contents, fail_fast)
+    async def _judge(self, name: str, program: Expansion, prepared: Prepared, fail_fast: FailFast) -> Judged:
+        limits = job.limits(self._problem.metadata, prepared.time_limit_ms, self._engine.rules)
+        body = await self._off_loop(
+            job.body, *(self._problem, program, limits, prepared.checker, self._contents, fail_fast)
+        )
         result = await self._run(body)
         tests = tuple(map(_tested, result.tests))
         if not tests:
             return _not_tested(name, result)
-        outcomes = {one.name: Outcome(one.verdict, one.part) for one in tests if one.status != "skipped"}
+        outcomes = {one.name: Outcome(one.verdict, one.part) for one in tests}
         grades = grading.grade(self._problem.data, outcomes)
         whole = grades.pop("")
         return Judged(
@@ -197,22 +214,55 @@ class Judge:
         return msgspec.structs.replace(found, expected=expected, complaints=tuple(complaints))
 
     async def _run(self, body: dict[str, Any]) -> Any:
-        """The result of a job. Its body is checked as anybody's is. Raises PackageError."""
-        request = self._ours(lambda: spec.parse(msgspec.json.encode(body), self._engine.rules))
-        return await self._engine.submit(await self._engine.pin(request)).task
-
-    def _ours(self, make: Callable[[], Any]) -> Any:
-        """What is made, where what cannot be asked for is the package's fault. Raises PackageError."""
+        """The result of a job, whose body is checked as anybody's is. Raises PackageError."""
+        content = await self._off_loop(msgspec.json.encode, body)
+        with _packages_fault():
+            asked = spec.parse(content, self._engine.rules)
+        run = self._engine.submit(await self._engine.pin(asked))
         try:
-            return make()
-        except spec.SpecError as error:
-            cure = "Mend the package, or have the operator raise what it needs."
-            raise PackageError(f"The package cannot be judged here: {error}.", cure) from None
+            return await asyncio.shield(run.task)
+        finally:
+            if not run.task.done():
+                run.cancel()
+
+    async def _off_loop(self, call: Callable[..., T], *arguments: Any) -> T:
+        """What a call returns that reads or decompresses files. Raises PackageError."""
+        with _packages_fault():
+            return await self._engine.means.files.do(call, *arguments)
 
 
-def inline(files: Files) -> Contents:
-    """Data of a package, sent along with every job."""
-    return lambda path: {"base64": b64encode(files.read(path)).decode()}
+@contextmanager
+def _packages_fault() -> Iterator[None]:
+    """What cannot be asked for is so because the package asks for it. Raises PackageError."""
+    try:
+        yield
+    except spec.SpecError as error:
+        cure = "Mend the package, or have the operator raise what it needs."
+        raise PackageError(f"The package cannot be judged here: {error}.", cure) from None
+
+
+def contents(files: Files, store: Store, owner: str) -> Contents:
+    """Data of a package for jobs: in the body what is short, else as a stored file of that owner's.
+
+    Raises StoredFileError, when called.
+    """
+    digests: dict[str, str] = {}
+
+    def content(path: str) -> dict[str, str]:
+        if files.sizes[path] <= INLINE_BYTES:
+            return {"base64": b64encode(files.read(path)).decode()}
+        # It may have been evicted since.
+        if path not in digests or store.find(digests[path], owner) is None:
+            digests[path] = _stored(store, owner, files.read(path))
+        return {"file": digests[path]}
+
+    return content
+
+
+def _stored(store: Store, owner: str, content: bytes) -> str:
+    with closing(store.begin(owner, len(content))) as incoming:
+        incoming.write(content)
+        return incoming.keep().digest
 
 
 def _tested(test: Any) -> Tested:

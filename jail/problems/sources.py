@@ -12,7 +12,7 @@ from jail.limits import LimitsRequest
 from jail.problems.files import Files
 from jail.problems.metadata import Metadata
 from jail.problems.programs import BUILD, RUN, Program, content, source
-from jail.spec import Content, FileContent, Rules
+from jail.spec import Content, FileContent, Rules, SpecError
 
 INCLUDE = "include"
 _FOR_ALL = "default"
@@ -62,6 +62,20 @@ def submission(
         told = f"{program.name} has {size} bytes; limits.code allows {metadata.code_bytes}."
         raise PackageError(f"A submission is too long: {told}", "Shorten it, or raise limits.code.")
     return _expanded(files, program, metadata, limits, definitions, rules, "")
+
+
+def given(
+    files: Files, asked: Source, metadata: Metadata, definitions: Definitions, rules: Rules
+) -> Expansion:
+    """One that somebody sent, with what the package includes beside it. Raises SpecError, PackageError."""
+    found = definitions.find(asked.language)
+    language = found.name if found else ""
+    known = [code(language), language, asked.language]
+    if metadata.languages and not any(one in metadata.languages for one in known):
+        told = ", ".join(metadata.languages)
+        raise SpecError("language", f"{asked.language!r} may not solve this problem; these may: {told}")
+    beside = included(files, language, metadata) if found else {}
+    return expand(msgspec.structs.replace(asked, files=asked.files | beside), definitions, rules)
 
 
 def validator(
