@@ -24,10 +24,21 @@ class Captured(msgspec.Struct, frozen=True):
 class Capture:
     """The reading end of a pipe. Call `finish()` once nothing of the job lives."""
 
-    def __init__(self, cap_bytes: int, on_excess: Callable[[], None]) -> None:
-        """Make the pipe; `on_excess` is called once, when more than the cap was written."""
+    def __init__(
+        self,
+        cap_bytes: int,
+        on_excess: Callable[[], None],
+        kept_bytes: int | None = None,
+        on_chunk: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """Make the pipe; `on_excess` is called once, when more than the cap was written.
+
+        kept_bytes: if less than that is to be kept. on_chunk: called with whatever came, up to the cap.
+        """
         self._loop = asyncio.get_running_loop()
         self._cap = cap_bytes
+        self._kept_bytes = cap_bytes if kept_bytes is None else min(cap_bytes, kept_bytes)
+        self._on_chunk = on_chunk
         self._on_excess = on_excess
         self._kept = bytearray()
         self._written = 0
@@ -68,7 +79,9 @@ class Capture:
             self._loop.remove_reader(self._reading)
             return False
         within = self._written <= self._cap
-        self._kept += chunk[: max(0, self._cap - self._written)]
+        if self._on_chunk and self._written < self._cap:
+            self._on_chunk(chunk[: self._cap - self._written])
+        self._kept += chunk[: max(0, self._kept_bytes - self._written)]
         self._written += len(chunk)
         if within and self._written > self._cap:
             self._on_excess()

@@ -25,11 +25,11 @@ class Reservation:
         self._slots = slots
         self._memory_bytes = memory_bytes
 
-    def give_back(self, memory_bytes: int, gone: asyncio.Future) -> None:
-        """Of what is held, give one slot back now, and so much of the memory once `gone` is done."""
-        self._slots -= 1
+    def give_back(self, memory_bytes: int, gone: asyncio.Future, slots: int = 1) -> None:
+        """Of what is held, give so many slots back now, and so much of the memory once `gone` is done."""
+        self._slots -= slots
         self._memory_bytes -= memory_bytes
-        self._scheduler.take_back(1, 0)
+        self._scheduler.take_back(slots, 0)
         gone.add_done_callback(lambda _: self._scheduler.take_back(0, memory_bytes))
 
     def close(self) -> None:
@@ -69,6 +69,12 @@ class Scheduler:
             yield reservation
         finally:
             reservation.close()
+
+    def try_reserve(self, memory_bytes: int) -> Reservation | None:
+        """A slot and that much memory, to be closed, if nobody waits and there is so much."""
+        if self._waiting or not self._fits(1, memory_bytes):
+            return None
+        return self._hand_out(1, memory_bytes)
 
     def take_back(self, slots: int, memory_bytes: int) -> None:
         """Have so much more to hand out; it may be somebody's turn."""

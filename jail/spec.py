@@ -11,9 +11,10 @@ import binascii
 import json
 import re
 from base64 import b64decode
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -298,15 +299,20 @@ class SpecError(ValueError):
         self.detail = detail
 
 
-class _Kind(msgspec.Struct):
-    """All that tells the two kinds of bodies apart."""
+@contextmanager
+def within(field: str) -> Iterator[None]:
+    """Name what is wrong in here as a part of `field`."""
+    try:
+        yield
+    except SpecError as error:
+        raise SpecError(f"{field}.{error.field}", error.detail) from None
 
-    processes: msgspec.Raw | UnsetType = UNSET
 
+KINDS: Mapping[str, msgspec.json.Decoder] = {"processes": msgspec.json.Decoder(GroupRequest)}
+"""Kinds of bodies, each by a field that no other has."""
 
-_KIND = msgspec.json.Decoder(_Kind)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _REQUEST = msgspec.json.Decoder(Request)
-_GROUP = msgspec.json.Decoder(GroupRequest)
 
 # An object becomes a tuple of pairs, a number is left as it stands: some are too long for int().
 _PAIRS = json.JSONDecoder(object_pairs_hook=tuple, parse_int=str, parse_float=str)
@@ -328,11 +334,14 @@ def _type_error(error: msgspec.ValidationError) -> SpecError:
     return SpecError(path, detail)
 
 
-def decode(body: bytes) -> Request | GroupRequest:
-    """Read a JSON body; raises SpecError for bad JSON, fields, types and repeated names."""
+def decode(body: bytes, kinds: Mapping[str, msgspec.json.Decoder] = KINDS) -> Any:
+    """Read a JSON body of one of these kinds, or a Request.
+
+    Raises SpecError for bad JSON, fields, types and repeated names.
+    """
     try:
-        is_group = _KIND.decode(body).processes is not UNSET
-        request = (_GROUP if is_group else _REQUEST).decode(body)
+        found = [kind for kind in _FIELDS.decode(body) if kind in kinds]
+        request = (kinds[found[0]] if found else _REQUEST).decode(body)
         pairs = _PAIRS.decode(body.decode())
     except msgspec.ValidationError as error:
         raise _type_error(error) from None
@@ -368,7 +377,7 @@ def validate(request: Request | GroupRequest, rules: Rules) -> JobSpec:
     wanted = _destinations(network, rules)
     if isinstance(request, Request):
         _check_published(network, [], rules)
-        return JobSpec(processes=(_process(request, rules),), network=network, destinations=wanted)
+        return JobSpec(processes=(program(request, rules),), network=network, destinations=wanted)
     job = JobSpec(processes=_processes(request.processes, rules), network=network, destinations=wanted)
     _check_hosts(job)
     _check_published(network, [process.name for process in job.processes], rules)
@@ -384,17 +393,16 @@ def _processes(requests: list[ProcessRequest], rules: Rules) -> tuple[ProcessSpe
         raise SpecError("processes", f"{len(requests)} of them; the maximum is {rules.processes}")
     found: list[ProcessSpec] = []
     for index, request in enumerate(requests):
-        try:
-            _check_name(request.name, found)
-            found.append(_process(request, rules, request.name, request.background))
-        except SpecError as error:
-            raise SpecError(f"processes[{index}].{error.field}", error.detail) from None
+        with within(f"processes[{index}]"):
+            check_name(request.name, found)
+            found.append(program(request, rules, request.name, request.background))
     if all(process.background for process in found):
         raise SpecError("processes", "all are in the background, and a job ends with those that are not")
     return tuple(found)
 
 
-def _check_name(name: str, others: list[ProcessSpec]) -> None:
+def check_name(name: str, others: Sequence[ProcessSpec]) -> None:
+    """Raise SpecError unless that is a name which none of the others has."""
     if not re.fullmatch(NAME, name):
         raise SpecError("name", f"{name!r} is no label of a host name that begins with a letter: {NAME}")
     if name == _OWN_NAME or name in [other.name for other in others]:
@@ -479,7 +487,8 @@ def _check_published(network: Network, names: Collection[str], rules: Rules) -> 
             raise SpecError(f"{field}.port", f"{told.port} is published twice")
 
 
-def _process(request: Program, rules: Rules, name: str = "", background: bool = False) -> ProcessSpec:
+def program(request: Program, rules: Rules, name: str = "", background: bool = False) -> ProcessSpec:
+    """The process that a request asks for; raises SpecError naming the field."""
     image = _image(request.image, rules)
     _check_member("policy", request.policy, rules.policies)
     resolved = _limits(request.limits, rules)
@@ -493,7 +502,7 @@ def _process(request: Program, rules: Rules, name: str = "", background: bool = 
         root=Root(image.digest, _volumes(request.volumes, image, rules)),
         policy=request.policy,
         files=_files(request.files),
-        stdin=b"" if is_stored(request.stdin) else _bytes("stdin", request.stdin),
+        stdin=b"" if is_stored(request.stdin) else content_bytes("stdin", request.stdin),
         owner=rules.owner,
         stored=_stored_files(request.files, rules),
         stored_stdin=stored_file("stdin", request.stdin, rules) if is_stored(request.stdin) else None,
@@ -647,7 +656,8 @@ def _check_one(field: str, content: Content) -> None:
         raise SpecError(field, 'has to hold exactly one of "text", "base64" and "file"')
 
 
-def _bytes(field: str, content: str | Content) -> bytes:
+def content_bytes(field: str, content: str | Content) -> bytes:
+    """The bytes of a content that is no stored file. Raises SpecError."""
     if isinstance(content, str):
         content = Content(text=content)
     _check_one(field, content)
@@ -664,7 +674,7 @@ def _file(path: str, content: str | FileContent) -> InputFile:
     executable = isinstance(content, FileContent) and content.executable
     return InputFile(
         path=path,
-        content=_bytes(field, content),
+        content=content_bytes(field, content),
         mode=0o755 if executable else 0o644,
     )
 

@@ -2,8 +2,8 @@
  * canon.c - texts that count as the same become the same bytes.
  *
  * White space may turn out to be nothing, at the end of a line or of the text, and that is known only
- * when it is over. Until then it is counted and its first bytes are kept; of a long run the digest
- * stands for it, itself written as blanks, so that what comes out has the same tokens. Its key is random:
+ * when it is over. Until then it is counted and its first bytes are kept; for a long run its digest
+ * stands, itself written as blanks, so that what comes out has the same tokens. The key is random:
  * nobody can write a text that is taken for another.
  */
 #include <stddef.h>
@@ -33,15 +33,23 @@ static void begin_line(struct canon *canon, uint64_t offset)
 	canon->line_offset = offset;
 }
 
-/* RUN_BYTES blanks, two bits in each. */
-static size_t write_digest(struct siphash *hash, uint8_t *out)
+/*
+ * In place of RUN_BYTES or more. It begins with a blank at the end of a line, which nothing else writes, so
+ * that where it differs from something else does not depend on the key; but lines in any order must not
+ * be torn in two. Two bits in each blank.
+ */
+static size_t write_digest(const struct canon *canon, struct siphash *hash, uint8_t *out)
 {
-	static const uint8_t blanks[4] = " \t\v\f";
+	static const uint8_t blanks[4] = { ' ', '\t', '\v', '\f' };
 	uint64_t digest[2];
 
 	siphash_end(hash, digest);
 	for (int i = 0; i < RUN_BYTES; i++)
 		out[i] = blanks[digest[i / 32] >> 2 * (i % 32) & 3];
+	if (canon->mode == CANON_LINES) {
+		out[0] = ' ';
+		out[1] = '\n';
+	}
 	return RUN_BYTES;
 }
 
@@ -60,7 +68,7 @@ static size_t write_empty_lines(struct canon *canon, uint8_t *out)
 	}
 	siphash_begin(&hash, canon->key);
 	siphash_feed(&hash, (const uint8_t *)&count, sizeof count);
-	written = write_digest(&hash, out);
+	written = write_digest(canon, &hash, out);
 	out[written++] = '\n';
 	return written;
 }
@@ -71,7 +79,7 @@ static size_t write_blanks(struct canon *canon, uint8_t *out)
 
 	canon->blanks = 0;
 	if (count > RUN_BYTES)
-		return write_digest(&canon->run_digest, out);
+		return write_digest(canon, &canon->run_digest, out);
 	memcpy(out, canon->run, count);
 	return count;
 }

@@ -62,7 +62,10 @@ def spot_at_end(form: Form, is_unended: bool) -> Spot:
 
 
 def _spot(state: object, ahead: int) -> Spot:
-    """The place of what comes next, `ahead` bytes into what that becomes."""
+    """The place of what comes next, `ahead` bytes into what that becomes.
+
+    For long runs a digest stands: of blanks their end is told, of empty lines the first.
+    """
     token = state.tokens + (not state.open)
     if state.mode == forms.LINES:
         empty = state.empty if state.empty <= forms.RUN_BYTES else forms.RUN_BYTES + 1

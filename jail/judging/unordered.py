@@ -95,10 +95,10 @@ class AnyOrder:
         while not self._theirs.ended and self._theirs.lines <= written:
             self._pull(PIECE_BYTES)
         expected = self._theirs.lines
-        if expected != written:
-            how_many = f"{expected}" if self._theirs.ended else f"more than {written}"
-            lines = "more" if self.over else f"{written}"
-            return Difference(only=None, detail=f"{lines} lines that are not empty; expected: {how_many}")
+        if expected > written:
+            return Difference(only=None, detail=f"{written} lines that are not empty; more are expected")
+        if expected < written:
+            return Difference(only=None, detail=f"more lines that are not empty than {expected}, as expected")
         same = [ours.same(theirs) for ours, theirs in zip(self._ours.sums, self._theirs.sums, strict=True)]
         if same[0]:
             return None

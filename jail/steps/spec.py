@@ -1,0 +1,264 @@
+"""The specification of a job in steps. As in jail.spec: what is past it is valid."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType, structs
+
+from jail import spec
+from jail.judging.shapes import Compare
+from jail.limits import LimitsRequest
+from jail.outcome import Status
+from jail.spec import NAME, Content, FileContent, JobSpec, ProcessSpec, Program, Rules, SpecError, StoredFile
+from jail.supervisor import LAYERS_MAX
+
+STEPS_MAX = LAYERS_MAX - 2
+"""Each sees /box of those before it as layers; stored files take two more."""
+
+TESTS_MAX = 4096
+POINTS_MAX = 1_000_000
+KEPT_BYTES = 4096
+"""What comes back of each stream of a test."""
+
+_NAMED = Annotated[str, Meta(extra_json_schema={"pattern": f"^{NAME}$"})]
+_TITLE = Annotated[str, Meta(min_length=1, max_length=256)]
+_Points = Annotated[float, Meta(ge=0, le=POINTS_MAX)]
+
+Passed = Literal["nonzero_exit", "signaled", "cpu_limit", "wall_limit", "memory_limit", "output_limit"]
+"""What a step may have done wrong and the next be run all the same."""
+
+
+class StepRequest(Program, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One step. compiles: what its program does wrong is a compile_error of the job.
+
+    continue_on: with which statuses of this one the next is run all the same.
+    """
+
+    name: _NAMED
+    compiles: bool = False
+    continue_on: list[Passed] = []
+
+
+class TestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One run of the last step, with what is its own: `args` after argv, `files` and `limits` over those there.
+
+    expected: what stdout has to be, as `compare` says, that of the job if it says nothing. points: of a test
+    that is right.
+    """
+
+    __test__ = False
+
+    name: _TITLE | UnsetType = UNSET
+    stdin: str | Content | UnsetType = UNSET
+    args: list[str] = []
+    files: dict[str, str | FileContent] = {}
+    limits: LimitsRequest = LimitsRequest()
+    expected: str | Content | UnsetType = UNSET
+    compare: Compare | UnsetType = UNSET
+    group: str = ""
+    points: _Points = 1
+
+
+class CheckerRequest(Program, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A program that judges in place of a comparison, in a sandbox of its own: see docs/steps.md."""
+
+    convention: Literal["testlib", "icpc"]
+
+
+class GroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Tests that are scored together: `sum` of their points, or `points` if all are right, the worst deciding."""
+
+    name: _TITLE
+    points: _Points | UnsetType = UNSET
+    score: Literal["sum", "min"] = "sum"
+
+
+class StepsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The body of POST /v1/run, as it comes, of a job in steps.
+
+    fail_fast: whether a test that is not right ends its group, or the job. keep: of which tests what they wrote
+    comes back, KEPT_BYTES of each stream.
+    """
+
+    steps: Annotated[list[StepRequest], Meta(min_length=1, max_length=STEPS_MAX)]
+    tests: Annotated[list[TestRequest], Meta(max_length=TESTS_MAX)] = []
+    compare: Compare = Compare()
+    checker: CheckerRequest | UnsetType = UNSET
+    groups: Annotated[list[GroupRequest], Meta(max_length=TESTS_MAX)] = []
+    fail_fast: Literal["never", "group", "job"] = "never"
+    keep: Literal["never", "failed", "always"] = "failed"
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """A valid step. continue_on: see StepRequest."""
+
+    process: ProcessSpec
+    compiles: bool
+    continue_on: frozenset[Status]
+
+
+class Test(msgspec.Struct, frozen=True, kw_only=True):
+    """A valid test. expected: bytes, or a stored file, or None: any output is right."""
+
+    __test__ = False
+
+    name: str
+    process: ProcessSpec
+    expected: bytes | StoredFile | None
+    compare: Compare
+    group: str
+    points: float
+
+
+class Checker(msgspec.Struct, frozen=True, kw_only=True):
+    """A valid checker."""
+
+    process: ProcessSpec
+    convention: Literal["testlib", "icpc"]
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """A group of tests. points: of all of it, or None: what those of its tests add up to."""
+
+    name: str
+    points: float | None
+    score: Literal["sum", "min"]
+
+
+class StepsSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One valid job in steps. With tests the last step is run for each of them, and not by itself."""
+
+    steps: tuple[Step, ...]
+    tests: tuple[Test, ...]
+    checker: Checker | None
+    groups: tuple[Group, ...]
+    fail_fast: Literal["never", "group", "job"]
+    keep: Literal["never", "failed", "always"]
+
+    @property
+    def frozen_bytes(self) -> int:
+        """The most that /box of all steps before the last can hold, for as long as the job lasts."""
+        return sum(map(box_bytes, self.steps[:-1]))
+
+    @property
+    def test_bytes(self) -> int:
+        """The most memory that one test, and then its checker, takes; 0 if there are none."""
+        checker = [self.checker.process] if self.checker and self.tests else []
+        return max((one.limits.memory_bytes for one in (*(test.process for test in self.tests), *checker)), default=0)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The most that all of it takes at once, one test at a time."""
+        own, frozen = [], 0
+        for step in self.steps:
+            own.append(frozen + step.process.limits.memory_bytes)
+            frozen += box_bytes(step)
+        if self.tests:
+            own[-1] = self.frozen_bytes + self.test_bytes
+        return max(own)
+
+
+def box_bytes(step: Step) -> int:
+    """The most that its /box can hold."""
+    return min(step.process.limits.disk_bytes, step.process.limits.memory_bytes)
+
+
+_KINDS = {**spec.KINDS, "steps": msgspec.json.Decoder(StepsRequest)}
+
+
+def parse(body: bytes, rules: Rules) -> JobSpec | StepsSpec:
+    """The job that a JSON body asks for, of any kind; raises SpecError naming the field."""
+    request = spec.decode(body, _KINDS)
+    return validate(request, rules) if isinstance(request, StepsRequest) else spec.validate(request, rules)
+
+
+def validate(request: StepsRequest, rules: Rules) -> StepsSpec:
+    """The job that a request asks for; raises SpecError naming the field."""
+    steps: list[Step] = []
+    for index, asked in enumerate(request.steps):
+        with spec.within(f"steps[{index}]"):
+            spec.check_name(asked.name, [step.process for step in steps])
+            process = spec.program(asked, rules, asked.name)
+            steps.append(
+                Step(process=process, compiles=asked.compiles, continue_on=frozenset(asked.continue_on))
+            )
+    groups = _groups(request)
+    tests: list[Test] = []
+    for index, asked in enumerate(request.tests):
+        with spec.within(f"tests[{index}]"):
+            tests.append(_test(asked, str(index + 1), request, rules))
+    _check_names([test.name for test in tests], "tests")
+    job = StepsSpec(
+        steps=tuple(steps),
+        tests=tuple(tests),
+        checker=_checker(request, rules),
+        groups=groups,
+        fail_fast=request.fail_fast,
+        keep=request.keep,
+    )
+    if job.memory_bytes > rules.memory_bytes:
+        detail = f"take {job.memory_bytes} bytes with what they leave in /box; the maximum is {rules.memory_bytes}"
+        raise SpecError("steps", detail)
+    return job
+
+
+def _test(asked: TestRequest, name: str, request: StepsRequest, rules: Rules) -> Test:
+    last = request.steps[-1]
+    if asked.args and last.argv is UNSET:
+        raise SpecError("args", "take an argv in the last step")
+    program = structs.replace(
+        last,
+        argv=last.argv if last.argv is UNSET else [*last.argv, *asked.args],
+        stdin=last.stdin if asked.stdin is UNSET else asked.stdin,
+        files=last.files | asked.files,
+        limits=_over(last.limits, asked.limits),
+    )
+    if asked.group and asked.group not in [group.name for group in request.groups]:
+        raise SpecError("group", f"{asked.group!r} is none of `groups`")
+    return Test(
+        name=name if asked.name is UNSET else asked.name,
+        process=spec.program(program, rules, "test"),
+        expected=_expected(asked.expected, rules),
+        compare=request.compare if asked.compare is UNSET else asked.compare,
+        group=asked.group,
+        points=asked.points,
+    )
+
+
+def _expected(asked: str | Content | UnsetType, rules: Rules) -> bytes | StoredFile | None:
+    if asked is UNSET:
+        return None
+    if spec.is_stored(asked):
+        return spec.stored_file("expected", asked, rules)
+    return spec.content_bytes("expected", asked)
+
+
+def _over(base: LimitsRequest, own: LimitsRequest) -> LimitsRequest:
+    set_here = {name: value for name, value in structs.asdict(own).items() if value is not None}
+    return structs.replace(base, **set_here)
+
+
+def _checker(request: StepsRequest, rules: Rules) -> Checker | None:
+    if request.checker is UNSET:
+        return None
+    with spec.within("checker"):
+        return Checker(
+            process=spec.program(request.checker, rules, "checker"), convention=request.checker.convention
+        )
+
+
+def _groups(request: StepsRequest) -> tuple[Group, ...]:
+    _check_names([group.name for group in request.groups], "groups")
+    return tuple(
+        Group(name=one.name, points=None if one.points is UNSET else one.points, score=one.score)
+        for one in request.groups
+    )
+
+
+def _check_names(names: Sequence[str], field: str) -> None:
+    known: set[str] = set()
+    for index, name in enumerate(names):
+        if name in known:
+            raise SpecError(f"{field}[{index}].name", f"{name!r} is taken")
+        known.add(name)

@@ -1,0 +1,404 @@
+"""Comparison against what a few lines of Python say, cut anywhere; and what it costs with endless texts."""
+
+import base64
+import itertools
+import os
+import tracemalloc
+from collections import Counter
+from fractions import Fraction
+from unittest import mock
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from jail.judging import ordered, unordered
+from jail.judging.comparison import Comparison
+from jail.judging.shapes import Compare, Excerpt
+
+ALWAYS_THE_SAME = settings(
+    derandomize=True, database=None, deadline=None, max_examples=400, suppress_health_check=list(HealthCheck)
+)
+BLANKS = b" \t\r\v\f"
+MODES = ["exact", "lines", "tokens", "numbers", "unordered_lines"]
+
+# --- the same, naively
+
+
+def lines_of(text):
+    lines = [line.rstrip(BLANKS) for line in text.split(b"\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def number(token):
+    """As the docstring of jail.judging.comparison has it."""
+    mantissa, _, exponent = token.lower().partition(b"e")
+    digits = mantissa[1:] if mantissa[:1] in (b"+", b"-") else mantissa
+    whole, _, part = digits.partition(b".")
+    unsigned = exponent[1:] if exponent[:1] in (b"+", b"-") else exponent
+    is_number = (
+        len(token) <= 512
+        and (whole + part).isdigit()
+        and (b"e" not in token.lower() or unsigned.isdigit())
+        and abs(int(exponent or b"0")) <= 400
+    )
+    return Fraction(token.decode()) if is_number else None
+
+
+def agree(ours, theirs, compare):
+    one, other = number(ours), number(theirs)
+    if ours == theirs or one is None or other is None:
+        return ours == theirs
+    bounds = Fraction(repr(compare.absolute)), Fraction(repr(compare.relative)) * abs(other)
+    return abs(one - other) <= max(bounds)
+
+
+def tokens_agree(ours, theirs, compare):
+    if compare.mode != "numbers":
+        return ours == theirs
+    return len(ours) == len(theirs) and all(agree(a, b, compare) for a, b in zip(ours, theirs, strict=True))
+
+
+def what_differs(ours, theirs, compare):
+    """None: nothing; else what differs at most: "white_space", "case" or "content"."""
+    if not compare.case:
+        ours, theirs = ours.lower(), theirs.lower()
+    if compare.mode == "unordered_lines":
+
+        def forms(text):
+            full = [line for line in lines_of(text) if line]
+            return Counter(full), *(
+                Counter(tuple(line.split()) for line in looser)
+                for looser in (full, [line.lower() for line in full])
+            )
+
+        same = [a == b for a, b in zip(forms(ours), forms(theirs), strict=True)]
+        names = [None, "white_space", "case"]
+        return next((name for name, is_same in zip(names, same, strict=True) if is_same), "content")
+    if compare.mode == "exact" and ours == theirs:
+        return None
+    if compare.mode == "lines" and lines_of(ours) == lines_of(theirs):
+        return None
+    if tokens_agree(ours.split(), theirs.split(), compare):
+        return None if compare.mode in ("tokens", "numbers") else "white_space"
+    return "case" if tokens_agree(ours.lower().split(), theirs.lower().split(), compare) else "content"
+
+
+def first(ours, theirs, same=lambda a, b: a == b):
+    """How many elements are the same."""
+    pairs = zip(ours, theirs, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if not same(a, b)), min(len(ours), len(theirs)))
+
+
+def where(ours, theirs, compare):
+    """Line and column of `exact` and `lines`, or the number of the token."""
+    if not compare.case:
+        ours, theirs = ours.lower(), theirs.lower()
+    if compare.mode == "exact":
+        before = ours[: first(ours, theirs)]
+        return before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
+    if compare.mode == "lines":
+        one, other = lines_of(ours), lines_of(theirs)
+        line = first(one, other)
+        if line == min(len(one), len(other)):
+            return line + 1, 1
+        return line + 1, first(one[line], other[line]) + 1
+    same = (lambda a, b: agree(a, b, compare)) if compare.mode == "numbers" else (lambda a, b: a == b)
+    return first(ours.split(), theirs.split(), same) + 1
+
+
+# --- texts
+
+
+WHITE = (
+    *(b" ", b"  ", b"\n", b"\n\n", b"\t", b"\r\n", b" \n", b"\v\f"),
+    *(b" " * 70, b"\t" * 69 + b" ", b"\n" * 70),
+)
+TEXTS = (b"a", b"A", b"b", b"ab", b"Ab", b"abc", b"\xc3\xa9", b"\xff", b"\0", b"y" * 300)
+NUMBERS = (
+    *(b"1", b"1.0", b"1.00000001", b"-1", b"2", b"1e2", b"100", b"1E2", b"-0", b"0"),
+    *(b"1" * 600, b"1" * 100 + b"." + b"0" * 300, b"1e400", b"9" * 400),
+)
+NO_NUMBERS = (b"nan", b"NaN", b"0x1", b"+", b".", b"1e", b"1_0", b"1e401", b"0e999")
+PIECES = st.sampled_from(WHITE + TEXTS + NUMBERS + NO_NUMBERS)
+
+
+@st.composite
+def texts(draw):
+    """Two texts that are nearly the same: the second is the first with little changes."""
+    pieces = draw(st.lists(PIECES, max_size=24))
+    other = list(pieces)
+    for _ in range(draw(st.integers(0, 3))):
+        place = draw(st.integers(0, len(other)))
+        kind = draw(st.sampled_from(["insert", "delete", "swap", "case"]))
+        if kind == "insert":
+            other.insert(place, draw(PIECES))
+        elif kind == "swap" and place + 1 < len(other):
+            other[place], other[place + 1] = other[place + 1], other[place]
+        elif kind == "case":
+            other[place:] = [piece.swapcase() for piece in other[place:]]
+        else:
+            del other[place : place + 1]
+    return b"".join(pieces), b"".join(other)
+
+
+COMPARES = st.builds(
+    Compare,
+    mode=st.sampled_from(MODES),
+    absolute=st.sampled_from([0.0, 1e-8, 0.1, 1.0, 99.0]),
+    relative=st.sampled_from([0.0, 1e-8, 0.5, 1.0]),
+    case=st.booleans(),
+)
+
+
+def compared(ours, theirs, compare, cuts=()):
+    comparison = Comparison(compare, theirs)
+    ends = sorted({min(cut, len(ours)) for cut in cuts} | {0, len(ours)})
+    for start, end in itertools.pairwise(ends):
+        comparison.feed(ours[start:end])
+    return comparison.finish()
+
+
+@given(texts(), COMPARES, st.lists(st.integers(0, 200), max_size=6), st.sampled_from([1, 2, 7, 64, 65_536]))
+@ALWAYS_THE_SAME
+def test_it_says_what_a_naive_comparison_says_however_the_texts_are_cut(two, compare, cuts, piece_bytes):
+    ours, theirs = two
+    wanted = what_differs(ours, theirs, compare)
+    with mock.patch.object(ordered, "PIECE_BYTES", piece_bytes):
+        found = compared(ours, theirs, compare, cuts)
+    assert (found and (found.only or "content")) == wanted
+    assert found == compared(ours, theirs, compare)
+
+
+@given(texts(), COMPARES.filter(lambda compare: compare.mode != "unordered_lines"))
+@ALWAYS_THE_SAME
+def test_the_place_is_that_of_the_first_difference(two, compare):
+    ours, theirs = two
+    found = compared(ours, theirs, compare)
+    if found is None:
+        return
+    if compare.mode in ("tokens", "numbers"):
+        assert found.token == where(ours, theirs, compare)
+        return
+    # Of more than 64 blanks in a row it is their end that is told, of more empty lines the first.
+    if any(white * 65 in text for text in two for white in (b" ", b"\t", b"\n")):
+        return
+    assert (found.output.line, found.output.column) == where(ours, theirs, compare)
+    assert (found.expected.line, found.expected.column) == where(ours, theirs, compare)
+
+
+@given(texts(), COMPARES.filter(lambda compare: compare.mode != "unordered_lines"))
+@ALWAYS_THE_SAME
+def test_an_excerpt_is_of_the_line_around_the_place(two, compare):
+    found = compared(*two, compare)
+    for text, place in zip(two, (found.output, found.expected) if found else (), strict=False):
+        excerpt = place.excerpt
+        content = base64.b64decode(excerpt.base64) if excerpt.text is None else excerpt.text.encode()
+        if not content:
+            continue
+        assert b"\n" not in content
+        assert text[place.offset - excerpt.at :].startswith(content)
+        assert len(content) <= 96
+
+
+@given(texts(), COMPARES)
+@ALWAYS_THE_SAME
+def test_a_file_is_compared_as_bytes_are(two, compare):
+    ours, theirs = two
+    file = os.memfd_create("expected")
+    try:
+        os.write(file, theirs)
+        assert compared(ours, file, compare) == compared(ours, theirs, compare)
+    finally:
+        os.close(file)
+
+
+# --- single decisions
+
+ALIKE = [
+    ("lines", b"1\r\n2\r\n", b"1\n2\n"),
+    ("lines", b"1 \n2\n\n \n", b"1\n2"),
+    ("tokens", b"\n1\t2 ", b"1 2"),
+    ("tokens", b"", b" \n"),
+    ("unordered_lines", b"b\n\na \n", b"a\nb"),
+    ("unordered_lines", b"a\na\nb", b"a\nb\na"),
+    ("numbers", b"1.0", b"1"),
+    ("numbers", b"+.5e1", b"5"),
+    ("numbers", b"-0", b"0.000"),
+    ("numbers", b"nan", b"nan"),
+    ("numbers", b"1e999", b"1e999"),
+    ("numbers", b"1" + b"0" * 399, b"1e399"),
+]
+
+
+@pytest.mark.parametrize(("mode", "ours", "theirs"), ALIKE)
+def test_alike(mode, ours, theirs):
+    assert compared(ours, theirs, Compare(mode=mode)) is None
+
+
+UNALIKE = [
+    ("exact", b"a", b"a\n", "presentation_error"),
+    ("exact", b"a b", b"ab", "wrong_answer"),
+    ("exact", b"", b"a", "wrong_answer"),
+    ("lines", b" a", b"a", "presentation_error"),
+    ("lines", b"a\n\nb", b"a\nb", "presentation_error"),
+    ("lines", b"YES", b"yes", "presentation_error"),
+    ("tokens", b"YES", b"yes", "presentation_error"),
+    ("tokens", b"1 2", b"12", "wrong_answer"),
+    ("tokens", b"\xc4", b"\xe4", "wrong_answer"),
+    ("unordered_lines", b"b  c\na", b"a\nb c", "presentation_error"),
+    ("unordered_lines", b"a\nb\nb", b"a\na\nb", "wrong_answer"),
+    ("numbers", b"1.1", b"1", "wrong_answer"),
+    ("numbers", b"NAN", b"nan", "presentation_error"),
+    ("numbers", b"nan", b"1", "wrong_answer"),
+    ("numbers", b"inf", b"1e400", "wrong_answer"),
+    ("numbers", b"0x10", b"16", "wrong_answer"),
+    ("numbers", b"1_000", b"1000", "wrong_answer"),
+    ("numbers", b"1e999", b"1.0e999", "wrong_answer"),
+    ("numbers", b"9007199254740993", b"9007199254740992", "wrong_answer"),
+    ("numbers", b"1" * 513, b"1" * 513 + b".0", "wrong_answer"),
+    ("numbers", b"word", b"1", "wrong_answer"),
+]
+
+
+@pytest.mark.parametrize(("mode", "ours", "theirs", "status"), UNALIKE)
+def test_unalike(mode, ours, theirs, status):
+    assert compared(ours, theirs, Compare(mode=mode)).status == status
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_without_case_no_letter_differs_from_its_capital(mode):
+    assert compared(b"Yes 1E2", b"yEs 1e2", Compare(mode=mode, case=False)) is None
+
+
+def test_a_tolerance_holds_to_the_last_digit_and_not_one_further():
+    tenth = Compare(mode="numbers", absolute=0.1)
+    # In doubles the first is too far: 0.8 - 0.7 > 0.1.
+    assert compared(b"0.8", b"0.7", tenth) is None
+    assert compared(b"0.80000000000000000001", b"0.7", tenth) is not None
+
+
+def test_either_tolerance_suffices():
+    either = Compare(mode="numbers", absolute=0.5, relative=0.01)
+    assert compared(b"0.4 1009", b"0 1000", either) is None
+    assert compared(b"0.4 1011", b"0 1000", either).token == 2
+
+
+def test_a_tolerance_that_is_no_number_is_refused():
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="is no tolerance"):
+            Comparison(Compare(mode="numbers", absolute=bad), b"")
+
+
+def test_the_difference_says_where_in_both():
+    found = compared(b"1 2\n3  4x\n", b"1 2 3\n45\n", Compare(mode="tokens"))
+    assert found.token == 4
+    assert (found.output.offset, found.output.line, found.output.column) == (8, 2, 5)
+    assert found.output.excerpt == Excerpt(text="3  4x", at=4)
+    assert (found.expected.offset, found.expected.line, found.expected.column) == (7, 2, 2)
+    assert found.expected.excerpt == Excerpt(text="45", at=1)
+
+
+def test_an_excerpt_is_cut_between_letters():
+    found = compared("é".encode() * 100 + b"a" + "é".encode() * 100, "é".encode() * 101, Compare())
+    assert found.output.excerpt.text == "é" * 16 + "a" + "é" * 31
+    assert found.output.excerpt.at == 32
+
+
+def test_what_is_not_text_is_shown_in_base64():
+    found = compared(b"a\xffb", b"a\xffc", Compare())
+    assert found.output.excerpt == Excerpt(base64=base64.b64encode(b"a\xffb").decode(), at=2)
+
+
+def test_of_lines_in_any_order_the_number_is_told():
+    found = compared(b"a\n", b"a\nb\n", Compare(mode="unordered_lines"))
+    assert (found.status, found.output) == ("wrong_answer", None)
+    assert found.detail == "1 lines that are not empty; more are expected"
+    found = compared(b"a\nb\n", b"a\n", Compare(mode="unordered_lines"))
+    assert found.detail == "more lines that are not empty than 1, as expected"
+
+
+def test_two_comparisons_hash_with_two_keys():
+    sums = {
+        bytes(unordered.AnyOrder(Compare(mode="unordered_lines"), None)._ours._form.saved()) for _ in range(9)
+    }
+    assert len(sums) == 9
+
+
+# --- texts without end
+
+
+class Endless:
+    """A descriptor of a file of `size_bytes` that holds a hole; `end` is written at its end."""
+
+    def __init__(self, size_bytes, end):
+        self.file = os.memfd_create("endless")
+        os.truncate(self.file, size_bytes)
+        os.pwrite(self.file, end, size_bytes - len(end))
+
+    def __enter__(self):
+        return self.file
+
+    def __exit__(self, *_):
+        os.close(self.file)
+
+
+GIB = 1 << 30
+SIZE_BYTES = 64 << 20
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_token_that_differs_at_its_end_takes_no_memory(mode):
+    chunk = bytes(1 << 16)
+    with Endless(SIZE_BYTES, b"a") as file:
+        comparison = Comparison(Compare(mode=mode), file)
+        tracemalloc.start()
+        try:
+            for _ in range(SIZE_BYTES // len(chunk) - 1):
+                comparison.feed(chunk)
+            comparison.feed(chunk[:-1] + b"b")
+            found = comparison.finish()
+            peak_bytes = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert found.status == "wrong_answer"
+    assert peak_bytes < 1 << 20
+    if mode != "unordered_lines":
+        assert found.output.offset == found.expected.offset == SIZE_BYTES - 1
+
+
+@pytest.mark.parametrize("mode", ["lines", "tokens", "unordered_lines"])
+@pytest.mark.parametrize("white", [b" ", b"\n", b" \t\n", b"\r\n"])
+def test_white_space_without_end_is_nothing(mode, white):
+    comparison = Comparison(Compare(mode=mode), b"a\nb")
+    comparison.feed(b"a\nb")
+    for _ in range(64):
+        comparison.feed(white * (65_536 // len(white)))
+    assert comparison.finish() is None
+
+
+def test_white_space_without_end_is_something_within_a_line():
+    inner = (b" \t" * 32_768, b"\t " * 32_768)
+    for ours, only in ((inner[0], None), (inner[1], "white_space")):
+        comparison = Comparison(Compare(mode="lines"), b"a" + inner[0] + b"b")
+        comparison.feed(b"a" + ours + b"b")
+        found = comparison.finish()
+        assert (found and found.only) == only
+
+
+def test_expected_without_end_and_no_output_is_decided_at_once():
+    for mode in MODES[:-1]:
+        with Endless(GIB, b"a") as file, mock.patch.object(os, "pread", wraps=os.pread) as read:
+            assert compared(b"b\nb", file, Compare(mode=mode)).status == "wrong_answer"
+        assert read.call_count < 8
+
+
+def test_output_that_is_wrong_already_costs_nothing_more():
+    comparison = Comparison(Compare(mode="tokens"), b"b")
+    comparison.feed(b"a" * 100)
+    assert comparison.over
+    with mock.patch.object(comparison._way._ours, "feed", side_effect=AssertionError):
+        comparison.feed(b"more")
+    assert comparison.finish().output.offset == 0
