@@ -21,6 +21,7 @@ from jail.http.forward import JOBS, Forward
 from jail.http.images import Images
 from jail.http.languages import Languages
 from jail.http.metrics import Metrics
+from jail.http.packages import Packages
 from jail.http.problems import ProblemError
 from jail.languages import definitions
 from jail.languages.toolchains import Toolchains
@@ -36,6 +37,7 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
     Raises LanguageError.
     """
     service = Service(engine, whole, metrics)
+    stored = Files(engine)
     application = Starlette(
         routes=[
             Route("/v1/run", service.run, methods=["POST"]),
@@ -48,7 +50,8 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
             Forward(engine.published, service.admit),
             *Images(engine).routes(),
             Languages(service.toolchains, service.admit).route(),
-            *Files(engine).routes(),
+            *stored.routes(),
+            *Packages(engine, stored, service.toolchains.definitions).routes(),
         ],
         exception_handlers=problems.HANDLERS,
         middleware=[Middleware(_LastAnswers, engine)],

@@ -83,7 +83,8 @@ def opened(path: Path) -> Iterator[Files]:
             if path.is_dir():
                 files: Files = open_now.enter_context(_Directory(path))
             else:
-                files = _Archive(open_now, path)
+                file = open_now.enter_context(path.open("rb"))
+                files = open_now.enter_context(Archive(file))
         except OSError as error:
             raise PackageError(f"{path} cannot be read: {error.strerror}.", "Name another package.") from None
         yield files
@@ -188,19 +189,27 @@ def _check_list(file: BinaryIO) -> None:
     file.seek(0)
 
 
-class _Archive:
+class Archive:
     """A package that is a zip archive: of its files, or of one directory with them."""
 
-    def __init__(self, open_now: ExitStack, path: Path) -> None:
-        file = open_now.enter_context(path.open("rb"))
+    def __init__(self, file: BinaryIO) -> None:
+        """Read the list of what is in it. The file stays its caller's. Raises PackageError."""
         _check_list(file)
         try:
-            self._archive = open_now.enter_context(zipfile.ZipFile(file))
+            self._archive = zipfile.ZipFile(file)
         except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, ValueError) as error:
             raise _wrong(f"it is no zip archive that can be read: {error}", "Have it made anew.") from None
         top = _top(self._archive.namelist())
         self._entries: dict[str, zipfile.ZipInfo] = {}
         self.sizes = _bounded(self._list(top))
+
+    def __enter__(self) -> "Archive":
+        """For `with`."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self._archive.close()
 
     def _list(self, top: str) -> Iterator[tuple[str, int]]:
         for entry in self._archive.infolist():

@@ -58,22 +58,22 @@ def body(
     steps = [{"name": RUN, **msgspec.to_builtins(run)}]
     if program.compile is not None:
         steps.insert(0, {"name": COMPILE, "compiles": True, **msgspec.to_builtins(program.compile)})
+    steps[0]["files"] = msgspec.to_builtins(program.files)
     found: dict[str, Any] = {
-        "files": msgspec.to_builtins(program.files),
         "steps": steps,
-        "tests": [_test(problem, case, group, contents) for group, case in _placed(problem.data)],
-        "groups": [{"name": name} for name in dict.fromkeys(group for group, _ in _placed(problem.data))],
+        "tests": [_test(problem, case, group, contents) for group, case in placed(problem.data)],
+        "groups": [{"name": name} for name in dict.fromkeys(group for group, _ in placed(problem.data))],
         "fail_fast": fail_fast,
         "keep": "never",
     }
     return found | ({"checker": checker} if checker else {})
 
 
-def _placed(group: Group) -> list[tuple[str, Case]]:
+def placed(group: Group) -> list[tuple[str, Case]]:
     """All cases in order, each with the name of its group."""
     found: list[tuple[str, Case]] = []
     for member in group.members:
-        found += [(group.name, member)] if isinstance(member, Case) else _placed(member)
+        found += [(group.name, member)] if isinstance(member, Case) else placed(member)
     return found
 
 

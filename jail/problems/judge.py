@@ -20,6 +20,7 @@ from jail.problems.grading import JUDGE_ERROR, FailFast, Grade, Outcome
 from jail.problems.job import Contents
 from jail.problems.package import Problem
 from jail.problems.submissions import Submission
+from jail.steps import spec as steps
 
 MEASURED_MS = 60_000
 """What a test of a submission may take from whose time the limit is to follow."""
@@ -217,7 +218,7 @@ class Judge:
         """The result of a job, whose body is checked as anybody's is. Raises PackageError."""
         content = await self._off_loop(msgspec.json.encode, body)
         with _packages_fault():
-            asked = spec.parse(content, self._engine.rules)
+            asked = steps.parse(content, self._engine.rules)
         run = self._engine.submit(await self._engine.pin(asked))
         try:
             return await asyncio.shield(run.task)

@@ -16,7 +16,7 @@ from jail.problems.files import Files
 from jail.problems.metadata import Metadata
 
 GROUPS_MAX = 1000
-CASES_MAX = 5000
+CASES_MAX = 4096
 
 DATA = "data"
 SAMPLE, SECRET = "sample", "secret"
