@@ -189,7 +189,8 @@ class Judge:
             job.body, *(self._problem, program, limits, prepared.checker, self._contents, fail_fast)
         )
         result = await self._run(body)
-        tests = tuple(map(_tested, result.tests))
+        # Without a status, it was not run since another test failed.
+        tests = tuple(_tested(test) for test in result.tests if test.status)
         if not tests:
             return _not_tested(name, result)
         outcomes = {one.name: Outcome(one.verdict, one.part) for one in tests}
@@ -274,8 +275,8 @@ def _tested(test: Any) -> Tested:
         verdict=_LETTERS.get(test.status, JUDGE_ERROR),
         cpu_ms=usage.cpu_ms if usage else 0.0,
         memory_peak_bytes=usage.memory_peak_bytes if usage else 0,
-        part=None,
-        detail=test.detail,
+        part=test.points,
+        detail=test.message or test.detail,
     )
 
 
