@@ -4,6 +4,7 @@ The order at the end matters: kill first, then count, then copy out. Nothing of 
 files are read.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -38,7 +39,7 @@ from jail.result import (
 from jail.sandbox import Sandbox, Sandboxes
 from jail.scheduler import Reservation, Scheduler
 from jail.spec import ProcessSpec
-from jail.supervisor import Report, Start
+from jail.supervisor import FROZEN_DEPTH_MAX, Report, Start
 
 _NOTHING = Captured(b"", 0)
 # Of the tmpfs of /box: its directories `upper` and `work`, and in that the kernel's own.
@@ -82,7 +83,8 @@ class Process:
     hand to hand, in ns of CLOCK_MONOTONIC, in that order as far as it came. `ended_ns`: when it ended, by the
     same clock; 0 if it was not started. `sandbox`: its own, once taken. To be set before prepare(): `hosts`,
     what it finds in /etc/hosts, with none, the image's own; `layers`, what it finds in /box besides its
-    files, and `stdin_layer`, as Start.cover() has them.
+    files, and `stdin_layer`, as Start.cover() has them; `kept_bytes`, how much of its streams is kept, if that is
+    less than their limits; `on_stdout`, which is given all of stdout.
     """
 
     def __init__(self, means: Means, spec: ProcessSpec) -> None:
@@ -92,6 +94,8 @@ class Process:
         self.hosts = b""
         self.layers: tuple[str, ...] = ()
         self.stdin_layer = ""
+        self.on_stdout: Callable[[bytes], None] | None = None
+        self.kept_bytes: int | None = None
         self.verdict: Verdict | None = None
         self.failure: Failure | None = None
         self.moments: dict[str, int] = {}
@@ -153,15 +157,23 @@ class Process:
         finally:
             on_verdict()
 
-    async def keep_box(self) -> Box:
-        """Keep its /box for others, after run() and before close(). Raises OSError, SandboxError."""
-        return await self.sandbox.keep_box(self.layers)
+    async def keep_box(self) -> Box | None:
+        """Keep its /box for others, after run() and before close(); None: it could not be."""
+        try:
+            return await self.sandbox.keep_box(self.layers)
+        except (SandboxError, OSError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ELOOP:
+                detail = f"/box is deeper than {FROZEN_DEPTH_MAX} directories"
+                self.verdict = Verdict("output_limit", detail=detail)
+            else:
+                self._fail(error)
+        return None
 
     def close(self) -> None:
         """Leave nothing of it. Again: nothing."""
         self._held.close()
 
-    def fail(self, error: SandboxError) -> None:
+    def fail(self, error: SandboxError | OSError) -> None:
         """It lost what it was promised: whatever it does or did, that is ours. It is ended, if it runs."""
         if self._is_started and self.verdict is None:
             if self._ended is None:
@@ -217,8 +229,9 @@ class Process:
         spec, limits = self.spec, self.spec.limits
         self.sandbox.limit(cgroup.Limits(limits.memory_bytes, limits.pids, limits.cpus))
         self._held.callback(self._close_descriptors)
-        for limit in ("stdout_bytes", "stderr_bytes"):
-            self._streams.append(Capture(getattr(limits, limit), partial(self._exceed, limit)))
+        for limit, taker in (("stdout_bytes", self.on_stdout), ("stderr_bytes", None)):
+            excess = partial(self._exceed, limit)
+            self._streams.append(Capture(getattr(limits, limit), excess, self.kept_bytes, taker))
         self._denials = self._held.enter_context(Denials()) if spec.explain else None
         packed = plan.pack(spec, self.hosts)
         self._copies.append(plan.sealed("stdin", spec.stdin))

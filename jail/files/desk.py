@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -58,6 +58,21 @@ class Desk:
         stored = {file.path: file.digest for file in spec.stored}
         try:
             return await self.have(Lent.close, self.files.lend, stored, stdin, spec.owner)
+        except StoredFileError:
+            raise SandboxError("stored", errno.ENOENT) from None
+
+    async def hold(self, digests: Collection[str], owner: str) -> Lent:
+        """None of these goes until it is given back. Raises SandboxError: one has gone; OSError."""
+        names = {digest.rpartition(":")[2]: digest for digest in digests}
+        try:
+            return await self.have(Lent.close, self.files.lend, names, None, owner)
+        except StoredFileError:
+            raise SandboxError("stored", errno.ENOENT) from None
+
+    async def open(self, digest: str, owner: str) -> int:
+        """A descriptor to read one with. Raises SandboxError: it has gone; OSError."""
+        try:
+            return await self.have(os.close, self.files.open, digest, owner)
         except StoredFileError:
             raise SandboxError("stored", errno.ENOENT) from None
 

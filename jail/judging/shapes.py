@@ -1,5 +1,6 @@
 """What judging tells: the shapes that results show, and the statuses that a judge adds to a program's."""
 
+from decimal import Decimal
 from typing import Literal
 
 import msgspec
@@ -78,11 +79,14 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What a checker made of an output.
 
-    points: the part of the test's points, from 0 to 1 and exact, or None: it gave none. message: for whoever
-    asked. detail: why it is no judgement, of checker_error.
+    points: the part of the test's points, from 0 to 1; score: points as such; at most one of them, both exact,
+    and None when it gave none. message: for whoever sent the program. judge_message: for judges alone.
+    detail: why it is no judgement, of checker_error.
     """
 
     status: Answer
-    points: str | None = None
+    points: Decimal | None = None
+    score: Decimal | None = None
     message: str = ""
+    judge_message: str = ""
     detail: str | None = None

@@ -13,34 +13,36 @@ AT_ONCE = 2
 
 
 class Lane:
-    """Room for one process at a time. It is what a process gives its memory back to."""
+    """Room for one process at a time. It is what a process gives its memory back to.
+
+    reservation: what it is of. at_once: for how many of the largest processes that has memory.
+    """
 
     def __init__(self, reservation: Reservation, at_once: int) -> None:
-        """Of a reservation, which is for so many of the largest processes."""
+        """Nothing runs in it yet."""
         self.reservation = reservation
-        self._at_once = at_once
+        self.at_once = at_once
         self._dying: dict[asyncio.Future, int] = {}
 
     async def room(self) -> None:
         """Wait until there is memory for one more."""
-        while len(self._dying) >= self._at_once:
+        while len(self._dying) >= self.at_once:
             await asyncio.wait(self._dying, return_when=asyncio.FIRST_COMPLETED)
 
     def give_back(self, memory_bytes: int, gone: asyncio.Future) -> None:
         """What a process used is for the next once `gone` is done."""
         self._dying[gone] = memory_bytes
-        gone.add_done_callback(self._dying.pop)
+        gone.add_done_callback(lambda _: self._dying.pop(gone, None))
 
-    def close(self) -> None:
-        """Give all of it back: what is still in use, when it is not."""
+    def end(self) -> None:
+        """What is still in use is given back when it is not; the rest goes with the reservation."""
         for gone, memory_bytes in self._dying.items():
             self.reservation.give_back(memory_bytes, gone, slots=0)
         self._dying = {}
-        self.reservation.close()
 
 
 class Lanes:
-    """The lanes of one job. None is taken from who waits for a turn."""
+    """More lanes for one job. None is taken from who waits for a turn."""
 
     def __init__(self, scheduler: Scheduler, memory_bytes: int) -> None:
         """memory_bytes: of the largest process."""

@@ -13,11 +13,14 @@ from jail.outcome import Status
 from jail.spec import NAME, Content, FileContent, JobSpec, ProcessSpec, Program, Rules, SpecError, StoredFile
 from jail.supervisor import LAYERS_MAX
 
-STEPS_MAX = LAYERS_MAX - 2
-"""Each sees /box of those before it as layers; stored files take two more."""
+STEPS_MAX = LAYERS_MAX
+"""Each sees what those before it left as layers; stored files are layers, too."""
 
 TESTS_MAX = 4096
 POINTS_MAX = 1_000_000
+PLACE = ".judge"
+"""The directory in /box that a checker finds the files of a test in. Its own are elsewhere."""
+
 KEPT_BYTES = 4096
 """What comes back of each stream of a test."""
 
@@ -137,6 +140,20 @@ class StepsSpec(msgspec.Struct, frozen=True, kw_only=True):
     keep: Literal["never", "failed", "always"]
 
     @property
+    def owner(self) -> str:
+        """Of the stored files."""
+        return self.steps[0].process.owner
+
+    @property
+    def stored(self) -> frozenset[str]:
+        """The digests of all stored files that it uses."""
+        processes = [one.process for one in (*self.steps, *self.tests)]
+        if self.checker:
+            processes.append(self.checker.process)
+        found = {file.digest for one in processes for file in (*one.stored, one.stored_stdin) if file}
+        return frozenset(found | {test.expected.digest for test in self.tests if isinstance(test.expected, StoredFile)})
+
+    @property
     def frozen_bytes(self) -> int:
         """The most that /box of all steps before the last can hold, for as long as the job lasts."""
         return sum(map(box_bytes, self.steps[:-1]))
@@ -197,6 +214,7 @@ def validate(request: StepsRequest, rules: Rules) -> StepsSpec:
         fail_fast=request.fail_fast,
         keep=request.keep,
     )
+    _check_layers(job)
     if job.memory_bytes > rules.memory_bytes:
         detail = f"take {job.memory_bytes} bytes with what they leave in /box; the maximum is {rules.memory_bytes}"
         raise SpecError("steps", detail)
@@ -243,9 +261,11 @@ def _checker(request: StepsRequest, rules: Rules) -> Checker | None:
     if request.checker is UNSET:
         return None
     with spec.within("checker"):
-        return Checker(
-            process=spec.program(request.checker, rules, "checker"), convention=request.checker.convention
-        )
+        for path in request.checker.files:
+            if path == PLACE or path.startswith(f"{PLACE}/"):
+                raise SpecError(f"files.{path}", f"lies in {PLACE}, where the files of a test are")
+        process = spec.program(request.checker, rules, "checker")
+        return Checker(process=process, convention=request.checker.convention)
 
 
 def _groups(request: StepsRequest) -> tuple[Group, ...]:
@@ -254,6 +274,17 @@ def _groups(request: StepsRequest) -> tuple[Group, ...]:
         Group(name=one.name, points=None if one.points is UNSET else one.points, score=one.score)
         for one in request.groups
     )
+
+
+def _check_layers(job: StepsSpec) -> None:
+    found = 0
+    for step in job.steps[:-1]:
+        found += 1 + bool(step.process.stored)
+    last = [job.steps[-1], *job.tests]
+    found += max(bool(one.process.stored) + bool(one.process.stored_stdin) for one in last)
+    if found > LAYERS_MAX:
+        what = "layers of steps and of stored files in the last one's /box"
+        raise SpecError("steps", f"{found} {what}; the maximum is {LAYERS_MAX}")
 
 
 def _check_names(names: Sequence[str], field: str) -> None:

@@ -1,0 +1,167 @@
+"""A job in steps on its way: one step after the other, then its tests, side by side where there is room."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+
+from jail.errors import SandboxError
+from jail.outcome import Failure, Verdict
+from jail.process import Means
+from jail.result import ProcessResult, Timing, milliseconds
+from jail.steps.bench import Bench
+from jail.steps.decision import decide
+from jail.steps.lanes import AT_ONCE, Lane, Lanes
+from jail.steps.result import StepsResult
+from jail.steps.spec import Step, StepsSpec
+from jail.steps.testing import Tested, Tester
+
+
+class StepsRun:
+    """One job in steps; as jail.run.Run, but its task ends with a StepsResult."""
+
+    published = None
+
+    def __init__(self, means: Means, spec: StepsSpec) -> None:
+        """Start it on its way."""
+        self.id = secrets.token_hex(16)
+        self._means = means
+        self._spec = spec
+        self._bench = Bench(means)
+        self._waits = False
+        self._lost: str | None = None
+        self._steps: dict[str, ProcessResult] = {}
+        self._tests: list[Tested | None] = [None] * len(spec.tests)
+        self._untried = len(spec.tests)
+        self.marks = {"submitted": time.monotonic_ns()}
+        self.task = asyncio.create_task(self._run(), name=f"run {self.id}")
+
+    @property
+    def failure(self) -> Failure | None:
+        """Where set-up failed, once it has."""
+        return self._bench.failure
+
+    def cancel(self) -> None:
+        """End it, at whatever stage it is."""
+        self._bench.cancel()
+        if self._waits:
+            self.task.cancel()
+
+    async def _run(self) -> StepsResult:
+        try:
+            with ExitStack() as kept:
+                await self._hold_files(kept)
+                await self._have_its_turn(kept)
+        except SandboxError as error:
+            self._lost = str(error)
+        return self._answer()
+
+    async def _hold_files(self, kept: ExitStack) -> None:
+        """None of its stored files is evicted before it has ended. Raises SandboxError: one is no more."""
+        if wanted := self._spec.stored:
+            lent = await self._means.files.hold(wanted, self._spec.owner)
+            kept.callback(self._means.files.give_back, lent)
+
+    async def _have_its_turn(self, kept: ExitStack) -> None:
+        scheduler, spec = self._means.scheduler, self._spec
+        generous = spec.memory_bytes + spec.test_bytes
+        at_once = AT_ONCE if generous <= scheduler.memory_bytes else 1
+        self._waits = True
+        try:
+            async with scheduler.reserve(generous if at_once > 1 else spec.memory_bytes) as reservation:
+                self._waits = False
+                self.marks["reserved"] = time.monotonic_ns()
+                lane = Lane(reservation, 1)
+                try:
+                    await self._execute(lane, at_once, kept)
+                finally:
+                    lane.end()
+        except asyncio.CancelledError:
+            if not (self._waits and self._bench.cancelled):
+                raise
+
+    async def _execute(self, lane: Lane, at_once: int, kept: ExitStack) -> None:
+        """kept: what later sandboxes see of what earlier ones left."""
+        steps = self._spec.steps
+        for step in steps[:-1] if self._spec.tests else steps:
+            if not await self._step(step, lane, kept):
+                return
+        if self._spec.tests:
+            lane.at_once = at_once
+            await self._test_all(lane)
+
+    async def _step(self, step: Step, lane: Lane, kept: ExitStack) -> bool:
+        """Run one; whether there is to be a next."""
+        process = await self._bench.begin(step.process, lane, kept)
+        try:
+            await self._bench.run(process)
+            passed = process.verdict.status == "ok" or process.verdict.status in step.continue_on
+            if not passed or step is self._spec.steps[-1]:
+                return False
+            box = await process.keep_box()
+            if box is None:
+                return False
+            kept.callback(box.close)
+            self._bench.layers = box.layers
+            return True
+        finally:
+            self._steps[step.process.name] = process.result()
+            self._bench.close(process)
+
+    async def _test_all(self, lane: Lane) -> None:
+        """In this lane, and in as many more as nobody else has a use for."""
+        tester = Tester(self._bench, self._spec)
+        lanes = Lanes(self._means.scheduler, self._spec.test_bytes)
+        order = self._order()
+        hired: set[asyncio.Task[None]] = set()
+
+        def hire() -> None:
+            while len(hired) < self._untried and (more := lanes.more()):
+                hired.add(asyncio.create_task(help_out(more)))
+
+        async def help_out(more: Lane) -> None:
+            try:
+                while not lanes.wanted and (index := next(order, None)) is not None:
+                    self._tests[index] = await tester.test(self._spec.tests[index], more)
+            finally:
+                more.end()
+                more.reservation.close()
+                hired.discard(asyncio.current_task())
+
+        try:
+            while (index := next(order, None)) is not None:
+                hire()
+                self._tests[index] = await tester.test(self._spec.tests[index], lane)
+        finally:
+            if hired:
+                for error in filter(None, await asyncio.gather(*hired, return_exceptions=True)):
+                    raise error
+
+    def _order(self) -> Iterator[int]:
+        """The tests that are to be run, as far as it is known by then."""
+        fail_fast, tests = self._spec.fail_fast, self._spec.tests
+        for index, test in enumerate(tests):
+            self._untried = len(tests) - index - 1
+            wrong = [before for before in self._tests if before and before.status != "ok"]
+            if self._bench.cancelled or (fail_fast == "job" and wrong):
+                return
+            if fail_fast == "group" and any(before.test.group == test.group for before in wrong):
+                continue
+            yield index
+
+    def _answer(self) -> StepsResult:
+        self.marks["answered"] = time.monotonic_ns()
+        stopped = None
+        if self._lost is not None:
+            stopped = Verdict("sandbox_error", detail=self._lost)
+        elif self._bench.cancelled:
+            stopped = Verdict("cancelled")
+        return decide(self._spec, self.id, self._steps, self._tests, stopped, self._timing())
+
+    def _timing(self) -> Timing:
+        submitted, answered = self.marks["submitted"], self.marks["answered"]
+        marks = submitted, self.marks.get("reserved", answered), answered
+        queued, run = (milliseconds(end - start) for start, end in pairwise(marks))
+        return Timing(queued_ms=queued, setup_ms=0.0, run_ms=run, collect_ms=0.0)
