@@ -6,7 +6,7 @@ from jail.problems.grading import Grade, Outcome
 from jail.problems.submissions import ALL, Rule, Submission, matches
 from jail.problems.testdata import Group, LegacyRules
 
-_SIMPLE = {"PE": "WA", "NO": "WA", "MLE": "RTE", "OLE": "RTE", "SV": "RTE"}
+_SIMPLE = {"PE": "WA", "WTL": "TLE", "MLE": "RTE", "OLE": "RTE", "IF": "RTE"}
 """Of the verdicts that folders speak of, the one that each other comes to: as CLICS has its simpler sets."""
 
 

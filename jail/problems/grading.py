@@ -15,17 +15,17 @@ from jail.problems.testdata import SAMPLE, SECRET, Case, Group, GroupRules, Lega
 
 ACCEPTED, JUDGE_ERROR = "AC", "JE"
 
-_SEVERITY = ("JE", "RTE", "MLE", "TLE", "OLE", "WA", "PE")
+_SEVERITY = ("JE", "CS", "RTE", "IF", "MLE", "TLE", "WTL", "OLE", "WA", "PE")
 _SCORES = {"sum": sum, "avg": fmean, "min": min, "max": max}
 
 FailFast = Literal["never", "group", "job"]
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of one test case. part: of its points, from 0 to 1; None when its validator gave none."""
+    """What became of one test case. score: that its validator gave it; None: what the rules say."""
 
     verdict: str
-    part: float | None = None
+    score: float | None = None
 
 
 class Grade(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +66,19 @@ def fail_fast(root: Group, scoring: bool) -> FailFast:
     return "never" if any(one.rules.aggregation == "sum" for one in groups if _has_cases(one)) else "group"
 
 
+def worth(root: Group) -> dict[str, float | None]:
+    """The most that a validator can score each case, by their names; None is without bound."""
+    found: dict[str, float | None] = {}
+    for group in _groups(root):
+        cases = [member for member in group.members if isinstance(member, Case)]
+        rules = group.rules
+        bound = (
+            None if isinstance(rules, LegacyRules) or rules.max_score is None else _most(rules, len(cases))
+        )
+        found |= dict.fromkeys((case.name for case in cases), bound)
+    return found
+
+
 def _groups(group: Group) -> list[Group]:
     within = [one for member in group.members if isinstance(member, Group) for one in _groups(member)]
     return [group, *within]
@@ -97,8 +110,7 @@ def _legacy(group: Group, outcomes: Mapping[str, Outcome], grades: dict[str, Gra
 def _legacy_case(case: Case, rules: LegacyRules, outcome: Outcome) -> Grade:
     if outcome.verdict != ACCEPTED:
         return Grade(verdict=outcome.verdict, score=rules.reject_score, decided_by=case.name)
-    part = 1.0 if outcome.part is None else outcome.part
-    return Grade(verdict=ACCEPTED, score=rules.accept_score * part)
+    return Grade(verdict=ACCEPTED, score=rules.accept_score if outcome.score is None else outcome.score)
 
 
 def _legacy_whole(rules: LegacyRules, found: list[Grade]) -> Grade:
@@ -114,8 +126,7 @@ def _legacy_whole(rules: LegacyRules, found: list[Grade]) -> Grade:
 
 
 def _severity(one: Grade) -> int:
-    # What is not among them, such as a call that the policy denied, is a kind of crash.
-    return _SEVERITY.index(one.verdict if one.verdict in _SEVERITY else "RTE")
+    return _SEVERITY.index(one.verdict)
 
 
 def _modern(root: Group, outcomes: Mapping[str, Outcome], grades: dict[str, Grade]) -> None:
@@ -148,9 +159,12 @@ def _modern_case(case: Case, rules: GroupRules, outcome: Outcome | None, count: 
         return Grade(verdict=JUDGE_ERROR, score=0.0, decided_by=case.name)
     if outcome.verdict != ACCEPTED:
         return Grade(verdict=outcome.verdict, score=0.0, decided_by=case.name)
-    most = rules.max_score or 0.0
-    part = 1.0 if outcome.part is None else outcome.part
-    return Grade(verdict=ACCEPTED, score=most * part / (count if rules.aggregation == "sum" else 1))
+    return Grade(verdict=ACCEPTED, score=_most(rules, count) if outcome.score is None else outcome.score)
+
+
+def _most(rules: GroupRules, count: int) -> float:
+    """What one of so many cases of a group is worth."""
+    return (rules.max_score or 0.0) / (count if rules.aggregation == "sum" else 1)
 
 
 def _modern_whole(group: Group, found: list[Grade]) -> Grade:

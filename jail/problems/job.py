@@ -7,6 +7,7 @@ import msgspec
 
 from jail.languages.expansion import Expansion
 from jail.limits import LimitsRequest
+from jail.problems import grading
 from jail.problems.comparison import compare
 from jail.problems.grading import FailFast
 from jail.problems.metadata import Metadata
@@ -14,6 +15,7 @@ from jail.problems.package import Problem
 from jail.problems.sources import Limits
 from jail.problems.testdata import Case, Group
 from jail.spec import Rules
+from jail.steps.spec import POINTS_MAX
 
 Contents = Callable[[str], dict[str, str]]
 """A file of the package, by its path, as `stdin` and others of a body have it."""
@@ -58,15 +60,24 @@ def body(
     steps = [{"name": RUN, **msgspec.to_builtins(run)}]
     if program.compile is not None:
         steps.insert(0, {"name": COMPILE, "compiles": True, **msgspec.to_builtins(program.compile)})
+    worth = grading.worth(problem.data)
     steps[0]["files"] = msgspec.to_builtins(program.files)
     found: dict[str, Any] = {
         "steps": steps,
-        "tests": [_test(problem, case, group, contents) for group, case in placed(problem.data)],
+        "tests": [
+            _test(problem, case, group, points(worth[case.name]), contents)
+            for group, case in placed(problem.data)
+        ],
         "groups": [{"name": name} for name in dict.fromkeys(group for group, _ in placed(problem.data))],
         "fail_fast": fail_fast,
         "keep": "never",
     }
     return found | ({"checker": checker} if checker else {})
+
+
+def points(worth: float | None) -> float:
+    """What a test that its validator scores is worth in the body."""
+    return POINTS_MAX if worth is None else worth
 
 
 def placed(group: Group) -> list[tuple[str, Case]]:
@@ -77,7 +88,7 @@ def placed(group: Group) -> list[tuple[str, Case]]:
     return found
 
 
-def _test(problem: Problem, case: Case, group: str, contents: Contents) -> dict[str, Any]:
+def _test(problem: Problem, case: Case, group: str, points: float, contents: Contents) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": case.name,
         "group": group,
@@ -86,7 +97,7 @@ def _test(problem: Problem, case: Case, group: str, contents: Contents) -> dict[
         "args": list(case.args),
         "files": {name: contents(path) for name, path in case.files.items()},
     }
+    flags = [*problem.metadata.validator_flags, *case.validator_args]
     if problem.validator is None:
-        flags = (*problem.metadata.validator_flags, *case.validator_args)
-        found["compare"] = msgspec.to_builtins(compare(flags))
-    return found
+        return found | {"compare": msgspec.to_builtins(compare(flags))}
+    return found | {"checker_args": flags, "points": points}

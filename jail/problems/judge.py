@@ -12,15 +12,18 @@ from jail import spec
 from jail.engine import Engine
 from jail.errors import PackageError
 from jail.files import Files as Store
+from jail.judging.vocabulary import NAMES, WORDS
 from jail.languages.definitions import Definitions
 from jail.languages.expansion import Expansion, Source
 from jail.problems import expectations, grading, job, sources, submissions, timing, validator
 from jail.problems.files import Files
-from jail.problems.grading import JUDGE_ERROR, FailFast, Grade, Outcome
+from jail.problems.grading import FailFast, Grade, Outcome
 from jail.problems.job import Contents
 from jail.problems.package import Problem
 from jail.problems.submissions import Submission
 from jail.steps import spec as steps
+from jail.steps.result import StepsResult, TestResult
+from jail.steps.spec import POINTS_MAX
 
 MEASURED_MS = 60_000
 """What a test of a submission may take from whose time the limit is to follow."""
@@ -28,24 +31,8 @@ MEASURED_MS = 60_000
 INLINE_BYTES = 16 << 10
 """Of a file of the data that goes along with each job; longer ones go once."""
 
-COMPILE_ERROR = "CE"
 
 T = TypeVar("T")
-
-_LETTERS = {
-    "ok": "AC",
-    "wrong_answer": "WA",
-    "presentation_error": "PE",
-    "cpu_limit": "TLE",
-    "wall_limit": "TLE",
-    "memory_limit": "MLE",
-    "output_limit": "OLE",
-    "syscall_denied": "SV",
-    "compile_error": COMPILE_ERROR,
-    "nonzero_exit": "RTE",
-    "signaled": "RTE",
-    "start_failed": "RTE",
-}
 
 
 class Tested(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +43,7 @@ class Tested(msgspec.Struct, frozen=True, kw_only=True):
     verdict: str
     cpu_ms: float
     memory_peak_bytes: int
-    part: float | None
+    score: float | None
     detail: str | None
 
 
@@ -190,10 +177,10 @@ class Judge:
         )
         result = await self._run(body)
         # Without a status, it was not run since another test failed.
-        tests = tuple(_tested(test) for test in result.tests if test.status)
+        tests = tuple(map(self._tested, (test for test in result.tests if test.status)))
         if not tests:
             return _not_tested(name, result)
-        outcomes = {one.name: Outcome(one.verdict, one.part) for one in tests}
+        outcomes = {one.name: Outcome(one.verdict, one.score) for one in tests}
         grades = grading.grade(self._problem.data, outcomes)
         whole = grades.pop("")
         return Judged(
@@ -208,8 +195,27 @@ class Judge:
             tests=tests,
         )
 
+    def _tested(self, test: TestResult) -> Tested:
+        usage = test.usage
+        return Tested(
+            name=test.name,
+            status=test.status,
+            verdict=letters(test.status),
+            score=self._score(test),
+            cpu_ms=usage.cpu_ms if usage else 0.0,
+            memory_peak_bytes=usage.memory_peak_bytes if usage else 0,
+            detail=test.message or test.detail,
+        )
+
+    def _score(self, test: TestResult) -> float | None:
+        """What a validator gave, if it did."""
+        scores = self._problem.metadata.custom_score or not self._problem.metadata.legacy
+        if self._problem.validator is None or not scores or test.points == POINTS_MAX:
+            return None
+        return test.points
+
     def _held_against(self, submission: Submission, found: Judged) -> Judged:
-        outcomes = {one.name: Outcome(one.verdict, one.part) for one in found.tests}
+        outcomes = {one.name: Outcome(one.verdict, one.score) for one in found.tests}
         grades = {**found.groups, "": Grade(verdict=found.verdict, score=found.score)}
         complaints = expectations.complaints(submission, self._problem.data, outcomes, grades)
         expected = expectations.told(submission)
@@ -267,25 +273,17 @@ def _stored(store: Store, owner: str, content: bytes) -> str:
         return incoming.keep().digest
 
 
-def _tested(test: Any) -> Tested:
-    usage = test.usage
-    return Tested(
-        name=test.name,
-        status=test.status,
-        verdict=_LETTERS.get(test.status, JUDGE_ERROR),
-        cpu_ms=usage.cpu_ms if usage else 0.0,
-        memory_peak_bytes=usage.memory_peak_bytes if usage else 0,
-        part=test.points,
-        detail=test.message or test.detail,
-    )
+def letters(status: str) -> str:
+    """The verdict of CLICS for a status."""
+    return WORDS[status][NAMES.index("clics")]
 
 
-def _not_tested(name: str, result: Any) -> Judged:
+def _not_tested(name: str, result: StepsResult) -> Judged:
     step = result.steps.get(result.decided_by)
     said = step.stderr.text or step.stdout.text if step else None
     return Judged(
         submission=name,
-        verdict=_LETTERS.get(result.status, JUDGE_ERROR),
+        verdict=letters(result.status),
         score=0.0,
         slowest_ms=0.0,
         memory_peak_bytes=0,

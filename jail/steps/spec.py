@@ -47,7 +47,7 @@ class TestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """One run of the last step, with what is its own: `args` after argv, `files` and `limits` over those there.
 
     expected: what stdout has to be, as `compare` says, that of the job if it says nothing. points: of a test
-    that is right.
+    that is right. checker_args: after those that its convention gives the checker.
     """
 
     __test__ = False
@@ -59,6 +59,7 @@ class TestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     limits: LimitsRequest = LimitsRequest()
     expected: str | Content | UnsetType = UNSET
     compare: Compare | UnsetType = UNSET
+    checker_args: list[str] = []
     group: str = ""
     points: _Points = 1
 
@@ -110,6 +111,7 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
     process: ProcessSpec
     expected: bytes | StoredFile | None
     compare: Compare
+    checker_args: tuple[str, ...] = ()
     group: str
     points: float
 
@@ -239,6 +241,7 @@ def _test(asked: TestRequest, name: str, request: StepsRequest, rules: Rules) ->
         process=spec.program(program, rules, "test"),
         expected=_expected(asked.expected, rules),
         compare=request.compare if asked.compare is UNSET else asked.compare,
+        checker_args=tuple(asked.checker_args),
         group=asked.group,
         points=asked.points,
     )

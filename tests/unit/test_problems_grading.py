@@ -21,8 +21,8 @@ def outcomes(told: str) -> dict[str, Outcome]:
     found = {}
     for one in told.split():
         name, _, verdict = one.partition("=")
-        verdict, _, part = verdict.partition("*")
-        found[name] = Outcome(verdict, float(part) if part else None)
+        verdict, _, score = verdict.partition("*")
+        found[name] = Outcome(verdict, float(score) if score else None)
     return found
 
 
@@ -38,7 +38,6 @@ def legacy(files: dict[str, str], told: str) -> Grade:
         ("sample/1=WA secret/1=AC", "WA", "sample/1"),
         ("secret/1=AC secret/2=TLE secret/3=RTE", "TLE", "secret/2"),
         ("secret/a/1=AC secret/b/1=WA secret/c/1=RTE", "WA", "secret/b/1"),
-        ("secret/1=CE", "CE", "secret/1"),
     ],
 )
 def test_the_first_that_is_rejected_decides(told, verdict, decided_by):
@@ -64,7 +63,7 @@ def test_a_case_that_should_have_been_judged_is_the_judges_fault():
         ("", "secret/1=WA secret/2=TLE secret/3=RTE secret/4=AC", "RTE", "secret/3"),
         ("", "secret/1=WA secret/2=OLE secret/3=MLE secret/4=TLE", "MLE", "secret/3"),
         ("", "secret/1=TLE secret/2=JE", "JE", "secret/2"),
-        ("", "secret/1=TLE secret/2=SV", "SV", "secret/2"),
+        ("", "secret/1=TLE secret/2=IF", "IF", "secret/2"),
         ("first_error", "secret/1=WA secret/2=RTE", "WA", "secret/1"),
         ("always_accept", "secret/1=WA secret/2=RTE", "AC", None),
         ("accept_if_any_accepted", "secret/1=WA secret/2=AC", "AC", None),
@@ -82,7 +81,7 @@ def test_modes_of_verdicts(flags, told, verdict, decided_by):
 )
 def test_modes_of_scores(mode, score):
     rules = f"on_reject: continue\naccept_score: 4\nreject_score: 0.5\ngrader_flags: {mode}"
-    told = "secret/1=AC secret/2=WA secret/3=AC*0.375"
+    told = "secret/1=AC secret/2=WA secret/3=AC*1.5"
 
     assert (
         legacy({"secret/testdata.yaml": rules, "testdata.yaml": "on_reject: continue"}, told).score == score
@@ -137,8 +136,8 @@ GROUPS = {
     ("told", "scores", "verdict"),
     [
         ("a/1=AC a/2=AC b/1=AC b/2=AC c/1=AC c/2=AC", (20, 40, 40), "AC"),
-        ("a/1=AC a/2=AC b/1=WA b/2=AC c/1=AC c/2=AC*0.25", (20, 20, 10), "WA"),
-        ("a/1=AC a/2=TLE b/1=AC b/2=AC*0.5 c/1=AC c/2=AC", (0, 30, 0), "TLE"),
+        ("a/1=AC a/2=AC b/1=WA b/2=AC c/1=AC c/2=AC*10", (20, 20, 10), "WA"),
+        ("a/1=AC a/2=TLE b/1=AC b/2=AC*10 c/1=AC c/2=AC", (0, 30, 0), "TLE"),
         ("a/1=AC a/2=AC b/1=AC b/2=AC c/1=RTE", (20, 40, 0), "RTE"),
     ],
 )
