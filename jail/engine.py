@@ -23,6 +23,8 @@ from jail.sandbox import Sandboxes, explained
 from jail.scheduler import Scheduler
 from jail.settings import Settings
 from jail.spec import JobSpec, Request, Rules, validate
+from jail.steps.run import StepsRun
+from jail.steps.spec import StepsSpec
 from jail.supervisor import PROCESSORS_MAX
 
 FILES_SWEEP_SECONDS = 600
@@ -48,7 +50,7 @@ class Engine:
         self.sandboxes = Sandboxes(settings.state, settings.images, settings.slots, ready, usual)
         self.sandboxes.volumes = settings.volumes
         self.published = Published()
-        self.runs: set[Run] = set()
+        self.runs: set[Run | StepsRun] = set()
         self.draining = False
         self.drained = asyncio.Event()
 
@@ -140,9 +142,9 @@ class Engine:
             publishes=self.settings.workers == 1,
         )
 
-    async def pin(self, spec: JobSpec) -> JobSpec:
+    async def pin(self, spec: JobSpec | StepsSpec) -> JobSpec | StepsSpec:
         """The same job with the addresses of the hosts that it may reach. Raises SpecError for one."""
-        if not spec.destinations:
+        if isinstance(spec, StepsSpec) or not spec.destinations:
             return spec
         try:
             return await egress.pin(spec, self.sandboxes.networks.resolve, self._egress_private)
@@ -156,9 +158,9 @@ class Engine:
             await self.means.files.do(self.means.files.files.sweep)
             await asyncio.sleep(FILES_SWEEP_SECONDS)
 
-    def submit(self, spec: JobSpec) -> Run:
-        """Take a job in. Its `task` ends with what Run's says, or raises QueueFullError."""
-        run = Run(self.means, spec)
+    def submit(self, spec: JobSpec | StepsSpec) -> Run | StepsRun:
+        """Take a job in. Its `task` ends with what that of its kind says, or raises QueueFullError."""
+        run = StepsRun(self.means, spec) if isinstance(spec, StepsSpec) else Run(self.means, spec)
         self.runs.add(run)
         run.task.add_done_callback(lambda _: self.runs.discard(run))
         return run

@@ -157,6 +157,11 @@ class Process:
         finally:
             on_verdict()
 
+    @property
+    def stdout(self) -> Captured:
+        """What it wrote, as far as that is kept."""
+        return self._execution.stdout
+
     async def keep_box(self) -> Box | None:
         """Keep its /box for others, after run() and before close(); None: it could not be."""
         try:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from jail import __version__, spec
+from jail import __version__
 from jail.engine import Engine
 from jail.errors import SandboxError
 from jail.http import body, keys, openapi, problems
@@ -29,6 +29,9 @@ from jail.limits import MINIMA, Limits
 from jail.result import GroupResult, Result
 from jail.run import Run
 from jail.settings import Settings
+from jail.steps.result import StepsResult
+from jail.steps.run import StepsRun
+from jail.steps.spec import parse
 
 
 def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
@@ -84,6 +87,9 @@ def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
+Answered = Result | GroupResult | StepsResult
+
+
 class Service:
     """The endpoints of one engine. `toolchains`: of its images."""
 
@@ -103,7 +109,7 @@ class Service:
         self.admit(request)
         content = await body.read(request, self._engine.settings.body_bytes)
         self._check_open()
-        job = await self._engine.pin(spec.parse(content, self._rules))
+        job = await self._engine.pin(parse(content, self._rules))
         return _Answer(self._engine.submit(job), self._record)
 
     async def capabilities(self, request: Request) -> Response:
@@ -179,11 +185,15 @@ class Service:
             detail = "The service is about to stop; another instance may take the job."
             raise ProblemError(503, detail, headers={"Retry-After": "1"})
 
-    def _record(self, result: Result | GroupResult) -> None:
+    def _record(self, result: Answered) -> None:
         self._metrics.count(result)
         if isinstance(result, GroupResult):
             parts = list(result.processes.values())
             decisive = result.processes.get(result.decided_by)
+        elif isinstance(result, StepsResult):
+            parts = [*result.steps.values(), *result.tests]
+            decisive = result.steps.get(result.decided_by)
+            decisive = next((test for test in result.tests if test.name == result.decided_by), decisive)
         else:
             parts, decisive = [result], result
         cpu_ms = [part.usage.cpu_ms for part in parts if part.usage]
@@ -204,7 +214,7 @@ class _Answer:
     Of a job that publishes ports, status line and headers come first, once they can be reached.
     """
 
-    def __init__(self, run: Run, record: Callable[[Result], None]) -> None:
+    def __init__(self, run: Run | StepsRun, record: Callable[[Answered], None]) -> None:
         self._run = run
         self._record = record
 
@@ -234,7 +244,7 @@ class _Answer:
         return {"type": "http.response.start", "status": 200, "headers": headers}
 
 
-async def _cancel_without_client(run: Run, receive: Receive) -> None:
+async def _cancel_without_client(run: Run | StepsRun, receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     run.cancel()

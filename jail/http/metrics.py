@@ -16,15 +16,16 @@ from prometheus_client import ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 from jail.engine import Engine
-from jail.outcome import Status
+from jail.judging.shapes import Judged
 from jail.result import GroupResult, Result
+from jail.steps.result import StepsResult
 
 REFRESH_SECONDS = 1
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _BOUNDS = (*map(str, _SECONDS), "+Inf")
 _PHASES = ("queued", "setup", "run", "collect")
-_STATUSES = get_args(Status)
+_STATUSES = get_args(Judged)
 _START = "process_start_time_seconds"
 
 _GAUGES = {
@@ -85,7 +86,7 @@ class Metrics:
         self._row = table.rows[number]
         self._process = ProcessCollector(registry=None)
 
-    def count(self, result: Result | GroupResult) -> None:
+    def count(self, result: Result | GroupResult | StepsResult) -> None:
         """Take in one finished job, of however many processes."""
         self._row[_PLACES[result.status]] += 1
         for phase in _PHASES:

@@ -19,6 +19,8 @@ from jail.limits import MINIMA, Limits
 from jail.problems.judge import Judged
 from jail.result import GroupResult, Result
 from jail.spec import GroupRequest, Request, Rules
+from jail.steps.result import StepsResult
+from jail.steps.spec import StepsRequest
 
 _REFERENCE = "#/components/schemas/{name}"
 
@@ -53,11 +55,22 @@ FORWARDED = "/v1/jobs/{id}/ports/{port}/{path}"
 
 def describe(rules: Rules) -> bytes:
     """The document as JSON, with the ranges that this operator allows."""
-    files_too = [*_KINDS_OF_READS, *_KINDS_OF_IMAGES, *_KINDS_OF_FILES, *_KINDS_OF_PACKAGES]
-    kinds = [Request, GroupRequest, Result, GroupResult, Problem, *files_too]
+    kinds = [
+        Request,
+        GroupRequest,
+        StepsRequest,
+        Result,
+        GroupResult,
+        StepsResult,
+        Problem,
+        *_KINDS_OF_IMAGES,
+        *_KINDS_OF_FILES,
+        *_KINDS_OF_READS,
+        *_KINDS_OF_PACKAGES,
+    ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     _add_ranges(schemas["LimitsRequest"]["properties"], rules)
-    for kind in ("Request", "ProcessRequest"):
+    for kind in ("Request", "ProcessRequest", "StepRequest", "CheckerRequest"):
         schemas[kind]["properties"]["policy"]["enum"] = sorted(rules.policies)
     schemas["Network"]["properties"]["mode"]["enum"] = sorted(rules.networks)
     schemas["GroupRequest"]["properties"]["processes"]["maxItems"] = rules.processes
@@ -109,13 +122,13 @@ def _run() -> dict[str, Any]:
         "summary": "Run one job and wait for its end.",
         "operationId": "run",
         "security": [{}, {"key": []}],
-        "requestBody": {"required": True, "content": _content("Request", "GroupRequest")},
+        "requestBody": {"required": True, "content": _content("Request", "GroupRequest", "StepsRequest")},
         "responses": {
             "200": {
                 "description": "The job has ended. If it publishes ports, this and the headers come when it "
                 "has started, and the body then.",
                 "headers": _of_job(),
-                "content": _content("Result", "GroupResult"),
+                "content": _content("Result", "GroupResult", "StepsResult"),
             },
             **_problems("400", "401", "413", "415", "422", "500", "503"),
         },

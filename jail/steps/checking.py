@@ -56,7 +56,9 @@ def _pages(files: Sequence[InputFile]) -> int:
 def facts(verdict: Verdict, told: ProcessResult) -> Checked:
     """What is known of a checker that has ended."""
     feedback = {
-        path.rpartition("/")[2]: b64decode(found.base64) for path, found in told.outputs.items() if found.base64
+        path.rpartition("/")[2]: b64decode(found.base64)
+        for path, found in told.outputs.items()
+        if found.base64
     }
     unread: list[OutputError] = [error for error in told.output_errors if error.path.startswith(PLACE)]
     return Checked(

@@ -64,9 +64,19 @@ def decide(
             for group in spec.groups
         },
         score=float(scored.job.points) if spec.tests else None,
-        words=vocabulary.words(verdict.status),
+        words=vocabulary.words(verdict.status, _signal(verdict, steps, counted)),
         timing=timing,
     )
+
+
+def _signal(
+    verdict: judging.JobVerdict, steps: Mapping[str, Ran], tests: Sequence[Tested | None]
+) -> int | None:
+    """By which what decided was ended."""
+    if verdict.step:
+        return steps[verdict.step][0].signal
+    decisive = (tested.program for tested in tests if tested and tested.test.name == verdict.test)
+    return next((program.signal for program in decisive if program), None)
 
 
 def _score(spec: StepsSpec, tests: Sequence[Tested | None]) -> scores.Scores:
@@ -108,6 +118,10 @@ def _test(spec: StepsSpec, test: Test, tested: Tested | None, points: float) -> 
     if tested is None:
         return TestResult(name=test.name, group=test.group, status=None, points=points)
     program, judgement = tested.program, tested.judgement
+    if program is None:
+        return TestResult(
+            name=test.name, group=test.group, status=tested.status, points=points, detail=tested.detail
+        )
     is_kept = spec.keep == "always" or (spec.keep == "failed" and tested.status != "ok")
     return TestResult(
         name=test.name,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from jail.judging.shapes import Difference, Judged
+from jail.judging.vocabulary import Word
 from jail.result import ProcessResult, Stream, Timing, Usage
 
 
@@ -43,7 +44,8 @@ class StepsResult(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to POST /v1/run of a job in steps.
 
     decided_by: the step or test that the status is of, None where all is well. steps: those that were run, by
-    their names. score: the points of groups, and of tests in none; None without tests.
+    their names. score: the points of groups, and of tests in none; None without tests. words: what other judges
+    call the status, see jail.judging.vocabulary.
     """
 
     id: str
@@ -54,4 +56,5 @@ class StepsResult(msgspec.Struct, frozen=True, kw_only=True):
     tests: tuple[TestResult, ...]
     groups: Mapping[str, GroupScore]
     score: float | None
+    words: Mapping[str, Word]
     timing: Timing

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from itertools import pairwise
 
 from jail.errors import SandboxError
+from jail.judging.verdict import counting, ends_job
 from jail.outcome import Failure, Verdict
 from jail.process import Means
-from jail.result import ProcessResult, Timing, milliseconds
+from jail.result import Timing, milliseconds
 from jail.steps.bench import Bench
-from jail.steps.decision import decide
+from jail.steps.decision import Ran, as_step, as_test, decide
 from jail.steps.lanes import AT_ONCE, Lane, Lanes
 from jail.steps.result import StepsResult
 from jail.steps.spec import Step, StepsSpec
@@ -32,7 +33,7 @@ class StepsRun:
         self._bench = Bench(means)
         self._waits = False
         self._lost: str | None = None
-        self._steps: dict[str, ProcessResult] = {}
+        self._steps: dict[str, Ran] = {}
         self._tests: list[Tested | None] = [None] * len(spec.tests)
         self._untried = len(spec.tests)
         self.marks = {"submitted": time.monotonic_ns()}
@@ -97,8 +98,7 @@ class StepsRun:
         process = await self._bench.begin(step.process, lane, kept)
         try:
             await self._bench.run(process)
-            passed = process.verdict.status == "ok" or process.verdict.status in step.continue_on
-            if not passed or step is self._spec.steps[-1]:
+            if ends_job(as_step(step, process.verdict)) or step is self._spec.steps[-1]:
                 return False
             box = await process.keep_box()
             if box is None:
@@ -107,7 +107,7 @@ class StepsRun:
             self._bench.layers = box.layers
             return True
         finally:
-            self._steps[step.process.name] = process.result()
+            self._steps[step.process.name] = process.verdict, process.result()
             self._bench.close(process)
 
     async def _test_all(self, lane: Lane) -> None:
@@ -141,15 +141,18 @@ class StepsRun:
 
     def _order(self) -> Iterator[int]:
         """The tests that are to be run, as far as it is known by then."""
-        fail_fast, tests = self._spec.fail_fast, self._spec.tests
-        for index, test in enumerate(tests):
-            self._untried = len(tests) - index - 1
-            wrong = [before for before in self._tests if before and before.status != "ok"]
-            if self._bench.cancelled or (fail_fast == "job" and wrong):
+        for index in range(len(self._tests)):
+            self._untried = len(self._tests) - index - 1
+            if self._bench.cancelled:
                 return
-            if fail_fast == "group" and any(before.test.group == test.group for before in wrong):
-                continue
-            yield index
+            if self._counts(index):
+                yield index
+
+    def _counts(self, index: int) -> bool:
+        if self._spec.fail_fast == "never":
+            return True
+        seen = [as_test(test, tested) for test, tested in zip(self._spec.tests, self._tests, strict=True)]
+        return counting(seen[: index + 1], self._spec.fail_fast)[index]
 
     def _answer(self) -> StepsResult:
         self.marks["answered"] = time.monotonic_ns()

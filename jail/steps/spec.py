@@ -70,8 +70,10 @@ class CheckerRequest(Program, frozen=True, forbid_unknown_fields=True, kw_only=T
     convention: Literal["testlib", "icpc"]
 
 
-class GroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class TestGroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Tests that are scored together: `sum` of their points, or `points` if all are right, the worst deciding."""
+
+    __test__ = False
 
     name: _TITLE
     points: _Points | UnsetType = UNSET
@@ -89,7 +91,7 @@ class StepsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     tests: Annotated[list[TestRequest], Meta(max_length=TESTS_MAX)] = []
     compare: Compare = Compare()
     checker: CheckerRequest | UnsetType = UNSET
-    groups: Annotated[list[GroupRequest], Meta(max_length=TESTS_MAX)] = []
+    groups: Annotated[list[TestGroupRequest], Meta(max_length=TESTS_MAX)] = []
     fail_fast: Literal["never", "group", "job"] = "never"
     keep: Literal["never", "failed", "always"] = "failed"
 
@@ -153,7 +155,9 @@ class StepsSpec(msgspec.Struct, frozen=True, kw_only=True):
         if self.checker:
             processes.append(self.checker.process)
         found = {file.digest for one in processes for file in (*one.stored, one.stored_stdin) if file}
-        return frozenset(found | {test.expected.digest for test in self.tests if isinstance(test.expected, StoredFile)})
+        return frozenset(
+            found | {test.expected.digest for test in self.tests if isinstance(test.expected, StoredFile)}
+        )
 
     @property
     def frozen_bytes(self) -> int:
@@ -164,7 +168,9 @@ class StepsSpec(msgspec.Struct, frozen=True, kw_only=True):
     def test_bytes(self) -> int:
         """The most memory that one test, and then its checker, takes; 0 if there are none."""
         checker = [self.checker.process] if self.checker and self.tests else []
-        return max((one.limits.memory_bytes for one in (*(test.process for test in self.tests), *checker)), default=0)
+        return max(
+            (one.limits.memory_bytes for one in (*(test.process for test in self.tests), *checker)), default=0
+        )
 
     @property
     def memory_bytes(self) -> int:
@@ -207,7 +213,7 @@ def validate(request: StepsRequest, rules: Rules) -> StepsSpec:
     for index, asked in enumerate(request.tests):
         with spec.within(f"tests[{index}]"):
             tests.append(_test(asked, str(index + 1), request, rules))
-    _check_names([test.name for test in tests], "tests")
+    _check_names([test.name for test in tests], "tests", {step.process.name for step in steps})
     job = StepsSpec(
         steps=tuple(steps),
         tests=tuple(tests),
@@ -218,7 +224,9 @@ def validate(request: StepsRequest, rules: Rules) -> StepsSpec:
     )
     _check_layers(job)
     if job.memory_bytes > rules.memory_bytes:
-        detail = f"take {job.memory_bytes} bytes with what they leave in /box; the maximum is {rules.memory_bytes}"
+        detail = (
+            f"take {job.memory_bytes} bytes with what they leave in /box; the maximum is {rules.memory_bytes}"
+        )
         raise SpecError("steps", detail)
     return job
 
@@ -234,6 +242,8 @@ def _test(asked: TestRequest, name: str, request: StepsRequest, rules: Rules) ->
         files=last.files | asked.files,
         limits=_over(last.limits, asked.limits),
     )
+    if asked.checker_args and request.checker is UNSET:
+        raise SpecError("checker_args", "are for a checker, and there is none")
     if asked.group and asked.group not in [group.name for group in request.groups]:
         raise SpecError("group", f"{asked.group!r} is none of `groups`")
     return Test(
@@ -268,11 +278,19 @@ def _checker(request: StepsRequest, rules: Rules) -> Checker | None:
             if path == PLACE or path.startswith(f"{PLACE}/"):
                 raise SpecError(f"files.{path}", f"lies in {PLACE}, where the files of a test are")
         process = spec.program(request.checker, rules, "checker")
+        _check_arguments(request, rules)
         return Checker(process=process, convention=request.checker.convention)
 
 
+def _check_arguments(request: StepsRequest, rules: Rules) -> None:
+    """Raise SpecError for those that no program could be given."""
+    own = [] if request.checker.argv is UNSET else request.checker.argv
+    for arguments in {tuple(test.checker_args) for test in request.tests}:
+        spec.program(structs.replace(request.checker, argv=[*own, *arguments], files={}), rules, "checker")
+
+
 def _groups(request: StepsRequest) -> tuple[Group, ...]:
-    _check_names([group.name for group in request.groups], "groups")
+    _check_names([group.name for group in request.groups], "groups", set())
     return tuple(
         Group(name=one.name, points=None if one.points is UNSET else one.points, score=one.score)
         for one in request.groups
@@ -290,8 +308,7 @@ def _check_layers(job: StepsSpec) -> None:
         raise SpecError("steps", f"{found} {what}; the maximum is {LAYERS_MAX}")
 
 
-def _check_names(names: Sequence[str], field: str) -> None:
-    known: set[str] = set()
+def _check_names(names: Sequence[str], field: str, known: set[str]) -> None:
     for index, name in enumerate(names):
         if name in known:
             raise SpecError(f"{field}[{index}].name", f"{name!r} is taken")

@@ -4,15 +4,21 @@ import os
 from contextlib import ExitStack
 
 import msgspec
+from msgspec import structs
 
+from jail.capture import Captured
+from jail.errors import SandboxError
+from jail.judging.checker import judge
 from jail.judging.comparison import Comparison
 from jail.judging.shapes import Difference, Judged, Judgement
+from jail.judging.verdict import judge_test
+from jail.outcome import Verdict
 from jail.result import ProcessResult, stream
 from jail.spec import StoredFile
 from jail.steps import checking
 from jail.steps.bench import Bench
 from jail.steps.lanes import Lane
-from jail.steps.spec import StepsSpec, Test
+from jail.steps.spec import KEPT_BYTES, StepsSpec, Test
 
 
 class Tested(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +26,7 @@ class Tested(msgspec.Struct, frozen=True, kw_only=True):
 
     test: Test
     status: Judged
-    program: ProcessResult
+    program: ProcessResult | None = None
     difference: Difference | None = None
     judgement: Judgement | None = None
     detail: str | None = None
@@ -61,20 +67,22 @@ class Tester:
     async def test(self, test: Test, lane: Lane) -> Tested:
         """Run one in this lane, and its checker after it."""
         with ExitStack() as kept:
-            output = await self._expect(test, kept)
+            try:
+                output = await self._expect(test, kept)
+            except (SandboxError, OSError) as error:
+                return Tested(
+                    test=test, status="sandbox_error", detail=f"what is expected cannot be read: {error}"
+                )
             process = await self._bench.begin(test.process, lane, kept)
             try:
-                process.kept_bytes = None if self._spec.checker else self._kept_bytes
+                process.kept_bytes = None if self._spec.checker else KEPT_BYTES
                 await self._bench.run(process, output.feed if output else None)
-                program = process.result()
-                written = process.stdout
+                verdict, program, written = process.verdict, process.result(), process.stdout
             finally:
                 self._bench.close(process)
-            if program.status != "ok":
-                return self._told(test, program.status, program, detail=program.detail)
-            if self._spec.checker:
-                return await self._check(test, program, written, lane, kept)
-            return self._compare(test, program, output)
+            if self._spec.checker and verdict.status == "ok":
+                return await self._check(test, _shortened(program, written), written.content, lane, kept)
+            return self._compare(test, verdict, _shortened(program, written), output)
 
     async def _expect(self, test: Test, kept: ExitStack) -> Output | None:
         if self._spec.checker or test.expected is None:
@@ -85,11 +93,36 @@ class Tester:
             kept.callback(os.close, expected)
         return Output(test, expected)
 
-    def _compare(self, test: Test, program: ProcessResult, output: Output | None) -> Tested:
+    def _compare(self, test: Test, verdict: Verdict, program: ProcessResult, output: Output | None) -> Tested:
         try:
-            difference = output.finish() if output else None
+            difference = output.finish() if output and verdict.status == "ok" else None
         except OSError as error:
             detail = f"what is expected cannot be read: {error.strerror}"
-            return self._told(test, "sandbox_error", program, detail=detail)
-        status = difference.status if difference else "ok"
-        return self._told(test, status, program, difference=difference)
+            return Tested(test=test, status="sandbox_error", program=program, detail=detail)
+        status = judge_test(verdict, difference)
+        return Tested(test=test, status=status, program=program, difference=difference)
+
+    async def _check(
+        self, test: Test, program: ProcessResult, written: bytes, lane: Lane, kept: ExitStack
+    ) -> Tested:
+        checker = self._spec.checker
+        spec = checking.compose(checker, test, written)
+        process = await self._bench.begin(spec, lane, kept, layers=())
+        try:
+            await self._bench.run(process)
+            found = checking.facts(process.verdict, process.result())
+        finally:
+            self._bench.close(process)
+        judgement = judge(checker.convention, found)
+        status = judge_test(_WELL, judgement)
+        return Tested(test=test, status=status, program=program, judgement=judgement)
+
+
+_WELL = Verdict("ok")
+
+
+def _shortened(program: ProcessResult, written: Captured) -> ProcessResult:
+    """What a checker was given need not be kept."""
+    return structs.replace(
+        program, stdout=stream(Captured(written.content[:KEPT_BYTES], written.written_bytes))
+    )

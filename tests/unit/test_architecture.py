@@ -51,7 +51,7 @@ LAYERS = (
     ("jail.egress", "jail.plan", "jail.sandbox"),
     ("jail.filters",),
     ("jail.process",),
-    ("jail.run",),
+    ("jail.run", "jail.steps"),
     ("jail.engine",),
     ("jail.languages.toolchains",),
     ("jail.problems",),
