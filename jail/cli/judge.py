@@ -34,6 +34,7 @@ _GIVEN = "given"
 _GIVEN_FILES_MAX = 1000
 _GIVEN_BYTES_MAX = 16 << 20
 _SAID_LINES = 12
+_PIPE_WIDTH = 250
 
 
 class _Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,16 +154,14 @@ def _shown(count: int) -> Iterator[Any]:
 def _print(judged: list[Judged], problem: Problem, time_limit_ms: int) -> None:
     scoring = problem.metadata.scoring
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    columns = ["submission", "expected", "verdict", "score", "slowest", "memory", "first failing test"]
-    for heading in columns:
+    for heading in ("submission", "expected", "verdict", "score", "slowest", "memory", "first failing test"):
         if heading != "score" or scoring:
             is_number = heading in ("score", "slowest", "memory")
-            table.add_column(
-                heading, no_wrap=heading != "submission", justify="right" if is_number else "left"
-            )
+            table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
     for one in judged:
         table.add_row(*_row(one, scoring))
-    console = Console(highlight=False, markup=False)
+    # A pipe has no width to keep to.
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
     console.print(table)
     console.print(f"The time limit is {time_limit_ms} ms.", style="dim")
     for one in judged:

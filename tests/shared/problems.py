@@ -63,7 +63,7 @@ def cases(place: str, pairs: dict[str, tuple[str, str]]) -> dict[str, str]:
 
 EXACT: packages.Content = {
     "problem.yaml": f"name: Sum\n{LIMITS}  time_multiplier: 5\n",
-    ".timelimit": "2\n",
+    ".timelimit": "0.5\n",
     **cases("sample", {"1": ("1 2\n", "3\n")}),
     **cases("secret", {f"{n:02}": (f"{n} {n * n}\n", f"{n + n * n}\n") for n in range(8)}),
     **submissions(
@@ -83,7 +83,7 @@ EXACT: packages.Content = {
 
 TOLERANCE: packages.Content = {
     "problem.yaml": f"name: Root\nvalidator_flags: float_tolerance 1e-6\n{LIMITS}",
-    ".timelimit": "2\n",
+    ".timelimit": "0.5\n",
     **cases("sample", {"1": ("2\n", "1.4142135624\n")}),
     **cases("secret", {f"{n}": (f"{n * 1000}\n", f"{(n * 1000) ** 0.5:.10f}\n") for n in range(1, 5)}),
     **submissions(
@@ -104,7 +104,7 @@ TOLERANCE: packages.Content = {
 CUSTOM: packages.Content = {
     "problem.yaml": (
         "problem_format_version: 2025-09\nname: Parts\nuuid: 5ca6ba5b-36d5-4eff-8aa7-d967cbc4375e\n"
-        f"{LIMITS}  time_limit: 2\n"
+        f"{LIMITS}  time_limit: 0.5\n"
     ),
     "output_validator/parts.cpp": """
 // Two numbers, neither 0, whose sum is the input. A message for the judges.
@@ -147,7 +147,7 @@ _POINTS = {"a": 20, "b": 30, "c": 50}
 
 GROUPS: packages.Content = {
     "problem.yaml": f"name: Largest\ntype: scoring\n{LIMITS}",
-    ".timelimit": "2\n",
+    ".timelimit": "0.5\n",
     "data/testdata.yaml": "on_reject: continue\nrange: 0 100\ngrader_flags: ignore_sample\n",
     "data/secret/testdata.yaml": (
         "on_reject: continue\nrange: 0 100\ngrader_flags: accept_if_any_accepted\n"

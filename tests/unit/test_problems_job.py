@@ -47,7 +47,7 @@ def test_a_script_is_one_step_with_a_test_for_each_case():
     limits = step.process.limits
     assert step.process.argv == ("python3", "echo.py")
     assert [file.content for file in step.process.files] == [b"print(input())\n"]
-    assert (limits.cpu_ms, limits.wall_ms, limits.stdout_bytes) == (1500, 4000, 2 << 20)
+    assert (limits.cpu_ms, limits.wall_ms, limits.stdout_bytes) == (1500, 9500, 2 << 20)
     assert limits.memory_bytes == 100 << 20
     assert [(one.name, one.process.stdin, one.expected) for one in found.tests] == [
         ("sample/1", b"1\n", b"1\n"),
