@@ -164,7 +164,7 @@ def _modern_case(case: Case, rules: GroupRules, outcome: Outcome | None, count: 
 
 def _most(rules: GroupRules, count: int) -> float:
     """What one of so many cases of a group is worth."""
-    return (rules.max_score or 0.0) / (count if rules.aggregation == "sum" else 1)
+    return (rules.max_score or 0.0) / (max(1, count) if rules.aggregation == "sum" else 1)
 
 
 def _modern_whole(group: Group, found: list[Grade]) -> Grade:
