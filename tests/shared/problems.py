@@ -182,6 +182,8 @@ GROUPS: packages.Content = {
             "py": "print(max(0, *map(int, input().split())))\n",
             "java": java("System.out.println(in.nextLong());"),
         },
+        # One in each group runs until it is ended.
+        time_limit_exceeded={"c": SLOW["c"], "py": SLOW["py"]},
     ),
 }
 """Scoring, with groups of points."""
