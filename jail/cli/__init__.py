@@ -1,9 +1,10 @@
-"""The command line: `jail serve`, `jail run`, `jail judge`, `jail doctor`, `jail image`, `jail policy`."""
+"""The command line: `jail serve`, `run`, `judge`, `doctor`, `image`, `file` and `policy`."""
 
 import click
 
 from jail import __version__
 from jail.cli.doctor import doctor
+from jail.cli.file import file
 from jail.cli.image import image
 from jail.cli.judge import judge
 from jail.cli.policy import policy
@@ -22,4 +23,5 @@ main.add_command(run)
 main.add_command(judge)
 main.add_command(doctor)
 main.add_command(image)
+main.add_command(file)
 main.add_command(policy)

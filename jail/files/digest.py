@@ -2,6 +2,8 @@
 
 import re
 
+from jail.errors import FileNotStoredError
+
 PREFIX = "sha256:"
 PATTERN = "sha256:[0-9a-f]{64}"
 
@@ -14,5 +16,7 @@ def is_digest(text: str) -> bool:
 
 
 def digits(digest: str) -> str:
-    """Its digits, which are a file's name."""
+    """Its digits, which are a file's name. Raises FileNotStoredError of what is no digest: no file has it."""
+    if not is_digest(digest):
+        raise FileNotStoredError(f"{digest!r} is no digest.", f"Those are {PREFIX} and 64 digits.")
     return digest.removeprefix(PREFIX)

@@ -79,8 +79,8 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What a checker made of an output.
 
-    points: the part of the test's points, from 0 to 1; score: points as such; at most one of them, both exact,
-    and None when it gave none. message: for whoever sent the program. judge_message: for judges alone.
+    points: the part of the test's points, from 0 to 1; score: points as such; at most one of them, both
+    exact, and None when it gave none. message: for whoever sent the program. judge_message: for judges alone.
     detail: why it is no judgement, of checker_error.
     """
 

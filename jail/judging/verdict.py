@@ -9,8 +9,8 @@ Of a test, the first of this list counts:
 5. ok
 
 Of a step that compiles, what the program did wrong is compile_error, but for start_failed: a compiler that is
-not there is the judge's doing. A step that is not ok ends the job, unless its `continue_on` names what it did;
-what is ours always does.
+not there is the judge's doing. A step that is not ok ends the job, unless its `continue_on` names what it
+did; what is ours always does.
 
 Of a job, the first of this list counts:
 
@@ -26,9 +26,9 @@ A runtime that cannot start under the limits is told from a program that failed 
 Memory: jail limits it by cgroup alone, and no address space. So no mmap(2) fails for the limit's sake, and a
 runtime that gets no memory does not exit with a message but meets the OOM killer: memory_limit, exactly. That
 it was the runtime is known from what a program that does nothing takes, measured by the same counter. Pids: a
-thread or process that is refused is counted too, and what the runtime makes of it is nonzero_exit, signaled or
-a limit of time. What the kernel does not count stays the program's: a heap that its runtime keeps small, and
-reservations that the host refuses, by strict overcommit or because they are larger than any memory.
+thread or process that is refused is counted too, and what the runtime makes of it is nonzero_exit, signaled
+or a limit of time. What the kernel does not count stays the program's: a heap that its runtime keeps small,
+and reservations that the host refuses, by strict overcommit or because they are larger than any memory.
 """
 
 from collections.abc import Sequence
@@ -82,8 +82,8 @@ class Base(msgspec.Struct, frozen=True, kw_only=True):
 def judge_test(program: Verdict, answer: Difference | Judgement | None = None) -> Judged:
     """The status of a test.
 
-    answer: the difference of its output from what was expected, or what a checker said of it; None: it does not
-    differ, or nothing was expected.
+    answer: the difference of its output from what was expected, or what a checker said of it; None: it does
+    not differ, or nothing was expected.
     """
     if program.status != "ok":
         return program.status

@@ -32,13 +32,13 @@ def as_step(step: Step, verdict: Verdict) -> judging.Step:
 
 def decide(
     spec: StepsSpec,
-    id: str,
+    job: str,
     steps: Mapping[str, Ran],
     tests: Sequence[Tested | None],
     stopped: Verdict | None,
     timing: Timing,
 ) -> StepsResult:
-    """The result. stopped: why the job could not come to its end, if it could not."""
+    """The result of `job`, its id. stopped: why the job could not come to its end, if it could not."""
     ran = [as_step(step, steps[step.process.name][0]) for step in spec.steps if step.process.name in steps]
     seen = [as_test(test, tested) for test, tested in zip(spec.tests, tests, strict=True)]
     verdict = judging.judge_job(ran, seen, spec.fail_fast)
@@ -48,7 +48,7 @@ def decide(
     if stopped and verdict.status == "ok":
         verdict = judging.JobVerdict(stopped.status)
     return StepsResult(
-        id=id,
+        id=job,
         status=verdict.status,
         decided_by=verdict.step or verdict.test,
         detail=stopped.detail if stopped else None,

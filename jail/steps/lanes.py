@@ -1,7 +1,7 @@
 """Room for one process after the other, of what is reserved: never more of them than that is for.
 
-A job in steps waits for its turn once, and holds one slot and memory until it has ended: so no two jobs wait for
-each other. What nobody else waits for it may have besides, to run tests side by side.
+A job in steps waits for its turn once, and holds one slot and memory until it has ended: so no two jobs wait
+for each other. What nobody else waits for it may have besides, to run tests side by side.
 """
 
 import asyncio

@@ -10,10 +10,10 @@ from jail.result import ProcessResult, Stream, Timing, Usage
 
 
 class TestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a test; `status` is None of one that was not run, or does not count, since another failed.
+    """What became of a test. status: None of one that does not count, since another failed.
 
-    difference: of stdout from what was expected. message: of the checker, for whoever sent the program. stdout,
-    stderr: their beginning, where it is kept.
+    difference: of stdout from what was expected. message: of the checker, for whoever sent the program.
+    stdout, stderr: their beginning, where it is kept.
     """
 
     __test__ = False
@@ -44,8 +44,8 @@ class StepsResult(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to POST /v1/run of a job in steps.
 
     decided_by: the step or test that the status is of, None where all is well. steps: those that were run, by
-    their names. score: the points of groups, and of tests in none; None without tests. words: what other judges
-    call the status, see jail.judging.vocabulary.
+    their names. score: the points of groups, and of tests in none; None without tests. words: what other
+    judges call the status, see jail.judging.vocabulary.
     """
 
     id: str

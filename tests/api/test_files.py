@@ -1,5 +1,6 @@
 """Files over HTTP: what is kept of what was sent, who is given it, and what is left of uploads that fail."""
 
+import fcntl
 import hashlib
 import http.client
 import json
@@ -250,6 +251,33 @@ def test_a_download_that_nobody_takes_holds_nobody_up_and_no_memory(place, files
             connection.close()
 
 
+def test_a_disk_that_is_slow_holds_up_nobody_who_does_not_wait_for_it(place, files, eventually):
+    service, directory = place
+    put(files, b"content")
+    (owned,) = directory.glob("owned/*")
+    answers = []
+
+    def wait_for_disk():
+        answers.append(httpx.put(f"{service.url}/v1/files", content=b"more", timeout=60).status_code)
+
+    held = os.open(owned, os.O_RDONLY)
+    try:
+        # Whoever brings something in waits for this, as for a disk that does not answer.
+        fcntl.flock(held, fcntl.LOCK_EX)
+        threads = [threading.Thread(target=wait_for_disk) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for _ in range(3):
+            assert files.get("/healthz").status_code == 200
+            assert files.post("/v1/run", json={"argv": ["true"]}).json()["status"] == "ok"
+        assert answers == []
+    finally:
+        os.close(held)
+    for thread in threads:
+        thread.join()
+    assert sorted(answers) == [200] * 7 + [201]
+
+
 def test_a_file_that_is_too_large_is_refused_with_the_maximum(served):
     service, directory = served(JAIL_FILE_BYTES="1000")
     with httpx.Client(base_url=service.url, timeout=60) as client:
@@ -325,7 +353,7 @@ def test_all_workers_have_what_one_of_them_was_sent(served):
 def test_what_was_stored_is_there_when_the_service_starts_again(served, serve, state):
     service, directory = served()
     with closing(connect(service)) as connection:
-        put(httpx.Client(base_url=service.url), b"content")
+        httpx.put(f"{service.url}/v1/files", content=b"content")
         connection.sendall(head("Content-Length: 10") + b"half")
         while len(on_disk(directory)) < 2:
             pass

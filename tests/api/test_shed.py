@@ -89,7 +89,7 @@ def test_another_process_of_the_same_user_cannot_reach_its_descriptors(service, 
         ("socket", (2, 1)), ("socket", (16, 3)), ("socketpair", (2, 1)), ("bind", ()), ("connect", ()),
         ("sendto", (3, 0, 0, 0x20000000)), ("sendmsg", (3, 0, 1)), ("setsockopt", (3, 1, 26)),
         ("prctl", (4, 1)), ("prctl", (22, 2)), ("seccomp", ()), ("landlock_restrict_self", ()),
-        ("fcntl", (3, 8)), ("ioctl", (0, 0x5412)), ("chmod", ()), ("rename", ()), ("symlink", ()),
+        ("fcntl", (3, 8)), ("ioctl", (0, 0x5412)), ("chmod", ()), ("renameat2", ()), ("symlink", ()),
     ],
 )  # fmt: skip
 def test_the_filter_refuses(program, call, args):

@@ -171,6 +171,24 @@ def test_owners_neither_see_nor_use_nor_remove_each_others_files(files):
     assert read(files, name, OTHER) == b"content"
 
 
+@pytest.mark.parametrize(
+    "name", ["", "..", "../secret", "/etc/passwd", "sha256:../../secret", "sha256:" + "A" * 64]
+)
+def test_what_is_no_digest_is_no_file(files, name, tmp_path):
+    (tmp_path / "secret").write_bytes(b"secret")
+    assert files.find(name, OWN) is None
+    for attempt in (
+        lambda: files.open(name, OWN),
+        lambda: files.remove(name, OWN),
+        lambda: files.withdraw(name),
+        lambda: files.publish(name, OWN),
+        lambda: files.lend({"a": name}, None, OWN),
+    ):
+        with pytest.raises(FileNotStoredError, match="is no digest"):
+            attempt()
+    assert (tmp_path / "secret").read_bytes() == b"secret"
+
+
 def test_nobody_learns_by_putting_a_file_that_another_has_it(files):
     put(files, b"content", OTHER)
     assert put(files, b"content").is_new

@@ -98,6 +98,15 @@ def test_a_pod_has_the_memory_of_its_jobs_and_of_the_service():
     assert CONTAINER["resources"]["requests"]["memory"] == memory
 
 
+def test_a_pod_has_the_disk_of_what_callers_store():
+    (limit,) = (volume["emptyDir"]["sizeLimit"] for volume in POD["volumes"] if volume["name"] == "state")
+    resources = CONTAINER["resources"]
+    storages = [limit, *(resources[kind]["ephemeral-storage"] for kind in ("requests", "limits"))]
+    mebibytes = [int(storage.removesuffix("Mi")) for storage in storages]
+    assert configured().files_bytes >> 20 <= mebibytes[0] - 64
+    assert mebibytes == sorted(mebibytes)
+
+
 def test_a_pod_has_a_processor_for_each_slot():
     assert int(CONTAINER["resources"]["requests"]["cpu"]) == configured().slots
 
