@@ -54,7 +54,7 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
             *Images(engine).routes(),
             Languages(service.toolchains, service.admit).route(),
             *stored.routes(),
-            *Packages(engine, stored, service.toolchains.definitions).routes(),
+            *Packages(engine, stored, service.toolchains.definitions, service.record).routes(),
         ],
         exception_handlers=problems.HANDLERS,
         middleware=[Middleware(_LastAnswers, engine)],
@@ -110,7 +110,7 @@ class Service:
         content = await body.read(request, self._engine.settings.body_bytes)
         self._check_open()
         job = await self._engine.pin(parse(content, self._rules))
-        return _Answer(self._engine.submit(job), self._record)
+        return _Answer(self._engine.submit(job), self.record)
 
     async def capabilities(self, request: Request) -> Response:
         """GET /v1/capabilities: what a job can be sure of here."""
@@ -185,7 +185,8 @@ class Service:
             detail = "The service is about to stop; another instance may take the job."
             raise ProblemError(503, detail, headers={"Retry-After": "1"})
 
-    def _record(self, result: Answered) -> None:
+    def record(self, result: Answered) -> None:
+        """Count a job that was answered, and log it."""
         self._metrics.count(result)
         if isinstance(result, GroupResult):
             parts = list(result.processes.values())

@@ -80,11 +80,17 @@ class _Remembered:
 class Packages:
     """The endpoints of one engine."""
 
-    def __init__(self, engine: Engine, stored: Files, definitions: Definitions) -> None:
-        """Nothing is remembered yet. stored: the endpoints of the store that packages are in."""
+    def __init__(
+        self, engine: Engine, stored: Files, definitions: Definitions, record: Callable[[Any], None]
+    ) -> None:
+        """Nothing is remembered yet.
+
+        stored: the endpoints of the store that packages are in. record: is told of every job's result.
+        """
         self._engine = engine
         self._stored = stored
         self._definitions = definitions
+        self._record = record
         self._desk = engine.means.files
         self._remembered: OrderedDict[tuple[str, str], _Remembered] = OrderedDict()
 
@@ -141,7 +147,7 @@ class Packages:
             async with self._opened(digest, owner) as found:
                 problem = await self._desk.do(package.read, found)
                 held = contents(found, self._desk.files, owner)
-                judge = Judge(self._engine, found, problem, self._definitions, held)
+                judge = Judge(self._engine, found, problem, self._definitions, held, self._record)
                 prepared = await self._prepared(digest, owner, judge)
                 return await judge.judge_source(digest, source, prepared)
         except PackageError as error:

@@ -79,14 +79,21 @@ class Judge:
     """Of one problem."""
 
     def __init__(
-        self, engine: Engine, files: Files, problem: Problem, definitions: Definitions, contents: Contents
+        self,
+        engine: Engine,
+        files: Files,
+        problem: Problem,
+        definitions: Definitions,
+        contents: Contents,
+        record: Callable[[Any], None] = lambda result: None,
     ) -> None:
-        """contents: where the jobs find the package's data; called in a thread."""
+        """contents: where jobs find the package's data; called in a thread. record: is told of results."""
         self._engine = engine
         self._files = files
         self._problem = problem
         self._definitions = definitions
         self._contents = contents
+        self._record = record
 
     async def prepare(self) -> tuple[Prepared, dict[str, Judged]]:
         """Build the validator and find the time limit; with what became of submissions on the way.
@@ -163,6 +170,7 @@ class Judge:
         """One that somebody sent. Raises SpecError naming the field, PackageError."""
         problem, rules = self._problem, self._engine.rules
         limits = job.limits(problem.metadata, prepared.time_limit_ms, rules)
+        _check("source", source.source, rules)
         asked = msgspec.structs.replace(source, limits=limits.run, compile_limits=limits.compile)
         program = sources.given(self._files, asked, problem.metadata, self._definitions, rules)
         return await self._judge(name, program, prepared, self._fail_fast())
@@ -228,7 +236,9 @@ class Judge:
             asked = steps.parse(content, self._engine.rules)
         run = self._engine.submit(await self._engine.pin(asked))
         try:
-            return await asyncio.shield(run.task)
+            result = await asyncio.shield(run.task)
+            self._record(result)
+            return result
         finally:
             if not run.task.done():
                 run.cancel()
@@ -237,6 +247,14 @@ class Judge:
         """What a call returns that reads or decompresses files. Raises PackageError."""
         with _packages_fault():
             return await self._engine.means.files.do(call, *arguments)
+
+
+def _check(field: str, given: str | spec.Content, rules: spec.Rules) -> None:
+    """Raise SpecError for what is no content: later on it would be taken for the package's."""
+    if spec.is_stored(given):
+        spec.stored_file(field, given, rules)
+    else:
+        spec.content_bytes(field, given)
 
 
 @contextmanager
