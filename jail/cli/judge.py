@@ -122,7 +122,7 @@ async def _judge(
     # No one waits for the next problem, and nobody administers.
     own = msgspec.structs.replace(found, ready_min=0, admin_keys_sha256=())
     async with Engine(own) as engine:
-        held = contents(content, engine.means.files.files, engine.rules.owner)
+        held = contents(content, engine.means.files.files, engine.rules.owner, {})
         judge = Judge(engine, content, problem, definitions.load(found.languages), held)
         with _shown(len(wanted)) as shown:
             shown("", "validator and time limit")

@@ -75,6 +75,7 @@ class _Remembered:
         self.lock = asyncio.Lock()
         self.prepared: Prepared | None = None
         self.bytes = 0
+        self.digests: dict[str, str] = {}
 
 
 class Packages:
@@ -146,10 +147,10 @@ class Packages:
         try:
             async with self._opened(digest, owner) as found:
                 problem = await self._desk.do(package.read, found)
-                held = contents(found, self._desk.files, owner)
+                known = self._known(digest, owner)
+                held = contents(found, self._desk.files, owner, known.digests)
                 judge = Judge(self._engine, found, problem, self._definitions, held, self._record)
-                prepared = await self._prepared(digest, owner, judge)
-                return await judge.judge_source(digest, source, prepared)
+                return await judge.judge_source(digest, source, await self._prepared(known, judge))
         except PackageError as error:
             raise ProblemError(422, str(error), "id") from None
         except StoredFileError as error:
@@ -166,15 +167,17 @@ class Packages:
             file = open_now.enter_context(os.fdopen(descriptor, "rb"))
             yield open_now.enter_context(await self._desk.do(files.Archive, file))
 
-    async def _prepared(self, digest: str, owner: str, judge: Judge) -> Prepared:
-        """What is known of a package, found out by one caller at a time. Raises PackageError."""
+    def _known(self, digest: str, owner: str) -> _Remembered:
         known = self._remembered.setdefault((owner, digest), _Remembered())
         self._remembered.move_to_end((owner, digest))
+        return known
+
+    async def _prepared(self, known: _Remembered, judge: Judge) -> Prepared:
+        """What is known of a package, found out by one caller at a time. Raises PackageError."""
         async with known.lock:
             if known.prepared is None:
-                prepared, _ = await judge.prepare()
-                known.prepared = prepared
-                known.bytes = len(msgspec.json.encode(prepared.checker))
+                known.prepared, _ = await judge.prepare()
+                known.bytes = len(msgspec.json.encode(known.prepared.checker))
         self._forget()
         return known.prepared
 

@@ -30,6 +30,11 @@ FILE_BYTES_MAX = 512 << 20
 YAML_BYTES_MAX = 512 << 10
 """Of all YAML in it together: to read it takes seconds a mebibyte."""
 
+READ_BYTES_MAX = 16 << 20
+"""Of one file that is to be in memory as a whole."""
+
+PIECE_BYTES = 1 << 20
+
 DEPTH_MAX = 12
 """Names in a path, from the package on."""
 
@@ -71,8 +76,17 @@ class Files(Protocol):
 
     sizes: Mapping[str, int]
 
-    def read(self, path: str) -> bytes:
-        """The content of one. Raises PackageError."""
+    def pieces(self, path: str) -> Iterator[bytes]:
+        """The content of one, no more at once than PIECE_BYTES. Raises PackageError."""
+
+
+def read(files: Files, path: str) -> bytes:
+    """The content of a file that is no test data. Raises PackageError."""
+    if files.sizes[path] > READ_BYTES_MAX:
+        raise _wrong(
+            f"{path} has {files.sizes[path]} bytes; the maximum beside test data is {READ_BYTES_MAX}"
+        )
+    return b"".join(files.pieces(path))
 
 
 @contextmanager
@@ -99,9 +113,12 @@ class Beside:
         self._more = more
         self.sizes = {**files.sizes, **{path: len(content) for path, content in more.items()}}
 
-    def read(self, path: str) -> bytes:
+    def pieces(self, path: str) -> Iterator[bytes]:
         """As of Files."""
-        return self._more[path] if path in self._more else self._files.read(path)
+        if path in self._more:
+            yield self._more[path]
+        else:
+            yield from self._files.pieces(path)
 
 
 class _Directory:
@@ -140,22 +157,32 @@ class _Directory:
         finally:
             os.close(inner)
 
-    def read(self, path: str) -> bytes:
+    def pieces(self, path: str) -> Iterator[bytes]:
         """No more of it than there was when the package was opened."""
-        size = self.sizes[path]
+        left = self.sizes[path]
+        with self._open(path) as file:
+            while left and (piece := file.read(min(left, PIECE_BYTES))):
+                left -= len(piece)
+                yield piece
+
+    def _open(self, path: str) -> BinaryIO:
         *folders, name = path.split("/")
         directory = os.dup(self._root)
         try:
             for folder in folders:
                 above, directory = directory, os.open(folder, _DIRECTORY, dir_fd=directory)
                 os.close(above)
-            with os.fdopen(os.open(name, _FILE, dir_fd=directory), "rb") as file:
-                _size(path, os.fstat(file.fileno()))
-                return file.read(size)
+            file = os.fdopen(os.open(name, _FILE, dir_fd=directory), "rb")
         except OSError as error:
             raise _wrong(f"{path} cannot be read: {error.strerror}") from None
         finally:
             os.close(directory)
+        try:
+            _size(path, os.fstat(file.fileno()))
+        except PackageError:
+            file.close()
+            raise
+        return file
 
 
 def _size(path: str, status: os.stat_result) -> int:
@@ -231,16 +258,19 @@ class Archive:
             self._entries[path] = entry
             yield path, entry.file_size
 
-    def read(self, path: str) -> bytes:
+    def pieces(self, path: str) -> Iterator[bytes]:
         """No more of it than the archive's list says."""
+        left = self.sizes[path]
         try:
             with self._archive.open(self._entries[path]) as file:
-                content = file.read(self.sizes[path])
+                # The last read, of nothing, is what has its checksum looked at.
+                while piece := file.read(PIECE_BYTES):
+                    left -= len(piece)
+                    yield piece
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
             raise _wrong(f"{path} is damaged: {error}", "Have it made anew.") from None
-        if len(content) != self.sizes[path]:
+        if left:
             raise _wrong(f"{path} is damaged: it ends early", "Have it made anew.")
-        return content
 
 
 def _top(names: Iterable[str]) -> str:

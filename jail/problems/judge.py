@@ -17,6 +17,7 @@ from jail.languages.definitions import Definitions
 from jail.languages.expansion import Expansion, Source
 from jail.problems import expectations, grading, job, sources, submissions, timing, validator
 from jail.problems.files import Files
+from jail.problems.files import read as read_file
 from jail.problems.grading import FailFast, Grade, Outcome
 from jail.problems.job import Contents
 from jail.problems.package import Problem
@@ -267,27 +268,28 @@ def _packages_fault() -> Iterator[None]:
         raise PackageError(f"The package cannot be judged here: {error}.", cure) from None
 
 
-def contents(files: Files, store: Store, owner: str) -> Contents:
+def contents(files: Files, store: Store, owner: str, digests: dict[str, str]) -> Contents:
     """Data of a package for jobs: in the body what is short, else as a stored file of that owner's.
 
-    Raises StoredFileError, when called.
+    digests: those of long files, as far as they are known; others are added. Raises StoredFileError, when
+    called.
     """
-    digests: dict[str, str] = {}
 
     def content(path: str) -> dict[str, str]:
         if files.sizes[path] <= INLINE_BYTES:
-            return {"base64": b64encode(files.read(path)).decode()}
+            return {"base64": b64encode(read_file(files, path)).decode()}
         # It may have been evicted since.
         if path not in digests or store.find(digests[path], owner) is None:
-            digests[path] = _stored(store, owner, files.read(path))
+            digests[path] = _stored(store, owner, files, path)
         return {"file": digests[path]}
 
     return content
 
 
-def _stored(store: Store, owner: str, content: bytes) -> str:
-    with closing(store.begin(owner, len(content))) as incoming:
-        incoming.write(content)
+def _stored(store: Store, owner: str, files: Files, path: str) -> str:
+    with closing(store.begin(owner, files.sizes[path])) as incoming:
+        for piece in files.pieces(path):
+            incoming.write(piece)
         return incoming.keep().digest
 
 

@@ -8,6 +8,7 @@ import msgspec
 from jail.errors import PackageError
 from jail.problems import documents
 from jail.problems.files import DOMJUDGE, PROBLEM, TIME_LIMIT, Files
+from jail.problems.files import read as read_file
 
 _LEGACY = ("", "legacy", "legacy-icpc")
 _VERSIONS = (*_LEGACY, "2023-07", "2023-07-draft", "2025-09", "2025-09-draft")
@@ -108,7 +109,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(files: Files) -> Metadata:
     """Read problem.yaml, and what some tools keep beside it: a time limit. Raises PackageError."""
-    found = documents.read(PROBLEM, files.read(PROBLEM), _Document)
+    found = documents.read(PROBLEM, read_file(files, PROBLEM), _Document)
     if found.problem_format_version not in _VERSIONS:
         known = ", ".join(filter(None, _VERSIONS))
         raise _wrong(f"problem_format_version {found.problem_format_version!r} is not read; known: {known}")
@@ -189,7 +190,7 @@ def _time_limit_beside(files: Files) -> int | None:
     for name, pattern in ((TIME_LIMIT, _SECONDS), (DOMJUDGE, _DOMJUDGE_SECONDS)):
         if name not in files.sizes:
             continue
-        text = files.read(name)[:_TEXT_BYTES_MAX].decode("utf-8", "replace")
+        text = read_file(files, name)[:_TEXT_BYTES_MAX].decode("utf-8", "replace")
         if match := pattern.search(text):
             return _milliseconds(min(float(match["seconds"]), _LARGEST))
         if name == TIME_LIMIT:

@@ -7,6 +7,7 @@ import msgspec
 
 from jail.errors import PackageError
 from jail.problems.files import Files
+from jail.problems.files import read as read_file
 
 BUILD, RUN = "build", "run"
 """Scripts that a validator's directory may have: one makes the other, or that is there by itself."""
@@ -59,7 +60,7 @@ def content(files: Files, path: str, constants: Mapping[str, str]) -> bytes:
         found = constants.get(match[1].decode())
         return match[0] if found is None else found.encode()
 
-    found = files.read(path)
+    found = read_file(files, path)
     return _CONSTANT.sub(value, found) if constants else found
 
 

@@ -1,6 +1,7 @@
 """Programs of a package as jobs compile and run them."""
 
 from base64 import b64encode
+from collections.abc import Iterable
 
 import msgspec
 from msgspec import UNSET
@@ -9,7 +10,7 @@ from jail.errors import PackageError
 from jail.languages.definitions import Definitions
 from jail.languages.expansion import Expansion, Source, expand
 from jail.limits import LimitsRequest
-from jail.problems.files import Files
+from jail.problems.files import READ_BYTES_MAX, Files
 from jail.problems.metadata import Metadata
 from jail.problems.programs import BUILD, RUN, Program, content, source
 from jail.spec import Content, FileContent, Rules, SpecError
@@ -44,13 +45,22 @@ def extensions(definitions: Definitions) -> dict[str, str]:
 
 def included(files: Files, language: str, metadata: Metadata) -> dict[str, FileContent]:
     """What every submission in a language finds beside itself, in place of files of its own."""
-    found: dict[str, FileContent] = {}
+    found: dict[str, str] = {}
     for folder in (_FOR_ALL, code(language), language):
         above = f"{INCLUDE}/{folder}/"
-        for path in files.sizes:
-            if path.startswith(above):
-                found[path.removeprefix(above)] = encoded(content(files, path, metadata.constants))
-    return found
+        found |= {path.removeprefix(above): path for path in files.sizes if path.startswith(above)}
+    check_size(files, found.values())
+    return {where: encoded(content(files, path, metadata.constants)) for where, path in found.items()}
+
+
+def check_size(files: Files, paths: Iterable[str]) -> None:
+    """Raise PackageError for more than is to be in memory at once."""
+    size = sum(files.sizes[path] for path in paths)
+    if size > READ_BYTES_MAX:
+        told = f"its files have {size} bytes; the maximum is {READ_BYTES_MAX}"
+        raise PackageError(
+            f"A program of the package cannot be used: {told}.", "Leave out what is not needed."
+        )
 
 
 def submission(
@@ -94,6 +104,7 @@ def _expanded(
     rules: Rules,
     policy: str,
 ) -> Expansion:
+    check_size(files, program.files.values())
     meant = source(program, extensions(definitions))
     beside = {
         where: encoded(content(files, path, metadata.constants), where in (BUILD, RUN))

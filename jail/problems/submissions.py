@@ -16,6 +16,7 @@ import msgspec
 from jail.errors import PackageError
 from jail.problems import documents
 from jail.problems.files import Files
+from jail.problems.files import read as read_file
 from jail.problems.metadata import Metadata
 from jail.problems.programs import Program, programs
 
@@ -72,6 +73,10 @@ _PATTERN_LENGTH_MAX = 512
 _PATTERNS_MAX = 16
 _RULES_MAX = 100
 
+SUBMISSIONS_MAX = 500
+BYTES_MAX = 32 << 20
+"""Of all submissions together."""
+
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """Of the cases that one of the patterns matches, all have a verdict of `permitted`, one of `required`.
@@ -122,13 +127,20 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(files: Files, metadata: Metadata) -> tuple[Submission, ...]:
     """All that are included, in the order of their names. Raises PackageError."""
-    folders = sorted({path.split("/")[1] for path in files.sizes if path.startswith(f"{FOLDER}/")})
+    paths = [path for path in files.sizes if path.startswith(f"{FOLDER}/")]
+    size = sum(files.sizes[path] for path in paths)
+    if size > BYTES_MAX:
+        raise _wrong(f"they have {size} bytes together; the maximum is {BYTES_MAX}")
+    folders = sorted({path.split("/")[1] for path in paths})
     patterns = {} if metadata.legacy else _patterns(files)
-    return tuple(
+    found = tuple(
         _legacy(files, folder, program) if metadata.legacy else _modern(patterns, folder, program)
         for folder in folders
         for program in programs(files, f"{FOLDER}/{folder}")
     )
+    if len(found) > SUBMISSIONS_MAX:
+        raise _wrong(f"there are {len(found)}; the maximum is {SUBMISSIONS_MAX}")
+    return found
 
 
 def given(name: str, files: Mapping[str, str]) -> Submission:
@@ -150,7 +162,7 @@ def _legacy(files: Files, folder: str, program: Program) -> Submission:
 def _comment(files: Files, program: Program) -> tuple[str, ...]:
     """The verdicts that a comment of one of its sources names, or none."""
     for path in program.files.values():
-        if files.sizes[path] <= _SOURCE_BYTES_MAX and (match := _COMMENT.search(files.read(path))):
+        if files.sizes[path] <= _SOURCE_BYTES_MAX and (match := _COMMENT.search(read_file(files, path))):
             words = re.split(r"[,\s]+", match[1].decode().strip().upper().replace("_", "-"))
             unknown = [word for word in words if word not in _COMMENT_WORDS]
             if unknown:
@@ -163,7 +175,9 @@ def _patterns(files: Files) -> dict[str, dict[str, Any]]:
     """What is said of submissions, by patterns of names: the folders' own rules and submissions.yaml."""
     patterns: dict[str, dict[str, Any]] = {name: dict(checks) for name, checks in _MODERN.items()}
     if RULES in files.sizes:
-        for pattern, said in documents.read(RULES, files.read(RULES), dict[str, dict[str, Any]]).items():
+        for pattern, said in documents.read(
+            RULES, read_file(files, RULES), dict[str, dict[str, Any]]
+        ).items():
             # The name of a folder has its rules replaced, any other pattern has some added.
             patterns[pattern] = patterns.get(pattern, {}) | said
     if len(patterns) > _RULES_MAX:

@@ -13,6 +13,7 @@ import msgspec
 from jail.errors import PackageError
 from jail.problems import documents
 from jail.problems.files import Files
+from jail.problems.files import read as read_file
 from jail.problems.metadata import Metadata
 
 GROUPS_MAX = 1000
@@ -229,7 +230,7 @@ class _Legacies:
         return Group(name=name, rules=rules, members=tuple(members[one] for one in sorted(members)))
 
     def _rules(self, path: str, is_root: bool) -> tuple[LegacyRules, tuple[str, ...]]:
-        found = documents.read(path, self._files.read(path), _Legacy)
+        found = documents.read(path, read_file(self._files, path), _Legacy)
         if found.grading == "custom":
             cure = "Say by grader_flags of the default grader what it does, or judge it elsewhere."
             raise PackageError(f"{path} asks for a grader of its own, which is not supported.", cure)
@@ -319,7 +320,9 @@ class _Moderns:
 
     def _own(self, place: str, tree: _Tree, above: _Own, kind: type, name: str = RULES) -> Any:
         path = f"{place}/{name}"
-        own = documents.read(path, self._files.read(path), kind) if tree.get(name, {}) is None else kind()
+        own = (
+            documents.read(path, read_file(self._files, path), kind) if tree.get(name, {}) is None else kind()
+        )
         inherited = {
             field: getattr(above, field)
             for field in ("args", "output_validator_args")

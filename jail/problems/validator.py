@@ -12,7 +12,7 @@ from jail.limits import LimitsRequest
 from jail.problems.files import Files
 from jail.problems.metadata import Metadata
 from jail.problems.programs import BUILD, RUN, Program, content, is_built, programs
-from jail.problems.sources import Limits, encoded, validator
+from jail.problems.sources import Limits, check_size, encoded, validator
 from jail.spec import FILES_MAX, FileContent, Rules
 from jail.spec import Program as Job
 
@@ -65,6 +65,7 @@ def recipe(
 ) -> Recipe:
     """How a validator is made and run. Raises PackageError, SpecError."""
     limits = _limits(metadata, rules)
+    check_size(files, program.files.values())
     if is_built(program):
         made = {
             where: encoded(content(files, path, metadata.constants), where in (BUILD, RUN))

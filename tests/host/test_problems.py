@@ -84,7 +84,7 @@ def judging(jail: Any, tmp_path: Path):
 
     def judged(scene: Any, content: packages.Content) -> Any:
         with files.opened(packages.write(tmp_path / "problem", content)) as found:
-            held = contents(found, jail.engine.means.files.files, "")
+            held = contents(found, jail.engine.means.files.files, "", {})
             judge = Judge(jail.engine, found, package.read(found), definitions.load(), held)
             return jail.do(scene(judge))
 

@@ -1,7 +1,7 @@
 """Problem packages for tests: what is in one, as a directory, an archive or nothing but a dict."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 Content = Mapping[str, str | bytes]
@@ -23,6 +23,9 @@ class Package:
     def __init__(self, content: Content) -> None:
         self._content = {path: encoded(text) for path, text in content.items()}
         self.sizes = {path: len(text) for path, text in self._content.items()}
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        yield self._content[path]
 
     def read(self, path: str) -> bytes:
         return self._content[path]

@@ -20,7 +20,7 @@ def sizes(path: Path) -> dict[str, int]:
 
 def whole(path: Path) -> dict[str, str]:
     with files.opened(path) as found:
-        return {name: found.read(name).decode() for name in found.sizes}
+        return {name: files.read(found, name).decode() for name in found.sizes}
 
 
 def refused(path: Path) -> str:
@@ -104,7 +104,7 @@ def test_a_directory_that_becomes_a_link_is_not_followed(tmp_path):
         (package / "data").rename(package / "elsewhere")
         (package / "data").symlink_to("elsewhere")
         with pytest.raises(PackageError, match="cannot be read"):
-            found.read("data/secret/1.in")
+            files.read(found, "data/secret/1.in")
 
 
 def test_pipes_and_devices_are_refused(tmp_path):
@@ -124,14 +124,14 @@ def test_a_file_that_became_a_pipe_is_not_waited_for(tmp_path):
         (package / "data/secret/1.in").unlink()
         os.mkfifo(package / "data/secret/1.in")
         with pytest.raises(PackageError, match="neither a file"):
-            found.read("data/secret/1.in")
+            files.read(found, "data/secret/1.in")
 
 
 def test_no_more_is_read_of_a_file_than_was_counted(tmp_path):
     package = packages.write(tmp_path / "echo", packages.ECHO)
     with files.opened(package) as found:
         (package / "data/secret/1.in").write_text("7" * 1000)
-        assert found.read("data/secret/1.in") == b"77"
+        assert files.read(found, "data/secret/1.in") == b"77"
 
 
 @pytest.mark.parametrize(
@@ -225,6 +225,22 @@ def test_what_is_cut_off_is_refused(tmp_path, cut):
     path.write_bytes(path.read_bytes()[:cut])
 
     assert "cannot be used" in refused(path)
+
+
+def test_what_is_no_test_data_is_short(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "READ_BYTES_MAX", 14)
+
+    assert "echo.py has 15 bytes; the maximum of what is no test data is 14" in refused(
+        packages.write(tmp_path / "echo", packages.ECHO)
+    )
+
+
+def test_long_files_come_in_pieces(package, monkeypatch):
+    monkeypatch.setattr(files, "PIECE_BYTES", 4)
+    with files.opened(package(packages.ECHO)) as found:
+        pieces = list(found.pieces("submissions/accepted/echo.py"))
+
+    assert pieces == [b"prin", b"t(in", b"put(", b"))\n"]
 
 
 def test_a_package_needs_a_problem(package):

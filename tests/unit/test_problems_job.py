@@ -118,6 +118,15 @@ def test_what_is_longer_than_the_package_allows_is_refused():
         parsed(content, "accepted/echo.py")
 
 
+def test_what_is_longer_than_is_to_be_in_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(sources, "READ_BYTES_MAX", 10)
+    with pytest.raises(PackageError, match="its files have 15 bytes; the maximum is 10"):
+        parsed({}, "accepted/echo.py")
+    monkeypatch.setattr(sources, "READ_BYTES_MAX", 20)
+    with pytest.raises(PackageError, match="its files have 21 bytes; the maximum is 20"):
+        parsed({"include/python3/long.txt": 21 * "x"}, "accepted/echo.py")
+
+
 def test_flags_of_the_default_validator_are_read_before_anything_is_judged():
     with pytest.raises(PackageError, match="'wrong' is no flag"):
         package.read(packages.Package({**packages.ECHO, "problem.yaml": "validator_flags: wrong"}))

@@ -156,6 +156,13 @@ def test_patterns_are_of_names_and_of_what_is_above_them(pattern, matching):
     assert submissions.matches(pattern, "accepted/a.py") is matching
 
 
+def test_submissions_are_bounded(monkeypatch):
+    monkeypatch.setattr(submissions, "SUBMISSIONS_MAX", 1)
+    assert "there are 2; the maximum is 1" in refused("", **{"accepted/a.py": "", "accepted/b.py": ""})
+    monkeypatch.setattr(submissions, "BYTES_MAX", 2)
+    assert "they have 3 bytes together" in refused("", **{"accepted/a.py": "abc"})
+
+
 def source(**options) -> programs.Source:
     files = {path: f"submissions/accepted/x/{path}" for path in options.pop("files")}
     return programs.source(programs.Program(name="x", files=files, **options), EXTENSIONS)
