@@ -230,7 +230,7 @@ def test_what_is_cut_off_is_refused(tmp_path, cut):
 def test_what_is_no_test_data_is_short(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "READ_BYTES_MAX", 14)
 
-    assert "echo.py has 15 bytes; the maximum of what is no test data is 14" in refused(
+    assert "echo.py has 15 bytes; the maximum beside test data is 14" in refused(
         packages.write(tmp_path / "echo", packages.ECHO)
     )
 
