@@ -135,6 +135,12 @@ def test_a_name_of_a_source_is_taken(name):
     assert name in expanded("cpp", source_name=name).compile.argv
 
 
+def test_what_a_language_brings_lies_beside_the_source_and_is_not_to_be_replaced():
+    assert sorted(expanded("typescript").files) == ["main.ts", "node.d.ts"]
+    assert refused("typescript", files={"node.d.ts": ""}) == "files.node.d.ts"
+    assert refused("typescript", source_name="node.d.ts") == "source_name"
+
+
 @pytest.mark.parametrize("path", ["main.cpp", "main.cpp/x", "program", "program/x"])
 def test_a_file_where_the_source_or_what_is_made_of_it_goes_is_refused(path):
     assert refused(files={path: ""}) == f"files.{path}"
