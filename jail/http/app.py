@@ -21,6 +21,7 @@ from jail.http.forward import JOBS, Forward
 from jail.http.images import Images
 from jail.http.languages import Languages
 from jail.http.metrics import Metrics
+from jail.http.packages import Packages
 from jail.http.problems import ProblemError
 from jail.languages import definitions
 from jail.languages.toolchains import Toolchains
@@ -38,6 +39,7 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
     Raises LanguageError.
     """
     service = Service(engine, whole, metrics)
+    stored = Files(engine)
     application = Starlette(
         routes=[
             Route("/v1/run", service.run, methods=["POST"]),
@@ -49,8 +51,9 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
             Route("/openapi.json", service.openapi),
             Forward(engine.published, service.admit),
             *Images(engine).routes(),
-            *Files(engine).routes(),
             Languages(service.toolchains, service.admit).route(),
+            *stored.routes(),
+            *Packages(engine, stored, service.toolchains.definitions, service.record).routes(),
         ],
         exception_handlers=problems.HANDLERS,
         middleware=[Middleware(_LastAnswers, engine)],
@@ -106,7 +109,7 @@ class Service:
         content = await body.read(request, self._engine.settings.body_bytes)
         self._check_open()
         job = await self._engine.pin(await self.toolchains.parse(content, self._rules))
-        return _Answer(self._engine.submit(job), self._record)
+        return _Answer(self._engine.submit(job), self.record)
 
     async def capabilities(self, request: Request) -> Response:
         """GET /v1/capabilities: what a job can be sure of here."""
@@ -181,7 +184,8 @@ class Service:
             detail = "The service is about to stop; another instance may take the job."
             raise ProblemError(503, detail, headers={"Retry-After": "1"})
 
-    def _record(self, result: Answered) -> None:
+    def record(self, result: Answered) -> None:
+        """Count a job that was answered, and log it."""
         self._metrics.count(result)
         if isinstance(result, GroupResult):
             parts = list(result.processes.values())

@@ -55,6 +55,7 @@ LAYERS = (
     ("jail.engine",),
     ("jail.languages.requests",),
     ("jail.languages.toolchains",),
+    ("jail.problems",),
     ("jail.doctor", "jail.http"),
     ("jail.cli",),
     ("jail.__main__",),
@@ -82,6 +83,7 @@ DOORS = {
     "uvicorn": ("jail.cli",),
     "uvloop": ("jail.cli", "jail.doctor.trial"),
     "websockets": ("jail.cli.websocket",),
+    "yaml": ("jail.problems.documents",),
     "zstandard": ("jail.images.compression",),
 }
 """Who may import a third party: these modules, and those in these packages."""
