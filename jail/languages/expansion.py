@@ -94,7 +94,7 @@ def _compile(request: Source, found: Found, name: str, rules: Rules) -> Program 
     command = found.language.compile
     if command is None:
         return None
-    limits = _over(_within(command.limits, rules.ceilings), request.compile_limits)
+    limits = _over(within(command.limits, rules.ceilings), request.compile_limits)
     return Program(
         argv=_argv(command, found, name, _over(rules.defaults, limits)),
         limits=limits,
@@ -141,7 +141,7 @@ def allow(asked: LimitsRequest, language: Language, ceilings: Limits) -> LimitsR
 def _own_limits(asked: LimitsRequest, language: Language, rules: Rules) -> LimitsRequest:
     """Of the run. What is multiplied has to be set: an omitted limit is the operator's default."""
     usual = {field: getattr(rules.defaults, field) for field in ("cpu_ms", "wall_ms", "memory_bytes")}
-    usual |= _set(_within(language.run.limits, rules.ceilings))
+    usual |= _set(within(language.run.limits, rules.ceilings))
     return allow(LimitsRequest(**usual | _set(asked)), language, rules.ceilings)
 
 
@@ -153,7 +153,7 @@ def _over(usual: AnyLimits, asked: LimitsRequest) -> AnyLimits:
     return msgspec.structs.replace(usual, **_set(asked))
 
 
-def _within(limits: LimitsRequest, ceilings: Limits) -> LimitsRequest:
+def within(limits: LimitsRequest, ceilings: Limits) -> LimitsRequest:
     """What a language takes by itself is no more than an operator lets anybody have."""
     found = {field: min(value, getattr(ceilings, field)) for field, value in _set(limits).items()}
     return LimitsRequest(**found)
