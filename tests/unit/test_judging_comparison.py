@@ -257,6 +257,10 @@ UNALIKE = [
     ("numbers", b"0x10", b"16", "wrong_answer"),
     ("numbers", b"1_000", b"1000", "wrong_answer"),
     ("numbers", b"1e999", b"1.0e999", "wrong_answer"),
+    ("numbers", b"1e401", b"10e400", "wrong_answer"),
+    ("numbers", b"-1", b"1", "wrong_answer"),
+    ("lines", b"a" + b" " * 65 + b"b", b"a" + b" " * 64 + b"\tb", "presentation_error"),
+    ("lines", b"a" + b"\n" * 66 + b"b", b"a" + b"\n" * 67 + b"b", "presentation_error"),
     ("numbers", b"9007199254740993", b"9007199254740992", "wrong_answer"),
     ("numbers", b"1" * 513, b"1" * 513 + b".0", "wrong_answer"),
     ("numbers", b"word", b"1", "wrong_answer"),
@@ -301,7 +305,61 @@ def test_the_difference_says_where_in_both():
     assert found.expected.excerpt == Excerpt(text="45", at=1)
 
 
-@pytest.mark.parametrize("white", [b"\n" * 200, b" \n" * 200 + b"   ", b"\n" + b" " * 300, b"\r\n" * 99])
+SIGNS = st.sampled_from(["", "-", "+"])
+DIGITS = st.text("0159", min_size=1, max_size=6)
+TOKENS = st.builds(
+    lambda sign, whole, part, exponent: f"{sign}{whole}{part}{exponent}".encode(),
+    SIGNS,
+    DIGITS,
+    st.just("") | DIGITS.map(".{}".format),
+    st.just("") | st.sampled_from(["e0", "e-3", "E+2", "e400", "e-400", "e401"]),
+)
+
+
+@given(TOKENS, TOKENS, st.sampled_from([0.0, 1e-9, 0.5, 1e5, 1e300]), st.sampled_from([0.0, 1e-9, 0.5, 2.0]))
+@ALWAYS_THE_SAME
+def test_numbers_agree_as_fractions_do(ours, theirs, absolute, relative):
+    compare = Compare(mode="numbers", absolute=absolute, relative=relative)
+    assert (compared(ours, theirs, compare) is None) == agree(ours, theirs, compare)
+
+
+@given(TOKENS, st.sampled_from(["0.1", "1e-9", "3"]), SIGNS.filter(bool), st.booleans())
+@ALWAYS_THE_SAME
+def test_at_the_very_edge_of_the_tolerance_too(token, bound, sign, is_beyond):
+    ours = number(token)
+    if ours is None or b"00" in token or abs(ours) > 10**9 or 0 < abs(ours) < Fraction(1, 10**9):
+        return
+    edge = ours + Fraction(sign + bound) * (1 + is_beyond * Fraction(1, 10**12))
+    theirs = f"{edge.numerator * 10**40 // edge.denominator}e-40".encode()
+    found = compared(token, theirs, Compare(mode="numbers", absolute=float(bound)))
+    assert (found is not None) == is_beyond
+
+
+def test_after_a_token_longer_than_any_number_there_are_numbers_again():
+    comparison = Comparison(Compare(mode="numbers"), b"1" * 600 + b" 1.0")
+    for chunk in (b"1" * 600, b" 1"):
+        comparison.feed(chunk)
+    assert comparison.finish() is None
+
+
+@pytest.mark.parametrize("mode", ["exact", "lines", "tokens", "numbers"])
+def test_a_token_without_end_is_wrong_as_soon_as_it_differs(mode):
+    comparison = Comparison(Compare(mode=mode), b"a" * 1_000_000)
+    comparison.feed(b"b" * 65_536)
+    assert comparison.over
+
+
+def test_the_place_does_not_depend_on_the_key():
+    pairs = ((b" " * 70 + b"x", b" y"), (b"\n" * 70 + b"x", b"\n y"), (b" " * 70 + b"x", b"\t" * 70 + b"x"))
+    for two in pairs:
+        found = [compared(*two, Compare(mode="lines")) for _ in range(32)]
+        assert found == found[:1] * 32
+
+
+@pytest.mark.parametrize(
+    "white",
+    [b"\n" * 65, b"\n" + b" \n" * 32, b"\n" * 200, b" \n" * 200 + b"   ", b"\n" + b" " * 300, b"\r\n" * 99],
+)
 def test_lines_are_counted_in_white_space_too(white):
     found = compared(b"1" + white + b"2", b"1" + white + b"3", Compare(mode="tokens"))
     for place in (found.output, found.expected):
