@@ -42,6 +42,8 @@ PATH_BYTES_MAX = 4095
 PATH_DEPTH_MAX = 32
 FILES_MAX = 4096
 OUTPUTS_MAX = 256
+# Each is a mount of its own.
+STORED_MAX = 64
 DESTINATIONS_MAX = 32
 PUBLISHED_MAX = 16
 VOLUMES_MAX = 16
@@ -330,7 +332,7 @@ def _type_error(error: msgspec.ValidationError) -> SpecError:
     if named:
         path = f"{path}.{named['name']}".removeprefix(".")
     if path in Program.__struct_fields__ and _UNKNOWN.search(detail):
-        detail = "stands in each of `processes`, and not beside them"
+        detail = "stands in each of `processes` or `steps`, and not beside them"
     return SpecError(path, detail)
 
 
@@ -647,7 +649,9 @@ def stored_file(field: str, content: Content, rules: Rules, path: str = "") -> S
 
 def _stored_files(files: Mapping[str, str | FileContent], rules: Rules) -> tuple[StoredFile, ...]:
     """Those among a job's files, whose paths are checked."""
-    stored = ((path, content) for path, content in files.items() if is_stored(content))
+    stored = [(path, content) for path, content in files.items() if is_stored(content)]
+    if len(stored) > STORED_MAX:
+        raise SpecError("files", f"{len(stored)} stored files; the maximum is {STORED_MAX}")
     return tuple(stored_file(f"files.{path}", content, rules, path) for path, content in stored)
 
 
@@ -702,10 +706,9 @@ def _check_room(spec: ProcessSpec) -> None:
     if pages > spec.limits.disk_bytes:
         maximum = spec.limits.disk_bytes
         raise SpecError("files", f"take {pages} bytes of pages; limits.disk_bytes is {maximum}")
-    # Stored files take none, but their directories do: what is in them may be changed.
     directories = {entry for file in (*spec.files, *spec.stored) for entry in _directories(file.path)}
     # tmpfs counts its root among the inodes.
-    inodes = 1 + len(spec.files) + len(directories)
+    inodes = 1 + len(spec.files) + len(spec.stored) + len(directories)
     if inodes > spec.limits.files:
         raise SpecError("files", f"take {inodes} inodes; limits.files is {spec.limits.files}")
 

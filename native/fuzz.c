@@ -54,14 +54,14 @@ static void walk_make(const struct make *make)
 	touch(make->id_map);
 }
 
-/* As open_layers() walks its text; and write_files() finds the end of what is its own, write_hosts() its beginning. */
+/* As open_places() walks its text; and write_files() finds the end of what is its own, write_hosts() its beginning. */
 static void walk_start(const struct start *start)
 {
 	const char *path = (const char *)(start + 1);
 
-	for (uint32_t i = 0; i < start->layers; i++)
+	for (uint32_t i = 0; i < start->keeps + start->lends; i++)
 		path += touch(path) + 1;
-	if (path != (const char *)(start + 1) + start->layers_bytes)
+	if (path != (const char *)(start + 1) + start->places_bytes)
 		abort();
 	touch(start->scratch_options);
 	if (start->plan_bytes - start->hosts_bytes > start->plan_bytes || start->hosts_bytes > HOSTS_BYTES_MAX)

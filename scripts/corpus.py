@@ -16,7 +16,7 @@ from jail.supervisor import pack_file
 HOSTS = b"127.0.0.1 server\n"
 TEXT = b"root\0\0host/root:host/empty\0usr\0/usr:host/empty\0"
 
-LAYERS = b"boxes/1/upper\0boxes/0\0/files/lent/7\0"
+PLACES = b"boxes/1\0/files/lent/7\0"
 
 
 def request(kind: str, number: int, tail: bytes = b"", **fields: object) -> bytes:
@@ -82,15 +82,17 @@ def seeds() -> dict[str, bytes]:
             explains=1,
             listens=1,
         ),
-        "start-layered": request(
+        "start-places": request(
             "start",
             lib.TYPE_START,
-            LAYERS,
+            PLACES,
             scratch_options=b"size=4096,nr_inodes=8",
             filter_bytes=8,
-            layers=3,
-            stdin_layer=1,
-            layers_bytes=len(LAYERS),
+            keeps=1,
+            lends=1,
+            lends_stdin=1,
+            lent_files=2,
+            places_bytes=len(PLACES),
         ),
         "kill": request("ask", lib.TYPE_KILL),
         "open": request("ask", lib.TYPE_OPEN, b"out/a.txt\0", path_bytes=10),
