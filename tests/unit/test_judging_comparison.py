@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jail.judging import ordered, unordered
+from jail.judging import forms, ordered, unordered
 from jail.judging.comparison import Comparison
 from jail.judging.shapes import Compare, Excerpt
 
@@ -392,6 +392,61 @@ def test_two_comparisons_hash_with_two_keys():
         bytes(unordered.AnyOrder(Compare(mode="unordered_lines"), None)._ours._form.saved()) for _ in range(9)
     }
     assert len(sums) == 9
+
+
+def siphash(key, text, rounds, final_rounds, is_long):
+    """As the paper has it; is_long: with 128 bits, as its authors' reference has those."""
+    mask = (1 << 64) - 1
+    v = [k ^ c for k, c in zip(key * 2, SIPHASH_BEGINS, strict=True)]
+    v[1] ^= 0xEE * is_long
+
+    def mix(times):
+        def turn(n, by):
+            v[n] = (v[n] << by | v[n] >> 64 - by) & mask
+
+        def half(a, b, c, d, by, other):
+            v[a], v[c] = (v[a] + v[b]) & mask, (v[c] + v[d]) & mask
+            turn(b, by)
+            turn(d, other)
+            v[b] ^= v[a]
+            v[d] ^= v[c]
+            turn(a, 32)
+
+        for _ in range(times):
+            half(0, 1, 2, 3, 13, 16)
+            half(2, 1, 0, 3, 17, 21)
+
+    whole = text + bytes(7 - len(text) % 8) + bytes([len(text) % 256])
+    for start in range(0, len(whole), 8):
+        word = int.from_bytes(whole[start : start + 8], "little")
+        v[3] ^= word
+        mix(rounds)
+        v[0] ^= word
+    v[2] ^= 0xEE if is_long else 0xFF
+    mix(final_rounds)
+    first = v[0] ^ v[1] ^ v[2] ^ v[3]
+    v[1] ^= 0xDD
+    mix(final_rounds)
+    return first, v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+SIPHASH_BEGINS = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
+
+
+def test_the_sum_of_lines_is_that_of_their_siphashes():
+    # The example of the paper's appendix.
+    key = [0x0706050403020100, 0x0F0E0D0C0B0A0908]
+    assert siphash(key, bytes(range(15)), 2, 4, False)[0] == 0xA129CA6149BE45E5
+
+    lines = [bytes(range(65, 65 + n)) for n in range(1, 20)]
+    key = forms.Key()
+    found = forms.Multiset(key)
+    for line in lines:
+        found.feed(line[:3])
+        found.feed(line[3:] + b"\n")
+    halves = zip(*(siphash(key.words, line, 1, 3, True) for line in lines), strict=True)
+    whole = sum(low + (high << 64) for low, high in zip(*halves, strict=True)) % (1 << 128)
+    assert found._state.sum[0] + (found._state.sum[1] << 64) == whole
 
 
 # --- texts without end
