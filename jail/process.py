@@ -42,8 +42,8 @@ from jail.spec import ProcessSpec
 from jail.supervisor import FROZEN_DEPTH_MAX, Report, Start
 
 _NOTHING = Captured(b"", 0)
-# Of the tmpfs of /box: its directories `upper` and `work`, and in that the kernel's own.
-_OVERLAY_INODES = 4
+# Of the tmpfs of /box: its directories `upper` and `work`, and what the kernel makes in that as it mounts.
+_OVERLAY_INODES = 7
 _CAUSES = {"cpu": Ended.CPU, "wall": Ended.WALL, "memory": Ended.MEMORY}
 
 

@@ -15,7 +15,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class Lent:
-    """Until it is closed, nothing of it is evicted. Attribute: `directory`, with BOX and, if need be, STDIN.
+    """Until it is closed, nothing of it is evicted. Attribute: `directory`, with BOX and STDIN, as need be.
 
     Directories have the mode 0755, files that of stored ones; all belong to the service's user. For
     jail.supervisor.Start.cover(): `layers`, of what is to be seen in /box, and `stdin_layer`.
@@ -27,13 +27,15 @@ class Lent:
         self.layers: tuple[str, ...] = ()
         self.stdin_layer = ""
         make(directory, 0o711)
-        make(directory / BOX, 0o755)
 
     def add(self, path: str, source: Path) -> None:
         """Link a file of the store to a path beneath BOX. Raises OSError."""
+        box = self.directory / BOX
+        if not self.layers:
+            make(box, 0o755)
+            self.layers = (str(box),)
         self._make_above(path)
-        _link(source, self.directory / BOX / path)
-        self.layers = (str(self.directory / BOX),)
+        _link(source, box / path)
 
     def set_stdin(self, source: Path) -> None:
         """Link a file of the store to STDIN. Raises OSError."""

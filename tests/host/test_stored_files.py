@@ -100,6 +100,34 @@ def test_a_job_writes_beside_stored_files_wherever_they_are(own, put):
     ]
 
 
+def test_a_stored_file_lies_as_deep_as_any(own, put):
+    path = "d/" * 31 + "file"
+    job = {"argv": ["sh", "-c", f"cat {path} && echo x > {path}2"], "files": {path: put(b"content")}}
+    # Its directories, their root, and what is made beside it.
+    result = own.run({**job, "limits": {"files": 33}})
+    assert (result["status"], result["stdout"]["text"]) == ("ok", "content"), result
+
+
+def test_many_stored_files_lie_in_a_directory(own, put):
+    name = put(b"x")
+    files = {f"some/{number:0100}": name for number in range(500)}
+    result = own.sh("ls some | wc -l; cat some/* | wc -c; touch some/more", files=files)
+    assert (result["status"], result["stdout"]["text"].split()) == ("ok", ["500", "500"])
+
+
+def test_processes_of_a_job_have_what_each_names(own, put):
+    one, other = put(b"one"), put(b"other")
+    told = own.run(
+        {
+            "processes": [
+                {"name": "a", "argv": ["sh", "-c", "cat x; ls"], "files": {"x": one}},
+                {"name": "b", "argv": ["sh", "-c", "cat; ls"], "stdin": other},
+            ]
+        }
+    )["processes"]
+    assert [told[name]["stdout"]["text"] for name in "ab"] == ["onex\n", "other"]
+
+
 def test_a_stored_program_is_run(own, put):
     program = put(b"#!/bin/sh\necho $1\n")
     result = own.run({"argv": ["./run", "hello"], "files": {"run": program}})
