@@ -42,4 +42,5 @@ def pack(spec: ProcessSpec, hosts: bytes = b"") -> bytes:
     strings += [f"{name}={value}".encode() for name, value in spec.env.items()]
     strings += [spec.env["PATH"].encode(), spec.directory.encode()]
     files = [pack_file(file.path.encode(), file.mode, file.content) for file in spec.files]
-    return b"\0".join(strings) + b"\0" + b"".join(files) + hosts
+    lent = [file.path.encode() + b"\0" for file in spec.stored]
+    return b"\0".join(strings) + b"\0" + b"".join((*files, *lent)) + hosts

@@ -20,6 +20,7 @@ from jail.capture import Capture, Captured
 from jail.cgroup import Counters
 from jail.errors import SandboxError
 from jail.files import Desk
+from jail.files.lent import Lent
 from jail.filters import Denials, Filter
 from jail.outcome import Ended, Facts, Failure, Verdict, decide
 from jail.outputs import Budgets, Collected
@@ -39,11 +40,9 @@ from jail.result import (
 from jail.sandbox import Sandbox, Sandboxes
 from jail.scheduler import Reservation, Scheduler
 from jail.spec import ProcessSpec
-from jail.supervisor import FROZEN_DEPTH_MAX, Report, Start
+from jail.supervisor import DEPTH_MAX, Report, Start
 
 _NOTHING = Captured(b"", 0)
-# Of the tmpfs of /box: its directories `upper` and `work`, and what the kernel makes in that as it mounts.
-_OVERLAY_INODES = 7
 _CAUSES = {"cpu": Ended.CPU, "wall": Ended.WALL, "memory": Ended.MEMORY}
 
 
@@ -82,9 +81,9 @@ class Process:
     in its `verdict`, once it has one, and in `failure`, where set-up failed. `moments`: when it passed from
     hand to hand, in ns of CLOCK_MONOTONIC, in that order as far as it came. `ended_ns`: when it ended, by the
     same clock; 0 if it was not started. `sandbox`: its own, once taken. To be set before prepare(): `hosts`,
-    what it finds in /etc/hosts, with none, the image's own; `layers`, what it finds in /box besides its
-    files, and `stdin_layer`, as Start.cover() has them; `kept_bytes`, how much of its streams is kept, if
-    that is less than their limits; `on_stdout`, which is given all of stdout.
+    what it finds in /etc/hosts, with none, the image's own; `box`, which it finds in /box besides its
+    files; `kept_bytes`, how much of its streams is kept, if that is less than their limits; `on_stdout`,
+    which is given all of stdout.
     """
 
     def __init__(self, means: Means, spec: ProcessSpec) -> None:
@@ -92,8 +91,7 @@ class Process:
         self.spec = spec
         self.sandbox: Sandbox | None = None
         self.hosts = b""
-        self.layers: tuple[str, ...] = ()
-        self.stdin_layer = ""
+        self.box: Box | None = None
         self.on_stdout: Callable[[bytes], None] | None = None
         self.kept_bytes: int | None = None
         self.verdict: Verdict | None = None
@@ -105,6 +103,7 @@ class Process:
         self._excess: Literal["stdout_bytes", "stderr_bytes"] | None = None
         self._execution = Execution()
         self._loss: Failure | None = None
+        self._lent: Lent | None = None
         self._is_started = False
         # All that it holds, and of that the descriptors which are the supervisor's once it is started.
         self._held = ExitStack()
@@ -116,8 +115,7 @@ class Process:
         try:
             lent = await self._means.files.lend(self.spec)
             self._held.callback(self._means.files.give_back, lent)
-            self.layers = (*lent.layers, *self.layers)
-            self.stdin_layer = lent.stdin_layer
+            self._lent = lent
         except (SandboxError, OSError) as error:
             self._fail(error)
 
@@ -165,10 +163,10 @@ class Process:
     async def keep_box(self) -> Box | None:
         """Keep its /box for others, after run() and before close(); None: it could not be."""
         try:
-            return await self.sandbox.keep_box(self.layers)
+            return await self.sandbox.keep_box()
         except (SandboxError, OSError) as error:
             if isinstance(error, OSError) and error.errno == errno.ELOOP:
-                detail = f"/box is deeper than {FROZEN_DEPTH_MAX} directories"
+                detail = f"/box is deeper than {DEPTH_MAX} directories"
                 self.verdict = Verdict("output_limit", detail=detail)
             else:
                 self._fail(error)
@@ -243,9 +241,12 @@ class Process:
         self._copies.append(plan.sealed("plan", packed))
         stdio = (self._copies[0], *(capture.writing for capture in self._streams))
         start = self._means.filters[spec.policy].start(stdio, self._copies[1], self._denials)
-        start.cover(self.layers, self.stdin_layer)
-        inodes = limits.files + (_OVERLAY_INODES if self.layers else 0)
-        _fill(start.message, spec, len(packed), inodes)
+        if self.box is not None:
+            self.sandbox.check_box(self.box)
+            start.keep(self.box.place)
+        if self._lent is not None:
+            start.lend(str(self._lent.directory), self._lent.files, self._lent.stdin)
+        _fill(start.message, spec, len(packed))
         start.message.hosts_bytes = len(self.hosts)
         start.message.rlimits = rlimits.for_job(limits, self._means.hard_limits)
         return start
@@ -365,13 +366,13 @@ def _failure(error: SandboxError | OSError) -> Failure:
     return Failure("service", error.errno or 0, 0)
 
 
-def _fill(message, spec: ProcessSpec, plan_bytes: int, inodes: int) -> None:
+def _fill(message, spec: ProcessSpec, plan_bytes: int) -> None:
     limits = spec.limits
     message.cpu_ns, message.wall_ns = limits.cpu_ms * 10**6, limits.wall_ms * 10**6
     message.plan_bytes = plan_bytes
     message.arguments, message.variables = len(spec.argv), len(spec.env)
     message.files = len(spec.files)
-    message.scratch_options = b"size=%d,nr_inodes=%d" % (limits.disk_bytes, inodes)
+    message.scratch_options = b"size=%d,nr_inodes=%d" % (limits.disk_bytes, limits.files)
 
 
 def _usage(report: Report, counters: Counters) -> Usage:

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -109,12 +109,16 @@ class Sandbox:
         """A descriptor of a regular file beneath /box, once nothing of its job lives. Raises OSError."""
         return await self._supervisor.open(self.slot, path)
 
-    async def keep_box(self, layers: Sequence[str]) -> Box:
-        """Keep /box for others, once nothing of its job lives, which had these layers.
+    async def keep_box(self) -> Box:
+        """Keep /box for others, once nothing of its job lives; then it is not here any more.
 
         Raises OSError: ELOOP, directories in it are too deep; SandboxError: supervisor lost.
         """
-        return await self._boxes.keep(self._supervisor, self.slot, layers)
+        return await self._boxes.keep(self._supervisor, self.slot)
+
+    def check_box(self, box: Box) -> None:
+        """Raise SandboxError if that cannot be copied to this sandbox."""
+        box.check(self._supervisor)
 
     def close(self) -> asyncio.Task[None]:
         """Leave nothing of it, whether it ran or not. Nobody has to wait for the task that does it."""
@@ -204,15 +208,15 @@ class Sandboxes:
     async def __aexit__(self, *_exception: object) -> None:
         """End the supervisor and give everything back; every Sandbox has been closed."""
         await self.stock.close()
-        while self.dying:
-            await asyncio.wait(self.dying)
+        while going := self.dying | self._boxes.going:
+            await asyncio.wait(going)
         await self.networks.close()
         await self.supervisor.close()
         self._undo.close()
 
     async def settle(self) -> None:
         """Wait until nothing dies and all are ready that are to be, as far as they can be made."""
-        while busy := self.dying | self.stock.making | self.stock.tasks:
+        while busy := self.dying | self.stock.making | self.stock.tasks | self._boxes.going:
             await asyncio.wait(busy)
         with suppress(SandboxError, OSError):
             await self.stock.fill()

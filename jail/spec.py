@@ -42,6 +42,8 @@ PATH_BYTES_MAX = 4095
 PATH_DEPTH_MAX = 32
 FILES_MAX = 4096
 OUTPUTS_MAX = 256
+# Each is a mount of its own.
+STORED_MAX = 64
 DESTINATIONS_MAX = 32
 PUBLISHED_MAX = 16
 VOLUMES_MAX = 16
@@ -514,6 +516,7 @@ def program(request: Program, rules: Rules, name: str = "", background: bool = F
     )
     _check_strings(spec)
     _check_room(spec)
+    _check_not_lent(spec)
     return spec
 
 
@@ -647,7 +650,9 @@ def stored_file(field: str, content: Content, rules: Rules, path: str = "") -> S
 
 def _stored_files(files: Mapping[str, str | FileContent], rules: Rules) -> tuple[StoredFile, ...]:
     """Those among a job's files, whose paths are checked."""
-    stored = ((path, content) for path, content in files.items() if is_stored(content))
+    stored = [(path, content) for path, content in files.items() if is_stored(content)]
+    if len(stored) > STORED_MAX:
+        raise SpecError("files", f"{len(stored)} stored files; the maximum is {STORED_MAX}")
     return tuple(stored_file(f"files.{path}", content, rules, path) for path, content in stored)
 
 
@@ -702,12 +707,18 @@ def _check_room(spec: ProcessSpec) -> None:
     if pages > spec.limits.disk_bytes:
         maximum = spec.limits.disk_bytes
         raise SpecError("files", f"take {pages} bytes of pages; limits.disk_bytes is {maximum}")
-    # Stored files take none, but their directories do: what is in them may be changed.
     directories = {entry for file in (*spec.files, *spec.stored) for entry in _directories(file.path)}
     # tmpfs counts its root among the inodes.
-    inodes = 1 + len(spec.files) + len(directories)
+    inodes = 1 + len(spec.files) + len(spec.stored) + len(directories)
     if inodes > spec.limits.files:
         raise SpecError("files", f"take {inodes} inodes; limits.files is {spec.limits.files}")
+
+
+def _check_not_lent(spec: ProcessSpec) -> None:
+    stored = {file.path for file in spec.stored}
+    for index, output in enumerate(spec.outputs):
+        if output.path in stored:
+            raise SpecError(f"outputs[{index}]", f"{output.path!r} is a stored file, which no job changes")
 
 
 def _outputs(outputs: list[str | OutputRequest]) -> tuple[Output, ...]:

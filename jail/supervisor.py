@@ -24,8 +24,7 @@ SLOTS_MAX = lib.SLOTS_MAX
 COUNTED_MAX = lib.COUNTED_MAX
 PROCESSORS_MAX = lib.PROCESSORS_MAX
 HOSTS_BYTES_MAX = lib.HOSTS_BYTES_MAX
-LAYERS_MAX = lib.LAYERS_MAX
-FROZEN_DEPTH_MAX = lib.FROZEN_DEPTH_MAX
+DEPTH_MAX = lib.DEPTH_MAX
 INIT_ID = lib.INIT_ID
 JOB_ID = lib.JOB_ID
 
@@ -117,18 +116,17 @@ class Start:
         for place, (call, maximum, error) in enumerate(counted):
             self.message.counted[place] = {"call": call, "maximum": maximum, "error": error}
         self.descriptors = (*stdio, policy, plan, *explains)
-        self.layers = b""
+        self.places: list[bytes] = []
 
-    def cover(self, layers: Sequence[str], stdin_layer: str = "") -> None:
-        """Let these directories be seen beneath what the job writes to /box, the topmost first.
+    def keep(self, place: str) -> None:
+        """Have what Supervisor.freeze() kept there copied to /box. Before lend()."""
+        self.places.append(place.encode() + b"\0")
+        self.message.keeps = 1
 
-        Relative to the keeper's directory, or absolute where its view has them; at most LAYERS_MAX.
-        stdin_layer: one that has a file `stdin`, which the job reads in place of the descriptor.
-        """
-        paths = [*layers, stdin_layer] if stdin_layer else layers
-        self.layers = b"".join(path.encode() + b"\0" for path in paths)
-        self.message.layers, self.message.layers_bytes = len(paths), len(self.layers)
-        self.message.stdin_layer = bool(stdin_layer)
+    def lend(self, directory: str, files: int, stdin: bool) -> None:
+        """Let files of that directory be seen: so many of its `box`, as the plan names, and its `stdin`."""
+        self.places.append(directory.encode() + b"\0")
+        self.message.lends, self.message.lent_files, self.message.lends_stdin = 1, files, stdin
 
     def pin(self, processors: Iterable[int]) -> None:
         """Let the job run on these alone, each below PROCESSORS_MAX; on any, if there are none."""
@@ -214,7 +212,9 @@ class Supervisor:
     def start(self, slot: int, start: Start) -> None:
         """Start a job in a ready sandbox."""
         start.message.header.slot = slot
-        self._send(bytes(ffi.buffer(start.message)) + start.layers, start.descriptors)
+        places = b"".join(start.places)
+        start.message.places_bytes = len(places)
+        self._send(bytes(ffi.buffer(start.message)) + places, start.descriptors)
 
     def kill(self, slot: int) -> None:
         """End what runs in that slot; whoever waits for its end is answered. Never too late."""
@@ -246,7 +246,7 @@ class Supervisor:
         """Keep /box of an ended sandbox at `place`, an empty directory, until that is removed.
 
         That is relative to the keeper's directory. All in it belongs to `owner` then, an id of the outer
-        namespace. Raises OSError: ELOOP, it is deeper than FROZEN_DEPTH_MAX; SandboxError: supervisor lost.
+        namespace. Raises OSError: ELOOP, it is deeper than DEPTH_MAX; SandboxError: supervisor lost.
         """
         answer = self._expect(slot)
         path = place.encode() + b"\0"

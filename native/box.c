@@ -1,209 +1,163 @@
 /*
- * box.c - /box: the tmpfs that a job writes to and, where its job has layers, the overlay that lies over it.
+ * box.c - /box as an earlier sandbox left it, copied to this one's own.
  *
- * A layer is a directory that an earlier sandbox left, or one of files that are kept for many jobs. It comes from
- * the supervisor as a detached mount. By overlay and not as it is: a file in two sandboxes is two inodes, locks do
- * not leak, and what the job writes is its own.
+ * Copied, and not shown by an overlay with room for changes: for each directory that a job holds open there the kernel
+ * keeps a list of all that is in it (fs/overlayfs/readdir.c), in memory that no cgroup is charged. What is copied is
+ * charged to this job, is all its own, and tells nothing of those who have seen it before.
+ *
+ * What it is copied from was a hostile program's, and is static: see freeze.c. What it is copied to only init has
+ * seen so far; what is there already, of the job's own input, stays.
  */
 #include "setup.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
-#include <string.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
+#include <stdio.h>
+#include <sys/sendfile.h>
 #include <unistd.h>
 
-/* Where layers are mounted until the overlay has them: no image has a say in what lies there. */
-#define PLACE "/dev/shm"
-/* Itself, a directory for each layer, and an empty one. */
-#define PLACE_OPTIONS "size=4k,nr_inodes=10,mode=0755"
-#define OVERLAY_FLAGS (MS_NOSUID | MS_NODEV)
-#define EMPTY "empty"
-/* jail.spec lets no path of a job's file have more directories. */
-#define STORED_DEPTH_MAX 32
+#include "walk.h"
 
-static const char *const names[LAYERS_MAX] = { "0", "1", "2", "3", "4", "5", "6", "7" };
+/* What is being copied to: the directory of each depth, and what it is to be like in the end. */
+struct copy {
+	int to[DEPTH_MAX];
+	struct stat about[DEPTH_MAX];
+};
 
-static int restrict_to_outputs(int mount)
+/* Set-id bits would mean nothing: the mount is nosuid. */
+static int finish(int fd, const struct stat *about)
 {
-	struct mount_attr attributes = {
-		.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW,
-	};
-
-	return mount_setattr(mount, "", AT_EMPTY_PATH, &attributes, sizeof attributes) ? errno : 0;
-}
-
-int clone_for_outputs(int fd, int *outputs)
-{
-	*outputs = open_tree(fd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
-	return *outputs < 0 ? errno : restrict_to_outputs(*outputs);
-}
-
-static int place_layers(const struct sandbox *sandbox, int *index)
-{
-	const int *layers = sandbox->received + JOB_DESCRIPTORS;
-
-	if (sandbox->start.explains)
-		layers += EXPLAINING_DESCRIPTORS;
-	if (mount("tmpfs", PLACE, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, PLACE_OPTIONS) || chdir(PLACE))
-		return errno;
-	for (uint32_t i = 0; i < sandbox->start.layers; i++) {
-		*index = (int)i + 1;
-		if (mkdir(names[i], 0755))
-			return errno;
-		if (move_mount(layers[i], "", AT_FDCWD, names[i], MOVE_MOUNT_F_EMPTY_PATH))
-			return errno;
-	}
-	return 0;
-}
-
-static int own_directories(int layer, int own, int depth);
-
-static int own_directory(int layer, int own, const char *name, int depth)
-{
-	int theirs, ours, error;
-
-	if (mkdirat(own, name, 0755) && errno != EEXIST)
-		return errno;
-	if (fchownat(own, name, JOB_ID, JOB_ID, AT_SYMLINK_NOFOLLOW))
-		return errno;
-	theirs = openat(layer, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	ours = openat(own, name, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	error = theirs < 0 || ours < 0 ? errno : own_directories(theirs, ours, depth - 1);
-	if (theirs >= 0)
-		close(theirs);
-	if (ours >= 0)
-		close(ours);
-	return error;
-}
-
-/* Of each directory of `layer` one in `own`, which is what the job then sees of both. */
-static int own_directories(int layer, int own, int depth)
-{
-	_Alignas(struct dirent64) char entries[1024];
-	const struct dirent64 *entry;
-	ssize_t length;
-
-	while ((length = getdents64(layer, entries, sizeof entries)) > 0) {
-		for (ssize_t at = 0; at < length; at += entry->d_reclen) {
-			int error;
-
-			entry = (const struct dirent64 *)(entries + at);
-			if (entry->d_type != DT_DIR || !strcmp(entry->d_name, ".") || !strcmp(entry->d_name, ".."))
-				continue;
-			error = depth ? own_directory(layer, own, entry->d_name, depth) : ELOOP;
-			if (error)
-				return error;
-		}
-	}
-	return length ? errno : 0;
-}
-
-/*
- * What is kept for many jobs belongs to the service's user, who is nobody here. The kernel copies nothing of nobody's
- * up, so that in such a directory nothing could be made: the job has one of its own over each.
- */
-static int own_directories_of(const char *name)
-{
-	int layer = open(name, O_RDONLY | O_DIRECTORY | O_CLOEXEC), own, error = 0;
-	struct stat about;
-
-	if (layer < 0)
-		return errno;
-	own = open("/box/upper", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (own < 0 || fstat(layer, &about))
-		error = errno;
-	else if (about.st_uid != FROZEN_ID)
-		error = own_directories(layer, own, STORED_DEPTH_MAX);
-	close(layer);
-	if (own >= 0)
-		close(own);
-	return error;
-}
-
-/* Attributes of the user's: see root.c. What was deleted is told by whiteouts, which need none. */
-static int mount_over_box(uint32_t layers)
-{
-	char options[128] = "userxattr,upperdir=/box/upper,workdir=/box/work,lowerdir=0";
+	const struct timespec times[2] = { about->st_atim, about->st_mtim };
 	int error = 0;
 
-	for (uint32_t i = 1; i < layers; i++) {
-		strcat(options, ":");
-		strcat(options, names[i]);
-	}
-	if (mkdir("/box/upper", 0755) || chown("/box/upper", JOB_ID, JOB_ID) || mkdir("/box/work", 0700))
-		return errno;
-	for (uint32_t i = 0; !error && i < layers; i++)
-		error = own_directories_of(names[i]);
-	if (error)
-		return error;
-	return mount("overlay", "/box", "overlay", OVERLAY_FLAGS, options) ? errno : 0;
-}
-
-/*
- * It is there twice. Below lies what outputs are read through when the job is dead, on top what the job sees: to the
- * kernel a detached mount would be one more namespace, and by now there can be none.
- */
-static int mount_cover_twice(int *outputs)
-{
-	*outputs = open("/box", O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (*outputs < 0 || fchdir(*outputs) || mount(".", ".", NULL, MS_BIND, NULL))
-		return errno;
-	return restrict_to_outputs(*outputs);
-}
-
-static int report_cover(const struct sandbox *sandbox)
-{
-	struct news news = { .header.type = TYPE_COVERED };
-	int outputs, error = mount_cover_twice(&outputs);
-
-	if (!error)
-		error = tell(sandbox, &news, &outputs, 1);
-	if (outputs >= 0)
-		close(outputs);
+	if (fchown(fd, JOB_ID, JOB_ID) || fchmod(fd, about->st_mode & 0777) || futimens(fd, times))
+		error = errno;
+	close(fd);
 	return error;
 }
 
-/* The last layer's, over an empty one: a file of it has to be another inode in each sandbox, too. */
-static int open_stdin(struct sandbox *sandbox)
+/* From one place in a file to another, where there is something: what was never written takes no memory. */
+static int copy_data(int from, int to, off_t start, off_t end)
 {
-	char options[] = "userxattr,lowerdir=?:" EMPTY;
-	int fd;
+	if (lseek(to, start, SEEK_SET) < 0)
+		return errno;
+	while (start < end) {
+		ssize_t sent = sendfile(to, from, &start, (size_t)(end - start));
 
-	*strchr(options, '?') = *names[sandbox->start.layers - 1];
-	if (mkdir(EMPTY, 0755) || mount("overlay", EMPTY, "overlay", OVERLAY_FLAGS | MS_RDONLY | MS_NOEXEC, options))
-		return errno;
-	fd = open(EMPTY "/stdin", O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return errno;
-	close(sandbox->received[0]);
-	sandbox->received[0] = fd;
+		if (sent < 0)
+			return errno;
+		if (!sent)
+			return EIO;
+	}
 	return 0;
 }
 
-int cover_box(struct sandbox *sandbox, int *index)
+static int copy_content(int from, int to, off_t size)
 {
-	uint32_t layers = sandbox->start.layers - sandbox->start.stdin_layer;
+	off_t end = 0;
+	int error = ftruncate(to, size) ? errno : 0;
+
+	while (!error) {
+		off_t start = lseek(from, end, SEEK_DATA);
+
+		if (start < 0)
+			return errno == ENXIO ? 0 : errno;
+		end = lseek(from, start, SEEK_HOLE);
+		error = end < 0 ? errno : copy_data(from, to, start, end);
+	}
+	return error;
+}
+
+static int copy_file(int directory, int to, const char *name, const struct stat *about)
+{
+	int from, made, error;
+
+	made = openat(to, name, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (made < 0)
+		return errno;
+	from = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	error = from < 0 ? errno : copy_content(from, made, about->st_size);
+	if (from >= 0)
+		close(from);
+	if (!error)
+		return finish(made, about);
+	close(made);
+	return error;
+}
+
+static int give_to_job(int to, const char *name)
+{
+	return fchownat(to, name, JOB_ID, JOB_ID, AT_SYMLINK_NOFOLLOW) ? errno : 0;
+}
+
+static int copy_link(int directory, int to, const char *name)
+{
+	char target[PATH_BYTES_MAX];
+	ssize_t length = readlinkat(directory, name, target, sizeof target - 1);
+
+	if (length < 0)
+		return errno;
+	target[length] = 0;
+	return symlinkat(target, to, name) ? errno : give_to_job(to, name);
+}
+
+static int copy_fifo(int to, const char *name, const struct stat *about)
+{
+	return mkfifoat(to, name, about->st_mode & 0777) ? errno : give_to_job(to, name);
+}
+
+/* One that is there already is gone into; anything else of that name stays, alone. */
+static int copy_directory(struct copy *copy, int depth, const char *name, const struct stat *about, int *enter)
+{
+	int *below = &copy->to[depth + 1];
+
+	if (mkdirat(copy->to[depth], name, 0700) && errno != EEXIST)
+		return errno;
+	*below = openat(copy->to[depth], name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (*below < 0) {
+		*enter = 0;
+		return errno == ENOTDIR || errno == ELOOP ? 0 : errno;
+	}
+	copy->about[depth + 1] = *about;
+	return 0;
+}
+
+static int copy_entry(void *context, int depth, int directory, const char *name, const struct stat *about, int *enter)
+{
+	struct copy *copy = context;
+	int to = copy->to[depth], error = 0;
+
+	if (S_ISDIR(about->st_mode) && depth + 1 < DEPTH_MAX)
+		return copy_directory(copy, depth, name, about, enter);
+	if (S_ISREG(about->st_mode))
+		error = copy_file(directory, to, name, about);
+	else if (S_ISLNK(about->st_mode))
+		error = copy_link(directory, to, name);
+	else if (S_ISFIFO(about->st_mode))
+		error = copy_fifo(to, name, about);
+	/* A socket is nothing without who listens. */
+	return error == EEXIST ? 0 : error;
+}
+
+static int leave_directory(void *context, int depth)
+{
+	struct copy *copy = context;
+
+	return finish(copy->to[depth], &copy->about[depth]);
+}
+
+int copy_box(struct sandbox *sandbox, int *index)
+{
+	static struct copy copy;
 	int error;
 
-	if (!sandbox->start.layers)
+	(void)index;
+	if (!sandbox->start.keeps)
 		return 0;
-	error = place_layers(sandbox, index);
-	*index = error ? *index : LAYERS_MAX + 1;
-	if (!error && layers)
-		error = mount_over_box(layers);
-	*index = error ? *index : LAYERS_MAX + 2;
-	if (!error && sandbox->start.stdin_layer)
-		error = open_stdin(sandbox);
-	*index = error ? *index : LAYERS_MAX + 3;
-	if (!error && layers)
-		error = report_cover(sandbox);
-	*index = error ? *index : LAYERS_MAX + 4;
-	/* What is mounted there is the overlay's own by now. */
-	if (!error && (chdir("/") || umount2(PLACE, MNT_DETACH)))
-		error = errno;
+	copy.to[0] = open("/box", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (copy.to[0] < 0)
+		return errno;
+	error = walk(places_of(sandbox)[0], copy_entry, leave_directory, &copy);
+	close(copy.to[0]);
 	return error;
 }

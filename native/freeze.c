@@ -1,20 +1,22 @@
 /*
- * freeze.c - give all that a job left in /box to one owner, so that other sandboxes can use it.
+ * freeze.c - /box of a sandbox that has ended, kept for others; and what is kept, handed to a sandbox.
  *
- * The ids that own it are those of a sandbox that is gone; in another it would be nobody's, and could not even be
- * copied. A process of its own does it: the tree is as large as the job's limits allow. Nothing that could change it
- * lives any more, no other mount of it can be written to, and no name is followed that is a link.
+ * Whoever owned it is nobody in another sandbox, whose init could not even read it all. So it is given to an owner
+ * that all know. A process of its own does that: the tree is as large as the job's limits allow. Nothing that could
+ * change it lives any more, no other mount of it can be written to, and no name is followed that is a link.
+ *
+ * It is kept where the supervisor alone has mounts: nothing that any sandbox does reaches it there. It goes with the
+ * supervisor, or when the service removes the directory that it is mounted on.
  */
-#include "layers.h"
+#include "freeze.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/capability.h>
+#include <linux/openat2.h>
 #include <linux/sched.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -23,118 +25,99 @@
 #include <unistd.h>
 
 #include "setup.h"
+#include "walk.h"
 
-enum { ENTRIES_BYTES = 4096 };
-
-/* A directory that is being read. */
-struct level {
-	int fd;
-	long at, end;
-	_Alignas(struct dirent64) char entries[ENTRIES_BYTES];
-};
-
-/* What its owner may, all may. Neither set-id bits nor the sticky one mean anything to another owner. */
-static mode_t for_all(mode_t mode)
+static int open_directory(const char *path)
 {
-	mode_t own = mode >> 6 & 7;
+	struct open_how how = {
+		.flags = O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC,
+		.resolve = RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
 
-	return own << 6 | own << 3 | own;
+	return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
 }
 
-static int give(int directory, const char *name, uint32_t owner, bool *is_directory)
+static int open_place(const char *path, int *place)
 {
-	struct stat about;
+	struct mount_attr attributes = {
+		.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSYMFOLLOW,
+	};
+	int directory = open_directory(path), error = 0;
 
-	if (fstatat(directory, name, &about, AT_SYMLINK_NOFOLLOW))
+	if (directory < 0)
 		return errno;
-	*is_directory = S_ISDIR(about.st_mode);
-	if (fchownat(directory, name, owner, owner, AT_SYMLINK_NOFOLLOW))
-		return errno;
-	/* After it, which takes set-id bits away; and not of a link, which would be followed. */
-	if (S_ISLNK(about.st_mode))
+	*place = open_tree(directory, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (*place < 0)
+		error = errno;
+	close(directory);
+	if (error)
+		return error;
+	if (!mount_setattr(*place, "", AT_EMPTY_PATH, &attributes, sizeof attributes))
 		return 0;
-	return fchmodat(directory, name, for_all(about.st_mode), 0) ? errno : 0;
-}
-
-static int enter(struct level *level, int parent, const char *name)
-{
-	level->fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	level->at = level->end = 0;
-	return level->fd < 0 ? errno : 0;
-}
-
-/* The next entry, or NULL: there are no more, or `error` says why not. */
-static const char *next_name(struct level *level, int *error)
-{
-	const struct dirent64 *entry;
-
-	*error = 0;
-	if (level->at == level->end) {
-		level->end = syscall(SYS_getdents64, level->fd, level->entries, ENTRIES_BYTES);
-		level->at = 0;
-		if (level->end < 0)
-			*error = errno;
-		if (level->end <= 0)
-			return NULL;
-	}
-	entry = (const struct dirent64 *)(level->entries + level->at);
-	level->at += entry->d_reclen;
-	return entry->d_name;
-}
-
-static int give_all(int root, uint32_t owner)
-{
-	static struct level levels[FROZEN_DEPTH_MAX];
-	struct level *level = levels;
-	bool is_directory;
-	int error = give(root, ".", owner, &is_directory);
-
-	if (!error)
-		error = enter(level, root, ".");
-	while (!error) {
-		const char *name = next_name(level, &error);
-
-		if (error || (!name && level == levels))
-			break;
-		if (!name) {
-			close(level--->fd);
-			continue;
-		}
-		if (!strcmp(name, ".") || !strcmp(name, ".."))
-			continue;
-		error = give(level->fd, name, owner, &is_directory);
-		if (error || !is_directory)
-			continue;
-		if (level + 1 == levels + FROZEN_DEPTH_MAX)
-			return ELOOP;
-		error = enter(level + 1, level->fd, name);
-		level++;
-	}
+	error = errno;
+	close(*place);
 	return error;
 }
 
-/* Of what root of the outer namespace may do, only this. */
-static int keep_capabilities(void)
+int open_places(const char *paths, uint32_t count, int *fds)
 {
-	const uint32_t kept = 1U << CAP_CHOWN | 1U << CAP_FOWNER | 1U << CAP_DAC_READ_SEARCH;
+	for (uint32_t i = 0; i < count; i++) {
+		int error = open_place(paths, &fds[i]);
+
+		if (error) {
+			while (i)
+				close(fds[--i]);
+			return error;
+		}
+		paths += strlen(paths) + 1;
+	}
+	return 0;
+}
+
+static int give(void *owner, int depth, int directory, const char *name, const struct stat *about, int *enter)
+{
+	const uint32_t id = *(const uint32_t *)owner;
+
+	(void)depth, (void)about, (void)enter;
+	return fchownat(directory, name, id, id, AT_SYMLINK_NOFOLLOW) ? errno : 0;
+}
+
+/*
+ * Of all that root of the outer namespace may do this alone, as `owner`, who is root of no sandbox: user_namespaces(7),
+ * its owner has all capabilities in a namespace.
+ */
+static int keep_capabilities(uint32_t owner)
+{
+	const uint32_t kept = 1U << CAP_CHOWN | 1U << CAP_DAC_READ_SEARCH;
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	const struct __user_cap_data_struct sets[2] = { { .effective = kept, .permitted = kept } };
 
+	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) || setgroups(0, NULL) || setresgid(owner, owner, owner) ||
+	    setresuid(owner, owner, owner))
+		return errno;
 	return syscall(SYS_capset, &header, sets) ? errno : 0;
+}
+
+/* The change of ids clears PDEATHSIG, so that comes after it. */
+static int prepare(pid_t supervisor, int *box, uint32_t owner)
+{
+	/* The supervisor's sockets came along: held here they would hide its death from others. */
+	int error = close_all_but(box, 1);
+
+	if (!error)
+		error = keep_capabilities(owner);
+	if (!error && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))
+		error = errno;
+	return !error && getppid() != supervisor ? ECANCELED : error;
 }
 
 static _Noreturn void freeze(pid_t supervisor, int box, uint32_t owner)
 {
-	int error = prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) ? errno : 0;
+	int error = prepare(supervisor, &box, owner);
 
-	if (!error && getppid() != supervisor)
-		error = ECANCELED;
-	/* The supervisor's sockets came along: held here they would hide its death from others. */
 	if (!error)
-		error = close_all_but(&box, 1);
-	if (!error)
-		error = keep_capabilities();
-	_exit(error ? error : give_all(box, owner));
+		error = walk(box, give, NULL, &owner);
+	_exit(error);
 }
 
 int begin_freeze(int box, uint32_t owner, int *pidfd)
@@ -159,4 +142,13 @@ int begin_freeze(int box, uint32_t owner, int *pidfd)
 	/* The kernel may have left a number there before it failed. */
 	*pidfd = -1;
 	return error;
+}
+
+int end_freeze(int box, const char *place)
+{
+	struct mount_attr attributes = { .attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV };
+
+	if (mount_setattr(box, "", AT_EMPTY_PATH, &attributes, sizeof attributes))
+		return errno;
+	return move_mount(box, "", AT_FDCWD, place, MOVE_MOUNT_F_EMPTY_PATH) ? errno : 0;
 }

@@ -85,7 +85,7 @@ static int check_guards(void)
 	return signal == SIGKILL && !is_open(SERVICE) ? 0 : ENOTRECOVERABLE;
 }
 
-/* Init is given what explains the denials, too, and the layers; it keeps that to itself. */
+/* Init is given what explains the denials, too, and the places; it keeps that to itself. */
 static int receive(struct sandbox *sandbox, int socket)
 {
 	size_t length, count, expected = JOB_DESCRIPTORS;
@@ -96,8 +96,14 @@ static int receive(struct sandbox *sandbox, int socket)
 		return error;
 	sandbox->taken_ns = clock_now();
 	if (sandbox->job)
-		expected += sandbox->start.layers + (sandbox->start.explains ? EXPLAINING_DESCRIPTORS : 0);
+		expected += sandbox->start.keeps + sandbox->start.lends +
+			    (sandbox->start.explains ? EXPLAINING_DESCRIPTORS : 0);
 	return length == sizeof sandbox->start && count == expected ? 0 : EBADMSG;
+}
+
+const int *places_of(const struct sandbox *sandbox)
+{
+	return sandbox->received + JOB_DESCRIPTORS + (sandbox->start.explains ? EXPLAINING_DESCRIPTORS : 0);
 }
 
 /* Room for what is denied, shared with the service. The answers stay open. */

@@ -32,8 +32,8 @@ enum {
 	OPTIONS_BYTES = 96,
 	PATH_BYTES_MAX = 4096,
 	HOSTS_BYTES_MAX = 65536,
-	LAYERS_MAX = 8,
-	FROZEN_DEPTH_MAX = 256,
+	PLACES_MAX = 2,
+	DEPTH_MAX = 256,
 	PLACE_BYTES_MAX = 32,
 	COMMAND_BYTES_MAX = 16384,
 	COMMAND_ARGUMENTS_MAX = 32,
@@ -73,14 +73,14 @@ enum stage {
 	STAGE_FORK,
 	STAGE_IDS,
 	STAGE_CAPABILITIES,
-	STAGE_RULES,
+	STAGE_LANDLOCK,
 	STAGE_READY,
 	STAGE_SIZES,
-	STAGE_LAYERS,
 	STAGE_FILES,
+	STAGE_LENT,
+	STAGE_BOX,
 	STAGE_HOSTS,
 	STAGE_HANDOVER,
-	STAGE_LANDLOCK,
 	STAGE_PROCESSORS,
 	STAGE_STDIO,
 	STAGE_CLOSE,
@@ -112,7 +112,6 @@ enum type {
 	TYPE_FROZEN,
 	/* news of init and job */
 	TYPE_BUILT,
-	TYPE_COVERED,
 	TYPE_STARTED,
 	TYPE_EXITED,
 	TYPE_EMPTY,
@@ -183,13 +182,14 @@ struct answer {
  * The plan holds, in this order: `arguments` strings and `variables` strings, each ended by a
  * NUL; the list of directories to search for a program without a slash, one string, separated by colons;
  * the directory to start in, one string; then `files` times a struct file, its path ended by a NUL, and its
- * bytes; then `hosts_bytes`, at most HOSTS_BYTES_MAX, of text that is to be /etc/hosts, of which the image has
+ * bytes; then `lent_files` paths, each ended by a NUL; then `hosts_bytes`, at most HOSTS_BYTES_MAX, of text that is to be /etc/hosts, of which the image has
  * its own: none, and that stays.
  *
- * After the struct, as text, each ended by a NUL: the paths of `layers` directories, relative to the supervisor's
- * working directory. /box is then an overlay: these, the topmost first, are seen beneath what the job writes. With
- * `stdin_layer` the last is not one of them: it has a file `stdin`, which the job reads in place of the descriptor.
- * To init they go as descriptors, after all others.
+ * After the struct, as text, each ended by a NUL: `places` paths of directories, relative to the supervisor's working
+ * directory or absolute. To init they go as descriptors, after all others, in this order. With `keeps`, a place that
+ * FREEZE was given: what is there is copied to /box, but what has the name of a file of the plan. With `lends`, one
+ * of files that are kept for many jobs: what is in its directory `box` under the names of the plan is seen in /box,
+ * and with `lends_stdin` its file `stdin` is read in place of the descriptor.
  */
 struct start {
 	struct header header;
@@ -209,9 +209,12 @@ struct start {
 	uint32_t explains;
 	uint32_t counted_calls;
 	uint32_t hosts_bytes;
-	uint32_t layers;
-	uint32_t stdin_layer;
-	uint32_t layers_bytes;
+	uint32_t keeps;
+	uint32_t lends;
+	uint32_t lends_stdin;
+	/* How many of the kept files are seen in /box, and the length of the text. */
+	uint32_t lent_files;
+	uint32_t places_bytes;
 	uint32_t padding;
 	struct counted counted[COUNTED_MAX];
 	/* A bit for each processor that the job may run on; none of them set: any. */
@@ -234,9 +237,8 @@ struct file {
  *
  * open: beneath /box.
  * freeze: an empty directory, relative to the supervisor's working directory, of at most PLACE_BYTES_MAX. There the
- * tmpfs of /box is mounted then, read-only, to be a layer for others; of a sandbox that had layers itself, that is
- * `upper` in it. All that is in it belongs from then on to `owner`, an id of the outer namespace, with the rights
- * of its owner for everybody. When the directory is removed so is the mount (mount_namespaces(7)).
+ * tmpfs of /box is mounted then, read-only; all in it belongs to `owner`, an id of the outer namespace. When the
+ * directory is removed so is the mount (mount_namespaces(7)). Once it is kept nothing can be opened any more.
  */
 struct ask {
 	struct header header;
@@ -339,8 +341,7 @@ struct report {
 
 /*
  * What init and the job's process tell the supervisor. Built: with a descriptor of /box, the pidfd of the
- * job's process and a descriptor of the network namespace. Covered: with a descriptor of the overlay that /box is
- * now. Started: the clock and the CPU time just before the filter and execve(). Exited: the
+ * job's process and a descriptor of the network namespace. Started: the clock and the CPU time just before the filter and execve(). Exited: the
  * main process's end. Empty: nothing lives but init. Failed: where. `since_ns` is when the teller had the
  * job: init's is told with the exit.
  */

@@ -60,13 +60,13 @@ static bool fits_filter(const struct start *start)
 	       !start->listens == !(start->counted_calls || start->explains);
 }
 
-static bool fits_layers(const struct start *start, size_t bytes)
+static bool fits_places(const struct start *start, size_t bytes)
 {
 	const char *text = (const char *)(start + 1);
 	uint32_t paths = 0;
 
-	if (start->layers_bytes != bytes || start->layers > LAYERS_MAX || start->stdin_layer > 1 ||
-	    start->stdin_layer > start->layers || (bytes && text[bytes - 1]))
+	if (start->places_bytes != bytes || start->keeps > 1 || start->lends > 1 || start->lends_stdin > start->lends ||
+	    (start->lent_files && !start->lends) || (bytes && text[bytes - 1]))
 		return false;
 	for (size_t i = 0; i < bytes; i++) {
 		/* None is empty. */
@@ -74,12 +74,12 @@ static bool fits_layers(const struct start *start, size_t bytes)
 			return false;
 		paths += !text[i];
 	}
-	return paths == start->layers;
+	return paths == start->keeps + start->lends;
 }
 
 static bool fits_start(const struct start *start, size_t length, size_t count)
 {
-	return length >= sizeof *start && fits_layers(start, length - sizeof *start) && start->explains <= 1 &&
+	return length >= sizeof *start && fits_places(start, length - sizeof *start) && start->explains <= 1 &&
 	       count == START_DESCRIPTORS + 2 * start->explains && fits_counted(start) &&
 	       fits_filter(start) && start->hosts_bytes <= HOSTS_BYTES_MAX &&
 	       start->hosts_bytes <= start->plan_bytes &&

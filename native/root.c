@@ -4,7 +4,7 @@
  *   /           overlay of the image's layers, read-only
  *   /proc       fresh, of the sandbox's own pid namespace, masked, read-only
  *   /dev        tmpfs with five harmless devices, read-only
- *   /dev/shm, /tmp, /box    tmpfs of the job's own, bounded in bytes and in inodes; see box.c for the last
+ *   /dev/shm, /tmp, /box    tmpfs of the job's own, bounded in bytes and in inodes
  *   /etc/hosts  where a job has names to find: a file of init's, read-only
  *
  * Between mount_root() and enter_root() every step begins and ends with the new root as working directory,
@@ -108,8 +108,7 @@ static int check_type(const char *path, long magic)
 	return system.f_type == magic ? 0 : EXDEV;
 }
 
-/* The path through which an open descriptor is named to mount(2). */
-static const char *descriptor_path(int fd, char path[32])
+const char *descriptor_path(int fd, char path[32])
 {
 	static const char prefix[] = "/proc/self/fd/";
 	char digits[12];
@@ -296,7 +295,8 @@ static int fill_dev(int *index)
 		*index = (int)(COUNT(devices) + i + 1);
 		error = symlink(links[i].to, links[i].name) ? errno : 0;
 	}
-	if (!error && mkdir("shm", 01777))
+	/* The last is for what a job reads as stdin, if that is kept for many jobs. */
+	if (!error && (mkdir("shm", 01777) || mknod(LENT_STDIN, S_IFREG | 0444, 0)))
 		error = errno;
 	return error;
 }
@@ -325,14 +325,22 @@ static const struct {
 	{ "dev/shm", UNSIZED "mode=1777", MS_NOSUID | MS_NODEV | MS_NOEXEC },
 };
 
-/* What outlives the sandbox. */
+/*
+ * What outputs are read through when the job is dead, and what can be kept then: another mount of the tmpfs, which no
+ * namespace has, read-only and blind to links.
+ */
 static int keep_box(struct sandbox *sandbox, int root)
 {
-	int box = open_target(root, scratch->target), error;
+	struct mount_attr outputs = {
+		.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW,
+	};
+	int box = open_target(root, scratch->target), error = 0;
 
 	if (box < 0)
 		return errno;
-	error = clone_for_outputs(box, &sandbox->box);
+	sandbox->box = open_tree(box, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (sandbox->box < 0 || mount_setattr(sandbox->box, "", AT_EMPTY_PATH, &outputs, sizeof outputs))
+		error = errno;
 	close(box);
 	return error;
 }

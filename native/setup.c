@@ -12,7 +12,7 @@
  * job comes, init does what needs root, gives that up and hands the rest to pid 2.
  *
  * Two ids are mapped to ids of the host that no other sandbox and no service has: INIT_ID for init and JOB_ID for
- * the job. FROZEN_ID, which nobody ever runs as, is the same in all: who owns what one sandbox left for others. All
+ * the job. FROZEN_ID, which no job ever runs as, is the same in all: it owns what one sandbox left for others. All
  * of init's authority is over its own user namespace.
  *
  * Init's descriptors: one socket to the supervisor, one to pid 2, the notices of deaths; while the job runs,
@@ -78,11 +78,13 @@ static const struct step init_steps[] = {
 	{ STAGE_READY, receive_job },
 	/* While nothing of the job runs and root still owns the mounts. */
 	{ STAGE_SIZES, size_scratch },
-	/* Beneath the job's input: what was left for it there by others. */
-	{ STAGE_LAYERS, cover_box },
 	/* Inside the cgroup, so that the job pays for its input, and before the job can plant a link. */
 	{ STAGE_FILES, write_files },
-	/* The same, and neither in what the job may write nor out of what that may take. */
+	/* Before what another sandbox left comes to lie beside them, with whatever links are in it. */
+	{ STAGE_LENT, show_lent },
+	/* Last of what comes into /box: what has a name there by then stays. */
+	{ STAGE_BOX, copy_box },
+	/* Neither in what the job may write nor out of what that may take, but in its cgroup. */
 	{ STAGE_HOSTS, mount_hosts },
 	/* Where the job will run, so that init disturbs no other job. */
 	{ STAGE_PROCESSORS, pin },
@@ -98,12 +100,10 @@ static const struct step job_steps[] = {
 	{ STAGE_IDS, change_ids },
 	/* The change of ids leaves the inheritable set as it was, and by our securebits the others too. */
 	{ STAGE_CAPABILITIES, drop_capabilities },
-	/* Opens the directories it speaks of, for which no job has to wait. */
-	{ STAGE_RULES, prepare_landlock },
+	/* Opens the directories it speaks of, so before the filter. */
+	{ STAGE_LANDLOCK, restrict_files },
 	/* Where pid 2 waits. What follows is the job's own choice, or needs to know it. */
 	{ STAGE_READY, receive_start },
-	/* It goes by what is mounted where: not before it is known what covers /box. */
-	{ STAGE_LANDLOCK, restrict_files },
 	/* Before the job's own time is counted from; the filter of a pinned job then refuses to change it. */
 	{ STAGE_PROCESSORS, pin },
 	{ STAGE_STDIO, put_stdio },

@@ -12,6 +12,8 @@
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* Where a job's descriptors stand among those that come with it: struct start in message.h. */
+#define LENT_STDIN "lent-stdin"
+
 enum { STDIO = 3, JOB_FILTER = STDIO, JOB_PLAN, JOB_DESCRIPTORS, EXPLAINING_DESCRIPTORS = 2 };
 
 /*
@@ -38,7 +40,6 @@ struct sandbox {
 	char **variables;                   /* ended by NULL */
 	const char *search;
 	const char *directory;
-	int ruleset;                        /* of Landlock; -1 where the kernel has none */
 	char program[PATH_BYTES_MAX];       /* what execve() is given */
 };
 
@@ -62,10 +63,7 @@ step_function make_read_only, size_scratch, mount_hosts;
 step_function keep_own_descriptors, join_cgroup, enter_namespaces, become_root_of_sandbox, reset_signals;
 step_function die_with_parent, start_session, forbid_nesting, set_hostname, raise_loopback;
 step_function pin, set_rlimits, change_ids, drop_capabilities, set_no_new_privs;
-step_function bound_capabilities, restrict_speculation, load_filter;
-
-/* landlock.c */
-step_function prepare_landlock, restrict_files;
+step_function bound_capabilities, restrict_speculation, restrict_files, load_filter;
 
 /* init.c */
 step_function fork_job, attend;
@@ -74,7 +72,10 @@ step_function fork_job, attend;
 step_function receive_job, hand_over, receive_start;
 
 /* box.c */
-step_function cover_box;
+step_function copy_box;
+
+/* lent.c */
+step_function show_lent;
 
 /* files.c */
 step_function write_files;
@@ -88,12 +89,6 @@ step_function put_stdio, close_descriptors, find_program, report_baseline, execu
  */
 int hear_calls(struct sandbox *sandbox, int *fd);
 
-/*
- * A detached mount of the directory `fd`, for outputs to be read through when the job is dead: read-only, and blind
- * to links. Returns 0 or an errno value. In box.c.
- */
-int clone_for_outputs(int fd, int *outputs);
-
 /* Map a descriptor's bytes, at `place`, to be read. Returns 0 or an errno value. */
 int map_bytes(int fd, uint64_t bytes, const char **place);
 
@@ -101,6 +96,15 @@ int map_bytes(int fd, uint64_t bytes, const char **place);
 int tell(const struct sandbox *sandbox, struct news *news, const int *fds, size_t count);
 
 bool is_open(int fd);
+
+/* Create what leads to `path` beneath the directory `box`, for the job. Returns 0 or an errno value. In files.c. */
+int make_parents(int box, const char *path);
+
+/* The path through which an open descriptor is named to mount(2). In root.c. */
+const char *descriptor_path(int fd, char path[32]);
+
+/* Where the descriptors of `places` stand among those that came with a job. */
+const int *places_of(const struct sandbox *sandbox);
 
 /* Close everything but `keep`, `count` descriptors in any order, which is sorted in place. */
 int close_all_but(int *keep, size_t count);

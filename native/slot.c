@@ -27,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "layers.h"
+#include "freeze.h"
 #include "setup.h"
 
 #define CLOSEST_LOOK_NS 500000u
@@ -67,7 +67,7 @@ void slot_clear(struct slot *slot)
 {
 	memset(slot, 0, sizeof *slot);
 	slot->epoll = slot->control = slot->init = slot->timer = slot->oom = slot->kill = slot->job = -1;
-	slot->box = slot->cover = slot->freezer = slot->opened = -1;
+	slot->box = slot->freezer = slot->opened = -1;
 	for (size_t i = 0; i < CPU_COUNTERS_MAX; i++)
 		slot->counters[i] = -1;
 }
@@ -253,17 +253,15 @@ static bool on_one_processor(const struct start *start)
 static int send_start(struct slot *slot, const struct start *start, const int *fds, size_t count)
 {
 	int all[DESCRIPTORS_MAX], error;
-	size_t end = count + start->layers;
+	uint32_t places = start->keeps + start->lends;
 
-	if (end > DESCRIPTORS_MAX)
-		return fail(slot, STAGE_LAYERS, E2BIG);
 	memcpy(all, fds, count * sizeof *fds);
-	error = open_layers((const char *)(start + 1), start->layers, all + count);
+	error = open_places((const char *)(start + 1), places, all + count);
 	if (error)
-		return fail(slot, STAGE_LAYERS, error);
-	error = message_send(slot->control, start, sizeof *start, all, end);
-	while (end > count)
-		close(all[--end]);
+		return fail(slot, STAGE_BOX, error);
+	error = message_send(slot->control, start, sizeof *start, all, count + places);
+	for (uint32_t i = 0; i < places; i++)
+		close(all[count + i]);
 	return error ? fail(slot, STAGE_READY, error) : 0;
 }
 
@@ -289,6 +287,8 @@ static void kill_process(int pidfd)
 
 void slot_kill(struct slot *slot, enum cause cause)
 {
+	/* It is in no sandbox. There is one only when nothing else of the slot lives. */
+	kill_process(slot->freezer);
 	/* A main process that has exited was not ended by us, however long the rest takes to die. */
 	while (slot->control >= 0 && slot_hear(slot) == 0)
 		;
@@ -434,8 +434,6 @@ int slot_hear(struct slot *slot)
 	else if (news.header.type == TYPE_BUILT && slot->state == STATE_MAKING &&
 		 count == BUILT_DESCRIPTORS)
 		taken = hear_built(slot, fds);
-	else if (news.header.type == TYPE_COVERED && slot->state == STATE_STARTING && slot->cover < 0 && count == 1)
-		slot->cover = fds[taken++];
 	else if (news.header.type == TYPE_STARTED && slot->state == STATE_STARTING)
 		error = hear_started(slot, &news);
 	else if (news.header.type == TYPE_EXITED && has_job(slot))
@@ -488,9 +486,8 @@ static int open_output(int box, const char *path)
 
 void slot_open(struct slot *slot, const char *path)
 {
-	int box = slot->cover < 0 ? slot->box : slot->cover;
-	/* Nothing was built, so nothing was written either. */
-	int fd = box < 0 ? (errno = ENOENT, -1) : open_output(box, path);
+	/* Nothing was built, so nothing was written either; or it was kept. */
+	int fd = slot->box < 0 ? (errno = ENOENT, -1) : open_output(slot->box, path);
 
 	slot->report.header.type = TYPE_OPENED;
 	slot->report.failure = (struct failure){ .error = fd < 0 ? errno : 0 };
@@ -517,6 +514,7 @@ void slot_freeze(struct slot *slot, uint32_t owner, const char *place)
 int slot_end_freeze(struct slot *slot)
 {
 	siginfo_t death = { 0 };
+	int error;
 
 	if (waitid(P_PIDFD, (id_t)slot->freezer, &death, WEXITED | WNOHANG))
 		return errno;
@@ -524,9 +522,11 @@ int slot_end_freeze(struct slot *slot)
 		return EAGAIN;
 	close_watched(slot, &slot->freezer);
 	if (death.si_code != CLD_EXITED)
-		report_frozen(slot, ECHILD);
+		error = ECHILD;
 	else
-		report_frozen(slot, death.si_status ? death.si_status : end_freeze(slot->box, slot->place));
+		error = death.si_status ? death.si_status : end_freeze(slot->box, slot->place);
+	close_one(&slot->box);
+	report_frozen(slot, error);
 	return 0;
 }
 
@@ -536,7 +536,6 @@ void slot_release(struct slot *slot)
 	close_watches(slot);
 	close_watched(slot, &slot->control);
 	close_one(&slot->box);
-	close_one(&slot->cover);
 	close_one(&slot->opened);
 	slot->state = STATE_RELEASED;
 	slot->report.header.type = TYPE_GONE;

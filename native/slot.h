@@ -28,7 +28,6 @@ struct slot {
 	int oom;     /* eventfd: OOM notices of cgroup v1 */
 	int kill;    /* cgroup.kill of cgroup v2 */
 	int box;     /* its tmpfs, as a detached mount */
-	int cover;   /* the overlay on it, as another, where there is one */
 	int freezer; /* pidfd of who gives what is in it to another owner */
 	int opened;  /* goes out with the next report */
 	int counters[CPU_COUNTERS_MAX];
@@ -53,7 +52,7 @@ void slot_clear(struct slot *slot);
  */
 int slot_make(struct slot *slot, const struct make *make, const int *fds);
 
-/* Hand the job to init, with its layers. Returns 0 or an errno value; then report.failure says where. */
+/* Hand the job to init, with its places. Returns 0 or an errno value; then report.failure says where. */
 int slot_start(struct slot *slot, const struct start *start, const int *fds, size_t count);
 
 /* Kill everything in the sandbox; the first cause stays. */

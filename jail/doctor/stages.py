@@ -209,7 +209,6 @@ _EXPLAIN: dict[str, Callable[[str, Host], Explanation]] = {
     "proc": _proc,
     "network": _network,
     "rlimits": _rlimits,
-    "rules": _landlock,
     "landlock": _landlock,
     "program": _exec,
     "seccomp": _seccomp,

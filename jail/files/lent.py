@@ -15,32 +15,31 @@ _PIECE_BYTES = 1 << 20
 
 
 class Lent:
-    """Until it is closed, nothing of it is evicted. Attribute: `directory`, with BOX and STDIN, as need be.
+    """Until it is closed, nothing of it is evicted. Attribute: `directory`, with BOX and, if need be, STDIN.
 
-    Directories have the mode 0755, files that of stored ones; all belong to the service's user. For
-    jail.supervisor.Start.cover(): `layers`, of what is to be seen in /box, and `stdin_layer`.
+    Directories have the mode 0755, files that of stored ones; all belong to the service's user. What is there
+    is for jail.supervisor.Start.lend(): `files`, how many there are in BOX, and `stdin`, whether there is
+    that.
     """
 
     def __init__(self, directory: Path) -> None:
         """Make the directory, of a name that is free. Raises OSError."""
         self.directory = directory
-        self.layers: tuple[str, ...] = ()
-        self.stdin_layer = ""
+        self.files = 0
+        self.stdin = False
         make(directory, 0o711)
+        make(directory / BOX, 0o755)
 
     def add(self, path: str, source: Path) -> None:
         """Link a file of the store to a path beneath BOX. Raises OSError."""
-        box = self.directory / BOX
-        if not self.layers:
-            make(box, 0o755)
-            self.layers = (str(box),)
         self._make_above(path)
-        _link(source, box / path)
+        _link(source, self.directory / BOX / path)
+        self.files += 1
 
     def set_stdin(self, source: Path) -> None:
         """Link a file of the store to STDIN. Raises OSError."""
         _link(source, self.directory / STDIN)
-        self.stdin_layer = str(self.directory)
+        self.stdin = True
 
     def close(self) -> None:
         """Give all of it back. Raises OSError."""

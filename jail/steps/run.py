@@ -95,7 +95,7 @@ class StepsRun:
 
     async def _step(self, step: Step, lane: Lane, kept: ExitStack) -> bool:
         """Run one; whether there is to be a next."""
-        process = await self._bench.begin(step.process, lane, kept)
+        process = await self._bench.begin(step.process, lane, self._bench.box)
         try:
             await self._bench.run(process)
             if ends_job(as_step(step, process.verdict)) or step is self._spec.steps[-1]:
@@ -104,7 +104,7 @@ class StepsRun:
             if box is None:
                 return False
             kept.callback(box.close)
-            self._bench.layers = box.layers
+            self._bench.box = box
             return True
         finally:
             self._steps[step.process.name] = process.verdict, process.result()

@@ -11,10 +11,8 @@ from jail.judging.shapes import Compare
 from jail.limits import LimitsRequest
 from jail.outcome import Status
 from jail.spec import NAME, Content, FileContent, JobSpec, ProcessSpec, Program, Rules, SpecError, StoredFile
-from jail.supervisor import LAYERS_MAX
 
-STEPS_MAX = LAYERS_MAX
-"""Each sees what those before it left as layers; stored files are layers, too."""
+STEPS_MAX = 16
 
 TESTS_MAX = 4096
 POINTS_MAX = 1_000_000
@@ -202,7 +200,7 @@ def validate(request: StepsRequest, rules: Rules) -> StepsSpec:
     for index, asked in enumerate(request.steps):
         with spec.within(f"steps[{index}]"):
             spec.check_name(asked.name, [step.process for step in steps])
-            process = spec.program(asked, rules, asked.name)
+            process = _with_carried(spec.program(asked, rules, asked.name), steps)
             steps.append(
                 Step(process=process, compiles=asked.compiles, continue_on=frozenset(asked.continue_on))
             )
@@ -210,7 +208,7 @@ def validate(request: StepsRequest, rules: Rules) -> StepsSpec:
     tests: list[Test] = []
     for index, asked in enumerate(request.tests):
         with spec.within(f"tests[{index}]"):
-            tests.append(_test(asked, str(index + 1), request, rules))
+            tests.append(_test(asked, str(index + 1), request, rules, steps[:-1]))
     _check_names([test.name for test in tests], "tests", {step.process.name for step in steps})
     job = StepsSpec(
         steps=tuple(steps),
@@ -220,7 +218,6 @@ def validate(request: StepsRequest, rules: Rules) -> StepsSpec:
         fail_fast=request.fail_fast,
         keep=request.keep,
     )
-    _check_layers(job)
     if job.memory_bytes > rules.memory_bytes:
         detail = (
             f"take {job.memory_bytes} bytes with what they leave in /box; the maximum is {rules.memory_bytes}"
@@ -229,7 +226,7 @@ def validate(request: StepsRequest, rules: Rules) -> StepsSpec:
     return job
 
 
-def _test(asked: TestRequest, name: str, request: StepsRequest, rules: Rules) -> Test:
+def _test(asked: TestRequest, name: str, request: StepsRequest, rules: Rules, before: Sequence[Step]) -> Test:
     last = request.steps[-1]
     if asked.args and last.argv is UNSET:
         raise SpecError("args", "take an argv in the last step")
@@ -244,12 +241,27 @@ def _test(asked: TestRequest, name: str, request: StepsRequest, rules: Rules) ->
         raise SpecError("group", f"{asked.group!r} is none of `groups`")
     return Test(
         name=name if asked.name is UNSET else asked.name,
-        process=spec.program(program, rules, "test"),
+        process=_with_carried(spec.program(program, rules, "test"), before),
         expected=_expected(asked.expected, rules),
         compare=request.compare if asked.compare is UNSET else asked.compare,
         group=asked.group,
         points=asked.points,
     )
+
+
+def _with_carried(process: ProcessSpec, before: Sequence[Step]) -> ProcessSpec:
+    """The same with the stored files of the step before it, but where it has others."""
+    if not before or not before[-1].process.stored:
+        return process
+    own = {file.path for file in (*process.files, *process.stored)}
+    carried = (
+        file for file in before[-1].process.stored if not any(_collide(file.path, path) for path in own)
+    )
+    return structs.replace(process, stored=(*process.stored, *carried))
+
+
+def _collide(one: str, other: str) -> bool:
+    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
 def _expected(asked: str | Content | UnsetType, rules: Rules) -> bytes | StoredFile | None:
@@ -282,17 +294,6 @@ def _groups(request: StepsRequest) -> tuple[Group, ...]:
         Group(name=one.name, points=None if one.points is UNSET else one.points, score=one.score)
         for one in request.groups
     )
-
-
-def _check_layers(job: StepsSpec) -> None:
-    found = 0
-    for step in job.steps[:-1]:
-        found += 1 + bool(step.process.stored)
-    last = [job.steps[-1], *job.tests]
-    found += max(bool(one.process.stored) + bool(one.process.stored_stdin) for one in last)
-    if found > LAYERS_MAX:
-        what = "layers of steps and of stored files in the last one's /box"
-        raise SpecError("steps", f"{found} {what}; the maximum is {LAYERS_MAX}")
 
 
 def _check_names(names: Sequence[str], field: str, known: set[str]) -> None:

@@ -73,7 +73,7 @@ class Tester:
                 return Tested(
                     test=test, status="sandbox_error", detail=f"what is expected cannot be read: {error}"
                 )
-            process = await self._bench.begin(test.process, lane, kept)
+            process = await self._bench.begin(test.process, lane, self._bench.box)
             try:
                 process.kept_bytes = None if self._spec.checker else KEPT_BYTES
                 await self._bench.run(process, output.feed if output else None)
@@ -81,7 +81,7 @@ class Tester:
             finally:
                 self._bench.close(process)
             if self._spec.checker and verdict.status == "ok":
-                return await self._check(test, _shortened(program, written), written.content, lane, kept)
+                return await self._check(test, _shortened(program, written), written.content, lane)
             return self._compare(test, verdict, _shortened(program, written), output)
 
     async def _expect(self, test: Test, kept: ExitStack) -> Output | None:
@@ -102,12 +102,10 @@ class Tester:
         status = judge_test(verdict, difference)
         return Tested(test=test, status=status, program=program, difference=difference)
 
-    async def _check(
-        self, test: Test, program: ProcessResult, written: bytes, lane: Lane, kept: ExitStack
-    ) -> Tested:
+    async def _check(self, test: Test, program: ProcessResult, written: bytes, lane: Lane) -> Tested:
         checker = self._spec.checker
         spec = checking.compose(checker, test, written)
-        process = await self._bench.begin(spec, lane, kept, layers=())
+        process = await self._bench.begin(spec, lane)
         try:
             await self._bench.run(process)
             found = checking.facts(process.verdict, process.result())

@@ -136,7 +136,7 @@ def test_a_start_has_room_for_the_options_of_the_largest_scratch():
             memory_bytes=limits.Limits().memory_bytes,
         ),
     )
-    process._fill(start.message, job.processes[0], 16, 1 << 62)
+    process._fill(start.message, job.processes[0], 16)
     assert ffi.string(start.message.scratch_options) == b"size=%d,nr_inodes=%d" % (1 << 62, 1 << 62)
 
 

@@ -1,8 +1,6 @@
-/* layers.h - what the supervisor does with /box of a sandbox that others are to see. */
-#ifndef JAIL_LAYERS_H
-#define JAIL_LAYERS_H
-
-#include <stddef.h>
+/* freeze.h - what the supervisor does to keep /box of a sandbox that has ended, and to hand it to others. */
+#ifndef JAIL_FREEZE_H
+#define JAIL_FREEZE_H
 
 #include "protocol.h"
 
@@ -10,7 +8,7 @@
  * Detached mounts, read-only, of `count` directories, whose paths stand one after the other in `paths`. Returns 0 or
  * an errno value; then none is open.
  */
-int open_layers(const char *paths, uint32_t count, int *fds);
+int open_places(const char *paths, uint32_t count, int *fds);
 
 /*
  * Begin to give all that is in `box`, a detached mount, to `owner`: by a process of its own, for it can take a while.
