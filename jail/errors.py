@@ -38,6 +38,10 @@ class StoreFullError(ImageError):
     """There is no room: of the disk, or of what the settings leave to the store."""
 
 
+class PackageError(ExplainedError):
+    """A problem package cannot be read or judged as it is: it is refused as a whole."""
+
+
 class StoredFileError(ExplainedError):
     """A file cannot be kept, found or lent as asked: nothing has changed."""
 

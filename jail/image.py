@@ -1,8 +1,9 @@
 """What a sandbox's / is made of.
 
 An Image is a list of overlays, each a target beneath the root and the directories stacked on it,
-the topmost first. The image `host` is this host's /usr and the few parts of /etc that programs need,
-and nothing else of the host. One of the store is its layers. Either can have volumes of the operator's.
+the topmost first. The image `host` is this host's /usr and the few parts of /etc, and of one compiler
+in /var, that programs need, and nothing else of the host. One of the store is its layers. Either can
+have volumes of the operator's.
 """
 
 import os
@@ -24,22 +25,31 @@ RESERVED = (*MOUNT_POINTS, "sys")
 # What a merged-/usr system has links for; a host without them gets an overlay for each directory.
 TOP_DIRECTORIES = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
-# Read by the loader, by toolchains (Debian's alternatives, Java's and Python's settings) and by TLS.
-ETC_PARTS = (
-    "alternatives",
-    "ca-certificates.conf",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "localtime",
-    "mime.types",
-    "protocols",
-    "services",
-    "ssl/certs",
-    "ssl/openssl.cnf",
-    "timezone",
+# Read by the loader, by toolchains (Debian's alternatives, and the settings of compilers and runtimes
+# that it keeps outside /usr) and by TLS.
+PARTS = (
+    "etc/alternatives",
+    "etc/ca-certificates.conf",
+    "etc/fpc*.cfg",
+    "etc/java-*-openjdk",
+    "etc/ld.so.cache",
+    "etc/ld.so.conf",
+    "etc/ld.so.conf.d",
+    "etc/localtime",
+    "etc/mime.types",
+    "etc/mono",
+    "etc/perl",
+    "etc/php/*/cli/conf.d",
+    "etc/php/*/mods-available",
+    "etc/protocols",
+    "etc/python3*",
+    "etc/services",
+    "etc/ssl/certs",
+    "etc/ssl/openssl.cnf",
+    "etc/timezone",
+    "var/lib/ghc/package.conf.d",
 )
-ETC_PATTERNS = ("java-*-openjdk", "perl", "python3*")
+"""What the image `host` has of this host beside programs and libraries: patterns, relative to /."""
 
 ETC_FILES = {
     "passwd": "root:x:0:0:root:/:/usr/sbin/nologin\njail:x:1000:1000:jail:/box:/bin/sh\n"
@@ -87,7 +97,7 @@ def build_host(directory: Path, name: str) -> Image:
         path.mkdir(parents=True)
     targets = [("usr", Path("/usr")), *_top_directories(root)]
     refuse_mounts([path for _, path in targets])
-    _fill_etc(root / "etc")
+    _copy_parts(root)
     _open_to_jobs(directory / name)
     # An overlay without an upper directory needs two lower ones.
     overlays = [("", f"{name}/root:{name}/empty")]
@@ -169,14 +179,16 @@ def _top_directories(root: Path) -> list[tuple[str, Path]]:
     return separate
 
 
-def _fill_etc(etc: Path) -> None:
-    parts = [Path("/etc", part) for part in ETC_PARTS]
-    for pattern in ETC_PATTERNS:
-        parts += Path("/etc").glob(pattern)
-    for part in parts:
-        _copy(part, etc / part.relative_to("/etc"))
+def host_parts() -> list[Path]:
+    """What there is on this host of PARTS: absolute paths."""
+    return [path for pattern in PARTS for path in sorted(Path("/").glob(pattern))]
+
+
+def _copy_parts(root: Path) -> None:
+    for part in host_parts():
+        _copy(part, root / part.relative_to("/"))
     for name, text in ETC_FILES.items():
-        (etc / name).write_text(text)
+        (root / "etc" / name).write_text(text)
 
 
 def _copy(source: Path, target: Path) -> None:

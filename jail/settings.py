@@ -68,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     egress_bytes_per_s: of each sandbox, in each direction. egress_connections: of each, at once.
     egress_program: slirp4netns or pasta; empty is whichever is installed.
     policies: a directory of policies; empty is the shipped ones.
+    languages: a file of languages, as jail/languages/languages.toml is; empty is that one.
     volumes: directories of the host that jobs may ask for, read-only, by name: a table, or NAME=PATH in a
     variable. Nothing may be mounted in them.
     state: a directory of this user's for what lives as long as the service; empty is
@@ -106,6 +107,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     egress_connections: int = 64
     egress_program: str = ""
     policies: str = ""
+    languages: str = ""
     volumes: dict[str, str] = {}
     state: str = ""
     images: str = ""

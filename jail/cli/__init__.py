@@ -1,4 +1,4 @@
-"""The command line: `jail serve`, `jail run`, `jail doctor`, `jail image`, `jail file`, `jail policy`."""
+"""The command line: `jail serve`, `run`, `judge`, `doctor`, `image`, `file` and `policy`."""
 
 import click
 
@@ -6,6 +6,7 @@ from jail import __version__
 from jail.cli.doctor import doctor
 from jail.cli.file import file
 from jail.cli.image import image
+from jail.cli.judge import judge
 from jail.cli.policy import policy
 from jail.cli.run import run
 from jail.cli.serve import serve
@@ -19,6 +20,7 @@ def main() -> None:
 
 main.add_command(serve)
 main.add_command(run)
+main.add_command(judge)
 main.add_command(doctor)
 main.add_command(image)
 main.add_command(file)

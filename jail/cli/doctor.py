@@ -12,6 +12,7 @@ from rich.text import Text
 
 from jail import delegation, settings
 from jail.cli.failures import explained
+from jail.cli.languages import try_languages
 from jail.doctor import Check, describe_host, examine, has_session_manager, is_ready, try_sandbox
 from jail.errors import HostError
 
@@ -22,11 +23,19 @@ _STYLES = {"ok": "green", "missing": "bold red", "degraded": "yellow", "note": "
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 @click.option("--user", help="As root: look as this user, in a cgroup subtree that is delegated to it.")
 @click.option("--config", type=click.Path(), help="A TOML file; $JAIL_CONFIG by default.")
-def doctor(as_json: bool, user: str | None, config: str | None) -> None:
+@click.option("--languages", is_flag=True, help="Try out the languages of an image instead.")
+@click.option("--image", default="host", show_default=True, help="With --languages.")
+def doctor(as_json: bool, user: str | None, config: str | None, languages: bool, image: str) -> None:
     """Say what this host can promise, each gap with its cause and its cure.
 
-    The exit status is 1 if anything that jail requires is missing, else 0.
+    The exit status is 1 if anything that jail requires is missing, or a language is there and does not work,
+    else 0.
     """
+    if languages:
+        with explained():
+            delegation.become_ready(user)
+            told = try_languages(settings.load(config=config), image, as_json)
+        raise SystemExit(any(each.version and not each.available for each in told))
     with explained():
         checks = _look(user, config)
     if as_json:

@@ -7,6 +7,7 @@ import click
 
 from jail.doctor import Trial, describe_host, examine
 from jail.errors import ExplainedError, SandboxError
+from jail.languages.definitions import LanguageError
 from jail.outcome import Failure
 from jail.policy import PolicyError
 from jail.settings import DEGRADABLE, Settings, SettingsError
@@ -25,7 +26,7 @@ def explained(status: int = 1) -> Iterator[None]:
         if isinstance(error.__cause__, SandboxError):
             _say_what_is_missing(error.__cause__)
         raise SystemExit(status) from None
-    except (SettingsError, PolicyError) as error:
+    except (SettingsError, PolicyError, LanguageError) as error:
         click.echo(f"jail: {error}", err=True)
         raise SystemExit(status) from None
 

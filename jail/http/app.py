@@ -19,20 +19,27 @@ from jail.http import body, keys, openapi, problems
 from jail.http.files import Files
 from jail.http.forward import JOBS, Forward
 from jail.http.images import Images
+from jail.http.languages import Languages
 from jail.http.metrics import Metrics
+from jail.http.packages import Packages
 from jail.http.problems import ProblemError
+from jail.languages import definitions
+from jail.languages.toolchains import Toolchains
 from jail.limits import MINIMA, Limits
 from jail.result import GroupResult, Result
 from jail.run import Run
 from jail.settings import Settings
 from jail.steps.result import StepsResult
 from jail.steps.run import StepsRun
-from jail.steps.spec import parse
 
 
 def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
-    """The application of an engine that has been entered. whole: the settings, of all workers together."""
+    """The application of an engine that has been entered. whole: the settings, of all workers together.
+
+    Raises LanguageError.
+    """
     service = Service(engine, whole, metrics)
+    stored = Files(engine)
     application = Starlette(
         routes=[
             Route("/v1/run", service.run, methods=["POST"]),
@@ -44,7 +51,9 @@ def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
             Route("/openapi.json", service.openapi),
             Forward(engine.published, service.admit),
             *Images(engine).routes(),
-            *Files(engine).routes(),
+            Languages(service.toolchains, service.admit).route(),
+            *stored.routes(),
+            *Packages(engine, stored, service.toolchains.definitions, service.record).routes(),
         ],
         exception_handlers=problems.HANDLERS,
         middleware=[Middleware(_LastAnswers, engine)],
@@ -81,15 +90,16 @@ Answered = Result | GroupResult | StepsResult
 
 
 class Service:
-    """The endpoints of one engine."""
+    """The endpoints of one engine. `toolchains`: of its images."""
 
     def __init__(self, engine: Engine, whole: Settings, metrics: Metrics) -> None:
-        """Prepare what does not change between requests."""
+        """Prepare what does not change between requests. Raises LanguageError."""
         self._engine = engine
         self._whole = whole
         self._rules = engine.rules
         self._metrics = metrics
         self._openapi = openapi.describe(self._rules)
+        self.toolchains = Toolchains(engine, definitions.load(whole.languages))
         # Bound: else it would be put together again for every line.
         self._log = structlog.get_logger().bind()
 
@@ -98,8 +108,8 @@ class Service:
         self.admit(request)
         content = await body.read(request, self._engine.settings.body_bytes)
         self._check_open()
-        job = await self._engine.pin(parse(content, self._rules))
-        return _Answer(self._engine.submit(job), self._record)
+        job = await self._engine.pin(await self.toolchains.parse(content, self._rules))
+        return _Answer(self._engine.submit(job), self.record)
 
     async def capabilities(self, request: Request) -> Response:
         """GET /v1/capabilities: what a job can be sure of here."""
@@ -174,7 +184,8 @@ class Service:
             detail = "The service is about to stop; another instance may take the job."
             raise ProblemError(503, detail, headers={"Retry-After": "1"})
 
-    def _record(self, result: Answered) -> None:
+    def record(self, result: Answered) -> None:
+        """Count a job that was answered, and log it."""
         self._metrics.count(result)
         if isinstance(result, GroupResult):
             parts = list(result.processes.values())

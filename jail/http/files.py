@@ -96,7 +96,7 @@ class Files:
 
     async def _list(self, request: Request) -> Response:
         """GET /v1/files."""
-        owner = self._admit(request)
+        owner = self.admit(request)
         return Response(await self._desk.do(self._listed, owner), media_type="application/json")
 
     def _listed(self, owner: str) -> bytes:
@@ -104,17 +104,23 @@ class Files:
 
     async def _put(self, request: Request) -> Response:
         """PUT /v1/files and /v1/files/{digest}."""
-        owner = self._admit(request)
-        wanted = _digest(request) if "digest" in request.path_params else ""
+        owner = self.admit(request)
+        kept = await self.keep(request, owner, _digest(request) if "digest" in request.path_params else "")
+        content = msgspec.json.encode(StoredName(kept.digest, kept.bytes))
+        headers = {"Location": f"{FILES}/{kept.digest}"}
+        return Response(content, 201 if kept.is_new else 200, headers, media_type="application/json")
+
+    async def keep(self, request: Request, owner: str, wanted: str = "") -> Kept:
+        """Have the body of a request in the store; nothing of it stays otherwise. Raises ProblemError.
+
+        wanted: the digest that it has to have, if that is known.
+        """
         if self._engine.draining:
             detail = "The service is about to stop; another instance may take the file."
             raise ProblemError(503, detail, headers={"Retry-After": "1", **_CLOSE})
         length = request.headers.get("content-length")
         async with self._receiving(owner, None if length is None else int(length)) as incoming:
-            kept = await self._receive(request, incoming, wanted)
-        content = msgspec.json.encode(StoredName(kept.digest, kept.bytes))
-        headers = {"Location": f"{FILES}/{kept.digest}"}
-        return Response(content, 201 if kept.is_new else 200, headers, media_type="application/json")
+            return await self._receive(request, incoming, wanted)
 
     @asynccontextmanager
     async def _receiving(self, owner: str, length: int | None) -> AsyncIterator[Incoming]:
@@ -124,7 +130,7 @@ class Files:
             incoming = await self._desk.have(Incoming.close, self._store.begin, owner, length)
             yield incoming
         except StoredFileError as error:
-            raise _problem(error, _CLOSE) from None
+            raise problem(error, _CLOSE) from None
         finally:
             if incoming is not None:
                 self._desk.begin(incoming.close)
@@ -143,7 +149,7 @@ class Files:
 
     async def _get(self, request: Request) -> "Response | _Download":
         """GET and HEAD of /v1/files/{digest}."""
-        owner, digest = self._admit(request), _digest(request)
+        owner, digest = self.admit(request), _digest(request)
         if request.method == "HEAD":
             size = await self._desk.do(self._store.find, digest, owner)
             if size is None:
@@ -152,21 +158,21 @@ class Files:
         try:
             descriptor = await self._desk.have(os.close, self._store.open, digest, owner)
         except StoredFileError as error:
-            raise _problem(error) from None
+            raise problem(error) from None
         return _Download(self._desk, descriptor)
 
     async def _remove(self, request: Request) -> Response:
         """DELETE /v1/files/{digest}."""
-        owner, digest = self._admit(request), _digest(request)
+        owner, digest = self.admit(request), _digest(request)
         try:
             await self._desk.do(self._store.remove, digest, owner)
         except StoredFileError as error:
             if await self._desk.do(self._store.find, digest, owner) is not None:
                 raise ProblemError(403, "The file is published: only the operator removes it.") from None
-            raise _problem(error) from None
+            raise problem(error) from None
         return Response(status_code=204)
 
-    def _admit(self, request: Request) -> str:
+    def admit(self, request: Request) -> str:
         """Whose files the caller's are. Raises ProblemError 401."""
         if digests := self._engine.settings.keys_sha256:
             keys.require(request, digests)
@@ -247,7 +253,8 @@ def _summary(stored: Stored) -> StoredSummary:
     return StoredSummary(stored.digest, stored.bytes, stored.used_s or None, stored.published)
 
 
-def _problem(error: StoredFileError, headers: dict[str, str] | None = None) -> ProblemError:
+def problem(error: StoredFileError, headers: dict[str, str] | None = None) -> ProblemError:
+    """What a caller is told of it."""
     status = _STATUSES[type(error)]
     headers = dict(headers or {})
     if status in (429, 507):

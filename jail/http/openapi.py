@@ -6,15 +6,18 @@ import msgspec
 
 from jail import __version__
 from jail.files import PATTERN
-from jail.http import files
+from jail.http import files, packages
 from jail.http.files import FILES
 from jail.http.files import ONE as ONE_FILE
 from jail.http.images import ARCHIVES, IMAGES, ONE, ONE_ARCHIVE, PRUNE, Pull
+from jail.http.languages import LANGUAGES, LanguageList
 from jail.http.operations import ARCHIVE, EVENTS, LINES
 from jail.http.problems import MEDIA_TYPE, Problem
 from jail.images.protocol import Done, Failed, Progress
 from jail.images.summary import ImageList, Summary
+from jail.languages.requests import LanguageRequest
 from jail.limits import MINIMA, Limits
+from jail.problems.judge import Judged
 from jail.result import GroupResult, Result
 from jail.spec import GroupRequest, Request, Rules
 from jail.steps.result import StepsResult
@@ -41,6 +44,7 @@ _PROBLEMS = {
 }
 
 _KINDS_OF_FILES = [files.StoredName, files.StoredSummary, files.StoredList]
+_KINDS_OF_PACKAGES = [packages.ProblemSummary, packages.SubmissionRequest, Judged]
 _KINDS_OF_IMAGES = [Pull, ImageList, Summary, Progress, Done, Failed]
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -55,16 +59,19 @@ def describe(rules: Rules) -> bytes:
         Request,
         GroupRequest,
         StepsRequest,
+        LanguageRequest,
         Result,
         GroupResult,
         StepsResult,
         Problem,
+        LanguageList,
         *_KINDS_OF_IMAGES,
         *_KINDS_OF_FILES,
+        *_KINDS_OF_PACKAGES,
     ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     _add_ranges(schemas["LimitsRequest"]["properties"], rules)
-    for kind in ("Request", "ProcessRequest", "StepRequest", "CheckerRequest"):
+    for kind in ("Request", "ProcessRequest", "StepRequest", "CheckerRequest", "LanguageRequest"):
         schemas[kind]["properties"]["policy"]["enum"] = sorted(rules.policies)
     schemas["Network"]["properties"]["mode"]["enum"] = sorted(rules.networks)
     schemas["GroupRequest"]["properties"]["processes"]["maxItems"] = rules.processes
@@ -75,10 +82,15 @@ def describe(rules: Rules) -> bytes:
             "schemas": schemas,
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "paths": {"/v1/run": {"post": _run()}, FORWARDED: {"get": _forward()}}
-        | _files()
-        | _images()
-        | _reads(),
+        "paths": {
+            "/v1/run": {"post": _run()},
+            FORWARDED: {"get": _forward()},
+            LANGUAGES: {"get": _languages()},
+            **_files(),
+            **_packages(),
+            **_images(),
+            **_reads(),
+        },
     }
     return msgspec.json.encode(document)
 
@@ -111,7 +123,10 @@ def _run() -> dict[str, Any]:
         "summary": "Run one job and wait for its end.",
         "operationId": "run",
         "security": [{}, {"key": []}],
-        "requestBody": {"required": True, "content": _content("Request", "GroupRequest", "StepsRequest")},
+        "requestBody": {
+            "required": True,
+            "content": _content("Request", "GroupRequest", "StepsRequest", "LanguageRequest"),
+        },
         "responses": {
             "200": {
                 "description": "The job has ended. If it publishes ports, this and the headers come when it "
@@ -188,6 +203,20 @@ def _images() -> dict[str, Any]:
     }
 
 
+def _languages() -> dict[str, Any]:
+    text = "What an image has of each language; the first to ask for an image waits until all are tried."
+    return {
+        "summary": text,
+        "operationId": "languages",
+        "security": [{}, {"key": []}],
+        "parameters": [_parameter("image", "query", {"type": "string", "default": "host"})],
+        "responses": {
+            "200": {"description": text, "content": _content("LanguageList")},
+            **_problems("401", "422", "500", "503"),
+        },
+    }
+
+
 def _files() -> dict[str, Any]:
     body = {"required": True, "content": {files.MEDIA_TYPE: _BINARY}}
     put = {
@@ -213,6 +242,25 @@ def _files() -> dict[str, Any]:
             "head": {**_use("How many bytes it has.", "200", {}, "404", "422"), **digest},
             "delete": {**_use("Remove one of the caller's own.", "204", {}, "403", "404", "422"), **digest},
         },
+    }
+
+
+def _packages() -> dict[str, Any]:
+    sent = {"required": True, "content": {packages.MEDIA_TYPE: _BINARY}}
+    put = _use("Keep a problem package, a zip archive, and read it.", "200", _content("ProblemSummary"))
+    put["responses"] |= {
+        "201": {"description": "It is kept.", "content": _content("ProblemSummary")},
+        **_problems("400", "408", "413", "422", "429", "503", "507"),
+    }
+    of = {"parameters": [_parameter("id", "path", {"type": "string", "pattern": f"^{PATTERN}$"})]}
+    judge = _use(
+        "What becomes of a submission.", "200", _content("Judged"), "404", "413", "415", "422", "503"
+    )
+    submission = {"required": True, "content": _content("SubmissionRequest")}
+    return {
+        packages.PROBLEMS: {"put": {**put, "requestBody": sent}},
+        packages.ONE: {"delete": {**_use("Remove a package.", "204", {}, "404"), **of}},
+        packages.JUDGE: {"post": {**judge, "requestBody": submission, **of}},
     }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from jail.errors import ImageError
-from jail.image import ETC_FILES, ETC_PARTS, ETC_PATTERNS, MOUNT_POINTS, TOP_DIRECTORIES
+from jail.image import ETC_FILES, MOUNT_POINTS, TOP_DIRECTORIES, host_parts
 
 _PIECE_BYTES = 1 << 20
 _XATTR = "SCHILY.xattr."
@@ -181,9 +181,7 @@ def _host_parts() -> list[Path]:
     """What the image `host` has of this host: see jail.image."""
     tops = [Path("/", name) for name in TOP_DIRECTORIES]
     parts = [Path("/usr"), *(path for path in tops if path.is_dir() and not path.is_symlink())]
-    parts += [Path("/etc", name) for name in ETC_PARTS]
-    parts += [path for pattern in ETC_PATTERNS for path in Path("/etc").glob(pattern)]
-    return [path for path in parts if os.path.lexists(path)]
+    return [*parts, *host_parts()]
 
 
 def _refuse_aside(path: Path) -> Path:

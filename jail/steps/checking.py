@@ -36,7 +36,7 @@ def compose(checker: Checker, test: Test, written: bytes) -> ProcessSpec:
     )
     return structs.replace(
         own,
-        argv=(*own.argv, *arguments),
+        argv=(*own.argv, *arguments, *test.checker_args),
         files=(*own.files, *files),
         stored=(*own.stored, *stored),
         stdin=written if checker.convention == "icpc" else b"",

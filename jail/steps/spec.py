@@ -45,7 +45,7 @@ class TestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """One run of the last step, with what is its own: `args` after argv, `files` and `limits` over its.
 
     expected: what stdout has to be, as `compare` says, that of the job if it says nothing. points: of a test
-    that is right.
+    that is right. checker_args: after those that its convention gives the checker.
     """
 
     __test__ = False
@@ -57,6 +57,7 @@ class TestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     limits: LimitsRequest = LimitsRequest()
     expected: str | Content | UnsetType = UNSET
     compare: Compare | UnsetType = UNSET
+    checker_args: list[str] = []
     group: str = ""
     points: _Points = 1
 
@@ -110,6 +111,7 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
     process: ProcessSpec
     expected: bytes | StoredFile | None
     compare: Compare
+    checker_args: tuple[str, ...] = ()
     group: str
     points: float
 
@@ -185,12 +187,18 @@ def box_bytes(step: Step) -> int:
     return min(step.process.limits.disk_bytes, step.process.limits.memory_bytes)
 
 
-_KINDS = {**spec.KINDS, "steps": msgspec.json.Decoder(StepsRequest)}
+KINDS = {**spec.KINDS, "steps": msgspec.json.Decoder(StepsRequest)}
 
 
 def parse(body: bytes, rules: Rules) -> JobSpec | StepsSpec:
     """The job that a JSON body asks for, of any kind; raises SpecError naming the field."""
-    request = spec.decode(body, _KINDS)
+    return validate_any(spec.decode(body, KINDS), rules)
+
+
+def validate_any(
+    request: spec.Request | spec.GroupRequest | StepsRequest, rules: Rules
+) -> JobSpec | StepsSpec:
+    """The job that a request of any kind asks for; raises SpecError naming the field."""
     return validate(request, rules) if isinstance(request, StepsRequest) else spec.validate(request, rules)
 
 
@@ -237,6 +245,8 @@ def _test(asked: TestRequest, name: str, request: StepsRequest, rules: Rules, be
         files=last.files | asked.files,
         limits=_over(last.limits, asked.limits),
     )
+    if asked.checker_args and request.checker is UNSET:
+        raise SpecError("checker_args", "are for a checker, and there is none")
     if asked.group and asked.group not in [group.name for group in request.groups]:
         raise SpecError("group", f"{asked.group!r} is none of `groups`")
     return Test(
@@ -244,6 +254,7 @@ def _test(asked: TestRequest, name: str, request: StepsRequest, rules: Rules, be
         process=_with_carried(spec.program(program, rules, "test"), before),
         expected=_expected(asked.expected, rules),
         compare=request.compare if asked.compare is UNSET else asked.compare,
+        checker_args=tuple(asked.checker_args),
         group=asked.group,
         points=asked.points,
     )
@@ -285,7 +296,15 @@ def _checker(request: StepsRequest, rules: Rules) -> Checker | None:
             if path == PLACE or path.startswith(f"{PLACE}/"):
                 raise SpecError(f"files.{path}", f"lies in {PLACE}, where the files of a test are")
         process = spec.program(request.checker, rules, "checker")
+        _check_arguments(request, rules)
         return Checker(process=process, convention=request.checker.convention)
+
+
+def _check_arguments(request: StepsRequest, rules: Rules) -> None:
+    """Raise SpecError for those that no program could be given."""
+    own = [] if request.checker.argv is UNSET else request.checker.argv
+    for arguments in {tuple(test.checker_args) for test in request.tests}:
+        spec.program(structs.replace(request.checker, argv=[*own, *arguments], files={}), rules, "checker")
 
 
 def _groups(request: StepsRequest) -> tuple[Group, ...]:

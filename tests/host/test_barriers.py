@@ -93,7 +93,7 @@ def test_descriptors_of_the_service_do_not_reach_the_job(environment, tmp_path):
 def test_no_file_of_the_host_outside_the_image_is_there(jail, tmp_path):
     canary = tmp_path / "canary"
     canary.write_text("alive")
-    result = jail.sh(f"cat {canary}; ls -d /root /home /var /srv /run /sys /boot /work /mnt")
+    result = jail.sh(f"cat {canary}; ls -d /root /home /var/log /srv /run /sys /boot /work /mnt")
     assert result["stdout"]["text"] == ""
     assert result["stderr"]["text"].count("No such file") == 10
     assert canary.read_text() == "alive"

@@ -43,7 +43,7 @@ LAYERS = (
         "jail.settings",
     ),
     ("jail.spec",),
-    ("jail.delegation", "jail.instance", "jail.keeper", "jail.outputs", "jail.shed"),
+    ("jail.delegation", "jail.instance", "jail.keeper", "jail.languages", "jail.outputs", "jail.shed"),
     ("jail.files", "jail.images", "jail.network", "jail.supervisor"),
     ("jail.catalogue",),
     ("jail.stock",),
@@ -53,6 +53,9 @@ LAYERS = (
     ("jail.process",),
     ("jail.run", "jail.steps"),
     ("jail.engine",),
+    ("jail.languages.requests",),
+    ("jail.languages.toolchains",),
+    ("jail.problems",),
     ("jail.doctor", "jail.http"),
     ("jail.cli",),
     ("jail.__main__",),
@@ -80,6 +83,7 @@ DOORS = {
     "uvicorn": ("jail.cli",),
     "uvloop": ("jail.cli", "jail.doctor.trial"),
     "websockets": ("jail.cli.websocket",),
+    "yaml": ("jail.problems.documents",),
     "zstandard": ("jail.images.compression",),
 }
 """Who may import a third party: these modules, and those in these packages."""

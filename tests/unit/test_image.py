@@ -75,7 +75,13 @@ def test_a_top_directory_is_as_the_host_has_it(root, name):
 
 def test_the_root_holds_nothing_else(root):
     names = {path.name for path in root.iterdir()}
-    assert names <= {*image.MOUNT_POINTS, *image.TOP_DIRECTORIES, "usr", "etc"}
+    assert names <= {*image.MOUNT_POINTS, *image.TOP_DIRECTORIES, "usr", "etc", "var"}
+
+
+def test_of_var_it_holds_what_a_compiler_has_there_and_nothing_else(root):
+    assert {path for path in (root / "var").rglob("*") if path.is_file()} == {
+        path for path in (root / "var/lib/ghc/package.conf.d").rglob("*") if path.is_file()
+    }
 
 
 @pytest.mark.parametrize(("name", "text"), image.ETC_FILES.items(), ids=image.ETC_FILES)
