@@ -9,7 +9,7 @@ from contextlib import closing
 from functools import partial
 from typing import TypeVar
 
-from jail.errors import SandboxError, StoredFileError
+from jail.errors import FileNotStoredError, SandboxError
 from jail.files.lent import Lent
 from jail.files.store import Files
 from jail.spec import ProcessSpec
@@ -58,7 +58,7 @@ class Desk:
         stored = {file.path: file.digest for file in spec.stored}
         try:
             return await self.have(Lent.close, self.files.lend, stored, stdin, spec.owner)
-        except StoredFileError:
+        except FileNotStoredError:
             raise SandboxError("stored", errno.ENOENT) from None
 
     async def hold(self, digests: Collection[str], owner: str) -> Lent:
@@ -66,14 +66,14 @@ class Desk:
         names = {digest.rpartition(":")[2]: digest for digest in digests}
         try:
             return await self.have(Lent.close, self.files.lend, names, None, owner)
-        except StoredFileError:
+        except FileNotStoredError:
             raise SandboxError("stored", errno.ENOENT) from None
 
     async def open(self, digest: str, owner: str) -> int:
         """A descriptor to read one with. Raises SandboxError: it has gone; OSError."""
         try:
             return await self.have(os.close, self.files.open, digest, owner)
-        except StoredFileError:
+        except FileNotStoredError:
             raise SandboxError("stored", errno.ENOENT) from None
 
     def give_back(self, lent: Lent) -> None:

@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from jail.engine import Engine
 from jail.errors import (
     FileDigestError,
+    FileInUseError,
     FileNotStoredError,
     FilesDiskFullError,
     FilesFullError,
@@ -46,6 +47,7 @@ _CLOSE = {"Connection": "close"}
 
 _STATUSES: dict[type[StoredFileError], int] = {
     FileNotStoredError: 404,
+    FileInUseError: 409,
     FileTooLargeError: 413,
     FileDigestError: 422,
     FilesFullError: 429,
@@ -166,16 +168,21 @@ class Files:
         owner, digest = self.admit(request), _digest(request)
         try:
             await self._desk.do(self._store.remove, digest, owner)
-        except StoredFileError as error:
+        except FileInUseError as error:
+            raise _problem(error) from None
+        except FileNotStoredError as error:
             if await self._desk.do(self._store.find, digest, owner) is not None:
                 raise ProblemError(403, "The file is published: only the operator removes it.") from None
             raise problem(error) from None
         return Response(status_code=204)
 
     def admit(self, request: Request) -> str:
-        """Whose files the caller's are. Raises ProblemError 401."""
+        """Whose files the caller's are. Raises ProblemError 401, 501."""
         if digests := self._engine.settings.keys_sha256:
             keys.require(request, digests)
+        if not self._engine.stores:
+            detail = "This host stores no files: its Landlock is of before Linux 5.19."
+            raise ProblemError(501, detail, headers=_CLOSE)
         # Until callers are told apart, all of them are one.
         return ""
 
@@ -257,6 +264,6 @@ def problem(error: StoredFileError, headers: dict[str, str] | None = None) -> Pr
     """What a caller is told of it."""
     status = _STATUSES[type(error)]
     headers = dict(headers or {})
-    if status in (429, 507):
+    if status in (409, 429, 507):
         headers["Retry-After"] = str(RETRY_SECONDS)
     return ProblemError(status, str(error), "body" if status in (413, 422) else None, headers)

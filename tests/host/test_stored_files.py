@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from jail.errors import FileInUseError
+
 MIB = 1 << 20
 OWNER = ""
 
@@ -257,14 +259,15 @@ def test_a_job_that_is_cancelled_in_the_queue_gives_back_what_it_has(own, put, s
     own.do(scene())
 
 
-def test_a_file_that_goes_while_its_job_waits_is_there_for_it(own, put, store, until):
+def test_a_file_stays_while_its_job_waits(own, put, store, until):
     name = put(b"content")
 
     async def scene():
         running = [own.submit({"argv": ["sleep", "1000"]}) for _ in range(2)]
         waiting = own.submit({"argv": ["cat", "a"], "files": {"a": name}})
         await until(lambda: list(store.lent.glob("*/*/box/a")))
-        store.remove(name["file"], OWNER)
+        with pytest.raises(FileInUseError):
+            store.remove(name["file"], OWNER)
         for run in running:
             run.cancel()
             await run.task
