@@ -169,7 +169,7 @@ class Files:
         try:
             await self._desk.do(self._store.remove, digest, owner)
         except FileInUseError as error:
-            raise _problem(error) from None
+            raise problem(error) from None
         except FileNotStoredError as error:
             if await self._desk.do(self._store.find, digest, owner) is not None:
                 raise ProblemError(403, "The file is published: only the operator removes it.") from None
