@@ -51,7 +51,7 @@ class FileNotStoredError(StoredFileError):
 
 
 class FileInUseError(StoredFileError):
-    """A job has the file: it stays, and counts, until that has ended."""
+    """A job or a download has the file: it stays, and counts, until that has ended."""
 
 
 class FileTooLargeError(StoredFileError):

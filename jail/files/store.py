@@ -259,12 +259,14 @@ class Files:
     def remove(self, digest: str, owner: str) -> None:
         """Take a file of the owner's away. Raises FileNotStoredError, FileInUseError.
 
-        The latter since it would take up the disk until its job has ended, and count in no quota.
+        The latter since it would take up the disk as long as it is used, and count in no quota.
         """
         with self._locked(owner) as directory:
             path = directory / digits(digest)
             if path.exists() and path.lstat().st_nlink > 1:
-                raise FileInUseError(f"A job has the file {digest}.", "Wait until it has ended.")
+                raise FileInUseError(
+                    f"A job or a download has the file {digest}.", "Wait until it has ended."
+                )
             _unlink(path, digest)
 
     def publish(self, digest: str, owner: str) -> None:

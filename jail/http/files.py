@@ -157,11 +157,7 @@ class Files:
             if size is None:
                 raise ProblemError(404, f"There is no file {digest}.")
             return Response(headers={"Content-Length": str(size)}, media_type=MEDIA_TYPE)
-        try:
-            descriptor = await self._desk.have(os.close, self._store.open, digest, owner)
-        except StoredFileError as error:
-            raise problem(error) from None
-        return _Download(self._desk, descriptor)
+        return _Download(self._desk, digest, owner)
 
     async def _remove(self, request: Request) -> Response:
         """DELETE /v1/files/{digest}."""
@@ -190,38 +186,44 @@ class Files:
 class _Download:
     """A file as an answer. Of a caller who takes none of it for long, or has gone, the connection is cut."""
 
-    def __init__(self, desk: Desk, descriptor: int) -> None:
+    def __init__(self, desk: Desk, digest: str, owner: str) -> None:
         self._desk = desk
-        self._descriptor = descriptor
-        self._reading: asyncio.Future[bytes] | None = None
+        self._digest = digest
+        self._owner = owner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises ProblemError."""
         gone = asyncio.create_task(_disconnected(receive))
         try:
-            await self._send(send, gone)
+            async with self._desk.reading(self._digest, self._owner) as descriptor:
+                await self._send(descriptor, send, gone)
+        except StoredFileError as error:
+            raise problem(error) from None
         except TimeoutError:
             pass
         finally:
             gone.cancel()
-            if self._reading is None or self._reading.done():
-                os.close(self._descriptor)
-            else:
-                # Its number must not be another's while a thread still reads it.
-                self._reading.add_done_callback(lambda _: os.close(self._descriptor))
 
-    async def _send(self, send: Send, gone: asyncio.Task[None]) -> None:
-        left = os.fstat(self._descriptor).st_size
+    async def _send(self, descriptor: int, send: Send, gone: asyncio.Task[None]) -> None:
+        left = os.fstat(descriptor).st_size
         # Whatever it says that it is: nobody is to show it in our name.
         headers = [(b"content-type", MEDIA_TYPE.encode()), (b"x-content-type-options", b"nosniff")]
         headers.append((b"content-length", b"%d" % left))
         await _patiently(send, {"type": "http.response.start", "status": 200, "headers": headers})
-        while not gone.done():
-            self._reading = self._desk.begin(os.read, self._descriptor, _READ_BYTES)
-            piece = await asyncio.shield(self._reading)
+        more = True
+        while more and not gone.done():
+            piece = await self._read(descriptor)
             left -= len(piece)
-            await _patiently(send, {"type": "http.response.body", "body": piece, "more_body": left > 0})
-            if left <= 0 or not piece:
-                return
+            more = bool(piece) and left > 0
+            await _patiently(send, {"type": "http.response.body", "body": piece, "more_body": more})
+
+    async def _read(self, descriptor: int) -> bytes:
+        reading = self._desk.begin(os.read, descriptor, _READ_BYTES)
+        try:
+            return await asyncio.shield(reading)
+        finally:
+            # Its number must not be another's while a thread still reads it.
+            await asyncio.wait([reading])
 
 
 async def _patiently(send: Send, message: Message) -> None:

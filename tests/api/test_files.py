@@ -398,3 +398,15 @@ def test_a_file_that_a_job_has_is_not_removed(place, files, eventually):
         assert (response.status_code, response.headers["retry-after"]) == (409, "5")
     # The caller has gone, and the job with it.
     eventually(lambda: files.delete(f"/v1/files/{name}").status_code == 204)
+
+
+def test_a_file_that_is_on_its_way_to_a_caller_is_not_removed(place, files, eventually):
+    # Else whoever takes downloads slowly could take up any number of quotas.
+    content = bytes(32 * MIB)
+    name = put(files, content).json()["file"]
+    with closing(connect(place[0])) as connection:
+        connection.sendall(f"GET /v1/files/{name} HTTP/1.1\r\nHost: jail\r\n\r\n".encode())
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        assert files.delete(f"/v1/files/{name}").status_code == 409
+    eventually(lambda: files.delete(f"/v1/files/{name}").status_code == 204)
+    assert list(place[1].glob("lent/*/*")) == []
