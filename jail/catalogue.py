@@ -7,7 +7,7 @@ as long as a sandbox is made of them.
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -129,6 +129,10 @@ class Catalogue:
             if found is None:
                 return
             yield path, found[1].st_mode
+
+    def asked_back(self) -> Set[str]:
+        """The digests of images that are to be removed, once nothing is made of them."""
+        return self._store.asked_back()
 
     def make(self, root: Root) -> Made:
         """What sandboxes of that root are made of. Raises OSError, ImageError: it is gone, say."""

@@ -97,6 +97,8 @@ _WITH_JOB = Verdict("cancelled", detail="ended with the job")
 
 _HOST_MEMORY = "the host ran out of memory; the program is not to blame"
 
+_NO_ROOM = "what the step before left in /box is more than limits.disk_bytes or limits.files of this one"
+
 _START_STAGES = ("program", "exec")
 # As find_program() of native/job.c tells it.
 _START_DIRECTORY = ("program", 1)
@@ -133,6 +135,9 @@ def _not_started(facts: Facts) -> Verdict | None:
         return None
     if failure.stage in _START_STAGES:
         return Verdict("start_failed", detail=_start_detail(failure))
+    # In that stage there is nothing of ours that could take room.
+    if (failure.stage, failure.error) == ("box", errno.ENOSPC):
+        return Verdict("output_limit", limit="disk_bytes", detail=_NO_ROOM)
     return Verdict("sandbox_error", detail=_failure_detail(failure))
 
 

@@ -76,8 +76,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     they agree on who has which subordinate ids.
     images: a directory of this user's for images, made by `jail image`; empty is `state`/images.
     images_bytes: the most that all of them may take up there, archives and unpacked layers, and what is on
-    its way; 0 is as much as the disk has. image_bytes, image_entries: the most of one image, of its layers'
-    archives when they are not compressed, and of the files, directories and links in them.
+    its way; 0 is as much as the disk has. image_bytes, image_entries: the most of one image, of its layers
+    unpacked, in blocks of 4 KiB, and of the files, directories and links in them.
     files: a directory of this user's for files that callers send and name in jobs; empty is `state`/files.
     files_bytes: the most that one owner's may take up there; the least recently used of them go first. 0 is
     as much as the disk has. file_bytes: the most of one. files_age_s: how long one is kept that nobody uses,

@@ -1,9 +1,10 @@
 """Ready sandboxes of every root that jobs ask for, and what these are made of.
 
 The root of the image `host` is there from beginning to end. Another is made when a job asks for it first,
-keeps one sandbox ready from the second job on, and is let go of when nobody has asked for a while; until then
-its image is held in the store. How many there can be is bounded: then the one goes that was asked for longest
-ago. What others keep ready leaves room for what the operator wants ready of `host`.
+keeps one sandbox ready from the second job on, and is let go of when nobody has asked for a while, or someone
+wants to remove its image, which is held in the store until then. How many there can be is bounded: then the
+one goes that was asked for longest ago. What others keep ready leaves room for what the operator wants ready
+of `host`.
 """
 
 import asyncio
@@ -24,6 +25,9 @@ HOST = Root()
 
 IDLE_SECONDS = 60
 """A root that nobody asks for is kept for so long."""
+
+LOOK_SECONDS = 1
+"""How soon a root is let go of that is to be."""
 
 ROOTS_MAX = 32
 """As many are kept, and more only while jobs run in all of them."""
@@ -162,11 +166,12 @@ class Stock(Generic[S]):
 
     def _look_later(self) -> None:
         if self._timer is None and len(self._shelves) > 1:
-            self._timer = asyncio.get_running_loop().call_later(IDLE_SECONDS / 2, self._look)
+            self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         self._timer = None
-        for root in list(self._idle()):
-            if self._shelves[root].asked_at <= self._clock() - IDLE_SECONDS:
-                self._let_go(root)
         self._look_later()
+        oldest, asked_back = self._clock() - IDLE_SECONDS, self._catalogue.asked_back()
+        for root in list(self._idle()):
+            if self._shelves[root].asked_at <= oldest or root.digest in asked_back:
+                self._let_go(root)

@@ -124,7 +124,7 @@ class Start:
         self.message.keeps = 1
 
     def lend(self, directory: str, files: int, stdin: bool) -> None:
-        """Let files of that directory be seen: of its `box` so many, which the plan names; and its `stdin`."""
+        """Let files of that directory be seen: so many of its `box`, as the plan names, and its `stdin`."""
         self.places.append(directory.encode() + b"\0")
         self.message.lends, self.message.lent_files, self.message.lends_stdin = 1, files, stdin
 

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "compare.h"
 #include "plan.h"
 #include "request.h"
 #include "slot.h"
@@ -135,6 +136,101 @@ static int read_news(const uint8_t *bytes, size_t length)
 	return !error;
 }
 
+/* What a text becomes: all at once, or cut after `cut` bytes. Just that much room, so that one too far is seen. */
+static size_t canonical(const uint8_t *text, size_t length, size_t cut, uint8_t mode, uint8_t *out)
+{
+	struct canon canon = { .mode = mode & 7, .fold = mode >> 7, .key = { 1, 2 } };
+	uint8_t *piece = malloc(length + CANON_SLACK);
+	size_t written = 0, bytes;
+
+	if (!piece)
+		abort();
+	for (size_t at = 0; at < length; at += bytes) {
+		bytes = cut && cut < length - at ? cut : length - at;
+		size_t made = canon_feed(&canon, text + at, bytes, piece);
+
+		if (made > bytes + CANON_SLACK)
+			abort();
+		memcpy(out + written, piece, made);
+		written += made;
+	}
+	written += canon_finish(&canon, out + written);
+	free(piece);
+	return written;
+}
+
+/* As jail.judging.ordered goes on; returns whether they are the same. */
+static int match_all(const uint8_t *ours, size_t we, const uint8_t *theirs, size_t they, size_t cut,
+		     const struct tolerance *tolerance)
+{
+	struct match match = { .numbers = 1, .tolerance = *tolerance };
+	size_t known = 0, done = 0, their_done = 0;
+
+	for (;;) {
+		known = cut && cut < we - known ? known + cut : we;
+		uint8_t *mine = copy(ours + done, known - done);
+		enum match_end end = match_run(&match, mine, known - done, theirs + their_done, they - their_done);
+
+		if (match.our_used > known - done || match.their_used > they - their_done)
+			abort();
+		done += match.our_used;
+		their_done += match.their_used;
+		free(mine);
+		if (end == MATCH_DIFFER || (end == MATCH_THEIRS && done < we))
+			return 0;
+		if (known == we)
+			return done == we && their_done == they;
+	}
+}
+
+static void sum_lines(const uint8_t *text, size_t length, size_t cut, struct multiset *sum)
+{
+	*sum = (struct multiset){ .key = { 3, 4 } };
+	for (size_t at = 0, bytes; at < length; at += bytes) {
+		bytes = cut && cut < length - at ? cut : length - at;
+		multiset_feed(sum, text + at, bytes);
+	}
+}
+
+/*
+ * The first byte is the form and whether case is folded, the second where the texts are cut, and the texts are
+ * apart by the first 0. However they are cut, the answers are the same. Returns whether both are there.
+ */
+static int read_texts(const uint8_t *bytes, size_t length)
+{
+	const uint8_t *ours = bytes + 2, *apart = length > 2 ? memchr(ours, 0, length - 2) : NULL;
+	struct tolerance tolerance = { 0 };
+	struct multiset whole, torn;
+	int negative;
+
+	if (!apart)
+		return 0;
+	size_t we = (size_t)(apart - ours), they = length - 3 - we, cut = bytes[1], made, cut_made, their_made;
+	uint8_t *mine = malloc(3 * (length + CANON_SLACK)), *cut_mine = mine + length + CANON_SLACK;
+	uint8_t *their = cut_mine + length + CANON_SLACK;
+
+	if (!mine)
+		abort();
+	made = canonical(ours, we, 0, bytes[0], mine);
+	cut_made = canonical(ours, we, cut, bytes[0], cut_mine);
+	if (made != cut_made || memcmp(mine, cut_mine, made))
+		abort();
+	sum_lines(mine, made, 0, &whole);
+	sum_lines(mine, made, cut, &torn);
+	if (whole.sum[0] != torn.sum[0] || whole.sum[1] != torn.sum[1] || whole.lines != torn.lines)
+		abort();
+	their_made = canonical(apart + 1, they, 0, CANON_TOKENS, their);
+	made = canonical(ours, we, 0, CANON_TOKENS, mine);
+	if (decimal_read((const uint8_t *)"0.001", 5, &tolerance.absolute, &negative) ||
+	    decimal_read((const uint8_t *)"1e-06", 5, &tolerance.relative, &negative))
+		abort();
+	if (match_all(mine, made, their, their_made, 0, &tolerance) !=
+	    match_all(mine, made, their, their_made, cut, &tolerance))
+		abort();
+	free(mine);
+	return 1;
+}
+
 static int read_input(const uint8_t *bytes, size_t length)
 {
 	if (!length)
@@ -144,6 +240,8 @@ static int read_input(const uint8_t *bytes, size_t length)
 		return read_request(bytes + 1, length - 1);
 	case 'n':
 		return read_news(bytes + 1, length - 1);
+	case 't':
+		return read_texts(bytes + 1, length - 1);
 	default:
 		return read_plan(bytes + 1, length - 1);
 	}

@@ -37,6 +37,16 @@ def news(state: int, number: int, **fields: object) -> bytes:
     return b"n" + bytes([state]) + bytes(ffi.buffer(message))
 
 
+def texts(form: int, cut: int, ours: bytes, theirs: bytes) -> bytes:
+    """Two texts, the form for both, and in pieces of how many bytes they come."""
+    return b"t" + bytes([form, cut]) + ours + b"\0" + theirs
+
+
+FOLDED = 128
+NUMBERS = (b"1.0000001 -2e3 nan\n+.5 1e400 00012\n", b"1 -2000 nan\n0.5 1.0e400 12\n")
+LINES = (b"a b  \r\n\n\n  c\n\n", b"a b\n\n\n  c")
+
+
 def seeds() -> dict[str, bytes]:
     """Every request, and a plan with its files, by the name of its seed."""
     maps = b"0 201 1\n1000 202 1\n1001 203 1\n"
@@ -92,6 +102,13 @@ def seeds() -> dict[str, bytes]:
         "exited": news(RUNNING, lib.TYPE_EXITED, exit_code=-1, signal=9, max_rss_bytes=1 << 20),
         "empty": news(RUNNING | EXITED, lib.TYPE_EMPTY, clock_ns=10**9),
         "failed": news(MAKING, lib.TYPE_FAILED, failure={"stage": lib.STAGE_ROOT, "error": 2, "index": 1}),
+        "numbers": texts(lib.CANON_TOKENS, 7, *NUMBERS),
+        "long-numbers": texts(lib.CANON_TOKENS, 100, b"1" * 600 + b" 2", b"1" * 600 + b" 3"),
+        "exact": texts(lib.CANON_EXACT | FOLDED, 3, *LINES),
+        "lines": texts(lib.CANON_LINES, 1, *LINES),
+        "long-blanks": texts(lib.CANON_LINES, 50, b"a" + b" \t" * 70 + b"b" + b"\n" * 100 + b"c", b"a"),
+        "full-lines": texts(lib.CANON_FULL_LINES, 5, *LINES),
+        "words": texts(lib.CANON_WORDS | FOLDED, 2, *LINES),
         "plan": b"p" + plan.pack(job, HOSTS),
         "files": b"p" + b"".join(pack_file(f.path.encode(), f.mode, f.content) for f in files),
     }

@@ -34,11 +34,12 @@ import msgspec
 import pytest
 import uvloop
 
-from jail import settings, spec
+from jail import settings
 from jail.engine import Engine
 from jail.errors import HostError
 from jail.network.offered import find_way
 from jail.run import Run
+from jail.steps.spec import parse
 
 # Taken out: jail refuses a variable that is none of its settings.
 READY = int(os.environ.pop("JAIL_TEST_READY", "2"))
@@ -179,7 +180,7 @@ class Jail:
 
     def submit(self, body: dict[str, Any]) -> Run:
         """Within a scene: send a job on its way."""
-        return self.engine.submit(spec.parse(json.dumps(body).encode(), self.engine.rules))
+        return self.engine.submit(parse(json.dumps(body).encode(), self.engine.rules))
 
     async def answer(self, run: Run) -> dict[str, Any]:
         """Within a scene: the job's result, as HTTP would answer it."""

@@ -23,10 +23,11 @@ from jail.images import archive, snapshot
 from jail.images.compression import compressed
 from jail.images.credentials import Credentials
 from jail.images.credentials import read as read_credentials
+from jail.images.names import refuse_name
 from jail.images.oci import Descriptor
 from jail.images.reference import Reference, parse
-from jail.images.store import Store, Stored, refuse_name
-from jail.images.summary import Summary, summarize
+from jail.images.store import PATIENCE_S, Brought, Store
+from jail.images.summary import Summary, summarize, summarize_all, summarize_brought
 from jail.images.unpacker import Unpacker
 from jail.namespace import OuterNamespace
 
@@ -170,10 +171,9 @@ def _credentials(wanted: Reference, login: str | None, file: Path | None) -> Cre
 def list_images(as_json: bool, config: str | None) -> None:
     """List the images. Those that share layers count them each."""
     with explained(), _reading(config) as store:
-        whole, damaged = store.survey()
-        found = [summarize(each) for each in whole]
-    for error in damaged:
-        complain(error)
+        found = summarize_all(store)
+    for damaged in found.damaged:
+        complain(ImageError(damaged.cause, damaged.cure))
     if as_json:
         _print_json(found)
         return
@@ -181,7 +181,7 @@ def list_images(as_json: bool, config: str | None) -> None:
     for heading in ("image", "digest", "layers", "files", "size", "created"):
         is_number = heading in ("layers", "files", "size")
         table.add_column(heading, no_wrap=heading != "image", justify="right" if is_number else "left")
-    for each in found:
+    for each in found.images:
         count, entries, size = str(len(each.layers)), str(each.entries), decimal(each.bytes)
         created = _plain((each.created or "")[:10])
         table.add_row("\n".join(each.names), _short(each.digest), count, entries, size, created)
@@ -230,7 +230,7 @@ def _print_summary(found: Summary) -> None:
 def remove(images: tuple[str, ...], config: str | None) -> None:
     """Take away names; with the last one, or by its digest, an image, unless something uses it."""
     with explained(), _writing(config) as (store, unpacker):
-        freed = sum(store.remove(each, unpacker) for each in images)
+        freed = sum(store.remove(each, unpacker, PATIENCE_S) for each in images)
     click.echo(f"{decimal(freed)} are free again.")
 
 
@@ -333,14 +333,16 @@ def _shown() -> Iterator[Any]:
         yield show
 
 
-def _tell(found: Sequence[Stored], as_json: bool) -> None:
+def _tell(found: Sequence[Brought], as_json: bool) -> None:
     """What was brought in: on stdout by digest, for scripts; what to know of it on stderr."""
-    told = [summarize(each) for each in found]
+    told = [summarize_brought(each) for each in found]
     if as_json:
         _print_json(told)
         return
     for each in told:
         click.echo(f"{each.digest} {' '.join(each.names)}".rstrip())
+        for name, digest in each.replaced.items():
+            click.echo(f"{name} was {digest} until now.", err=True)
         if each.omitted:
             click.echo(f"Left out: {_counts(each.omitted)}.", err=True)
         if each.ignored:

@@ -20,9 +20,10 @@ from jail.http import body, keys
 from jail.http.operations import ARCHIVE, JSON, Download, Events, Operations, Result, Upload
 from jail.http.problems import ProblemError
 from jail.images import protocol, reference
+from jail.images.names import refuse_name
 from jail.images.protocol import Export, Import, Prune, Remove
-from jail.images.store import Store, refuse_name
-from jail.images.summary import Summary, summarize
+from jail.images.store import Store
+from jail.images.summary import Summary, summarize, summarize_all
 
 IMAGES = "/v1/images"
 PRUNE = f"{IMAGES}/prune"
@@ -54,12 +55,6 @@ class Pull(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: str = ""
 
 
-class ImageList(msgspec.Struct, frozen=True):
-    """All images, those with names first."""
-
-    images: tuple[Summary, ...]
-
-
 class Images:
     """The endpoints of one engine's store."""
 
@@ -84,8 +79,7 @@ class Images:
     async def _list(self, request: Request) -> Response:
         """GET /v1/images."""
         self._admit(request)
-        found = await self._read(lambda store: tuple(map(summarize, store.stored())))
-        return _json(ImageList(found))
+        return _json(await self._read(summarize_all))
 
     async def _inspect(self, request: Request) -> Response:
         """GET /v1/images/{reference}."""

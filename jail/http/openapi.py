@@ -9,12 +9,12 @@ from jail.files import PATTERN
 from jail.http import files, packages
 from jail.http.files import FILES
 from jail.http.files import ONE as ONE_FILE
-from jail.http.images import ARCHIVES, IMAGES, ONE, ONE_ARCHIVE, PRUNE, ImageList, Pull
+from jail.http.images import ARCHIVES, IMAGES, ONE, ONE_ARCHIVE, PRUNE, Pull
 from jail.http.languages import LANGUAGES, LanguageList
 from jail.http.operations import ARCHIVE, EVENTS, LINES
 from jail.http.problems import MEDIA_TYPE, Problem
 from jail.images.protocol import Done, Failed, Progress
-from jail.images.summary import Summary
+from jail.images.summary import ImageList, Summary
 from jail.limits import MINIMA, Limits
 from jail.problems.judge import Judged
 from jail.result import GroupResult, Result

@@ -6,6 +6,8 @@ takes away. All of it is somebody else's work and may be hostile. So:
   - Bytes enter the store by their digest (jail.images.store): what does not match is not kept.
   - What reads archives of layers, and writes what they ask for, is a confined program that sees nothing
     but the tree it works on (jail.images.unpacker).
+  - A layer is found by the verified digests of archives, and by nothing that its unpacker says of it
+    (jail.images.chains): one that an archive took over harms no image but those of that archive.
   - A layer can be found once it is whole, an image once all its layers are; until then there is nothing
     but what the next who opens the store takes away. Killing us at any moment costs time and nothing else.
 
@@ -14,8 +16,8 @@ The store's directory is an OCI image layout, which other tools read:
   oci-layout, index.json  the images, by manifest, with their names; replaced as a whole
   blobs/sha256/HEX        manifests, configurations and layers as they came
   layers/NAME/            a layer unpacked, in the form in which overlay mounts it
-  chains/HEX              a link to a layer of this chain id: layer-by-layer names would not do, for what an
-                          archive means depends on what is beneath. HEX.json says what came of unpacking it
+  chains/KEY              a link to a layer, by its archive and all beneath (jail.images.chains), for what an
+                          archive means depends on what is beneath. KEY.json says what came of unpacking it
   spare                   room for an index.json when the disk is full: so something can be removed then
   incoming/               what is on its way: blobs by digest, and a directory for each process that writes
 

@@ -59,7 +59,7 @@ from jail.images.protocol import (
     Whole,
 )
 from jail.images.starter import Starter
-from jail.images.store import Store, Stored
+from jail.images.store import PATIENCE_S, Brought, Store
 from jail.images.unpacker import Unpacker, run
 
 END_SECONDS = 10
@@ -197,7 +197,7 @@ class Program:
 
     def _change(self, store: Store, unpacker: Unpacker, request: Request, descriptors: list[int]) -> Done:
         if isinstance(request, Remove):
-            return Done(freed_bytes=store.remove(request.reference, unpacker))
+            return Done(freed_bytes=store.remove(request.reference, unpacker, PATIENCE_S))
         store.sweep(unpacker)
         if isinstance(request, Prune):
             return Done(freed_bytes=store.prune(unpacker, request.nameless))
@@ -205,7 +205,7 @@ class Program:
             return _done([self._pull(store, unpacker, request)])
         return _done(self._import(store, unpacker, request, *descriptors))
 
-    def _pull(self, store: Store, unpacker: Unpacker, request: Pull) -> Stored:
+    def _pull(self, store: Store, unpacker: Unpacker, request: Pull) -> Brought:
         # Only here: it is the longest part of a start.
         from jail.images import pull, reference
         from jail.images.registry import Repository
@@ -216,7 +216,7 @@ class Program:
         with Repository(wanted, credentials, request.insecure) as repository:
             return pull.pull(store, unpacker, repository, request.name, platform, self._client.show)
 
-    def _import(self, store: Store, unpacker: Unpacker, request: Import, source: int) -> list[Stored]:
+    def _import(self, store: Store, unpacker: Unpacker, request: Import, source: int) -> list[Brought]:
         with io.BufferedReader(_Archive(source, self._client), 1 << 18) as file:
             name = request.name or None
             return archive.import_file(store, unpacker, file, name, self._client.show)
@@ -232,12 +232,12 @@ class Program:
         return Done()
 
 
-def _done(found: list[Stored]) -> Done:
-    images = tuple(Image(each.digest, each.names) for each in found)
+def _done(found: list[Brought]) -> Done:
+    images = tuple(Image(each.digest, each.names, each.replaced) for each in found)
     done = Done(images=images)
     if len(msgspec.json.encode(done)) <= PACKET_BYTES:
         return done
-    return Done(images=tuple(Image(each.digest, ()) for each in found))
+    return Done(images=tuple(Image(each.digest, (), {}) for each in found))
 
 
 def failed(error: Exception) -> Failed:

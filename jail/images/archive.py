@@ -24,7 +24,7 @@ from jail.images import oci
 from jail.images.compression import decompressed, detect
 from jail.images.incoming import Incoming
 from jail.images.oci import Config, Descriptor, Index, Manifest, RootFs
-from jail.images.store import Progress, Store, Stored
+from jail.images.store import Brought, Progress, Store, Stored
 from jail.images.unpack import tar
 from jail.images.unpack.stream import Stream
 from jail.images.unpacker import Unpacker
@@ -69,7 +69,7 @@ def import_file(
     name: str | None = None,
     progress: Progress | None = None,
     onto: Stored | None = None,
-) -> list[Stored]:
+) -> list[Brought]:
     """Bring in the images of an archive, or the one that a plain archive of a root tree makes.
 
     They have the names that the archive gives them; or its only one has this name. onto: the archive is a
@@ -86,7 +86,7 @@ def import_layout(
     path: Path,
     name: str | None = None,
     progress: Progress | None = None,
-) -> list[Stored]:
+) -> list[Brought]:
     """The same with a directory, an OCI layout."""
     with _nothing_left_over(store, unpacker):
         return _Import(store, unpacker, name, progress).layout(path)
@@ -124,7 +124,7 @@ class _Import:
         self._name = name
         self._progress = progress or (lambda *_: None)
 
-    def archive(self, file: BinaryIO) -> list[Stored]:
+    def archive(self, file: BinaryIO) -> list[Brought]:
         source = _Replayed(file)
         compression = detect(source.read(4))
         source.replay()
@@ -142,11 +142,11 @@ class _Import:
             parts.take(name, entry, stream)
         return self._of_parts(parts) if source.is_forgotten else [self._tree(source, compression)]
 
-    def layout(self, path: Path) -> list[Stored]:
+    def layout(self, path: Path) -> list[Brought]:
         directory = _Directory(self._store, path, self._progress)
         return self._of_index(directory.document("index.json"), directory, {})
 
-    def _tree(self, source: "_Replayed", compression: str) -> Stored:
+    def _tree(self, source: "_Replayed", compression: str) -> Brought:
         """A plain archive is an image of one layer."""
         source.replay()
         source.forget()
@@ -155,19 +155,18 @@ class _Import:
                 spool.write(piece)
             blob = self._store.keep(spool, _layer_type(compression))
         if self._onto is None:
-            diff_id = self._store.add_base(blob, self._unpacker, self._progress)
             here = oci.host_platform()
             below = Config(architecture=here.architecture, os=here.os, rootfs=RootFs())
             layers = ()
         else:
-            diff_id = self._store.add_layer(self._onto, blob, self._unpacker, self._progress)
             below, layers = self._onto.config, self._onto.manifest.layers
+        diff_id = self._store.add_layer(layers, blob, self._unpacker, self._progress)
         root = RootFs(diff_ids=(*below.rootfs.diff_ids, diff_id))
         config = msgspec.structs.replace(below, rootfs=root)
         described = self._store.add_document(oci.encode(config), oci.CONFIG_TYPE)
         return self._publish(self._add_manifest(described, (*layers, blob)), self._names(()))
 
-    def _of_parts(self, parts: "_Parts") -> list[Stored]:
+    def _of_parts(self, parts: "_Parts") -> list[Brought]:
         if self._onto is not None:
             raise ImageError("The archive is of an image, and no layer.", "Import it without a base.")
         saved = parts.saved()
@@ -189,7 +188,7 @@ class _Import:
         raw = oci.encode(Manifest(media_type=oci.MANIFEST_TYPE, config=config, layers=layers))
         return self._store.add_document(raw, oci.MANIFEST_TYPE)
 
-    def _of_index(self, raw: bytes, source: _Source, tags: dict[str, tuple[str, ...]]) -> list[Stored]:
+    def _of_index(self, raw: bytes, source: _Source, tags: dict[str, tuple[str, ...]]) -> list[Brought]:
         """tags: names of images by their configuration's digest."""
         images: dict[str, tuple[Descriptor, list[str]]] = {}
         for entry in _separate(oci.parse_index(raw)):
@@ -208,15 +207,15 @@ class _Import:
                 return entry
             oci.refuse_long(entry.size, "index")
             source.bring(entry)
-            entry = oci.choose(oci.parse_index(self._store.read_document(entry)), oci.host_platform())
+            entry = oci.choose(oci.parse_index(self._store.blobs.read(entry)), oci.host_platform())
         raise ImageError(f"More than {DEPTH_MAX} indexes lead to the image.", _CURE)
 
     def _of_manifest(
         self, described: Descriptor, names: list[str], source: _Source, tags: dict[str, tuple[str, ...]]
-    ) -> Stored:
+    ) -> Brought:
         oci.refuse_long(described.size, "manifest")
         source.bring(described)
-        manifest = oci.parse_manifest(self._store.read_document(described))
+        manifest = oci.parse_manifest(self._store.blobs.read(described))
         self._store.refuse_excess(manifest)
         for blob in (manifest.config, *manifest.layers):
             source.bring(blob)
@@ -234,7 +233,7 @@ class _Import:
         if count > IMAGES_MAX:
             raise ImageError(f"There are {count} images in it; the most is {IMAGES_MAX}.", _CURE)
 
-    def _publish(self, manifest: Descriptor, names: list[str]) -> Stored:
+    def _publish(self, manifest: Descriptor, names: list[str]) -> Brought:
         return self._store.publish(manifest, names, self._unpacker, self._progress)
 
 
@@ -327,7 +326,7 @@ class _Parts:
     def layer(self, name: str) -> Descriptor:
         """The same, of a layer, whose first bytes say how it is compressed."""
         found = self.named(name)
-        with open(self._store.open_blob(found), "rb") as file:
+        with open(self._store.blobs.open(found), "rb") as file:
             return msgspec.structs.replace(found, media_type=_layer_type(detect(file.read(4))))
 
     def named(self, name: str) -> Descriptor:
@@ -401,7 +400,7 @@ def export_file(store: Store, reference: str, file: BinaryIO, progress: Progress
                 _add_directory(archive, directory)
             _add(archive, f"blobs/sha256/{manifest.hex}", raw)
             for blob in blobs.values():
-                with open(store.open_blob(blob), "rb") as content:
+                with open(store.blobs.open(blob), "rb") as content:
                     _add_file(archive, f"blobs/sha256/{blob.hex}", blob.size, content)
                 if progress:
                     progress("export", blob, blob.size)
@@ -419,7 +418,7 @@ def _as_oci(store: Store, image: Stored) -> tuple[Descriptor, bytes]:
         for layer in found.layers
     )
     if (config, layers) == (found.config, found.layers):
-        raw = store.read_document(image.descriptor)
+        raw = store.blobs.read(image.descriptor)
     else:
         raw = oci.encode(Manifest(media_type=oci.MANIFEST_TYPE, config=config, layers=layers))
     return oci.describe(raw, oci.MANIFEST_TYPE), raw

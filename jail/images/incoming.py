@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from jail.errors import ImageError
 from jail.images.oci import Descriptor
@@ -89,3 +90,28 @@ class AlreadyThere(Incoming):
 
     def restart(self) -> None:
         """It stays."""
+
+
+class Spool(Incoming):
+    """A file that lasts for the context of Store.spool(), unless it is kept. Attribute: `path`."""
+
+    def __init__(
+        self,
+        path: Path,
+        descriptor: int,
+        reserve: Callable[[int], None],
+        refuse_large: Callable[[int], None],
+    ) -> None:
+        """Take an empty file. refuse_large: told how long it would become before it does."""
+        super().__init__(descriptor, None, self._reserve_more)
+        self.path = path
+        self._ask = reserve
+        self._refuse_large = refuse_large
+
+    def _reserve_more(self, size: int) -> None:
+        self._refuse_large(self.offset + size)
+        self._ask(size)
+
+    def fileno(self) -> int:
+        """The descriptor, for reading."""
+        return self._descriptor

@@ -8,7 +8,7 @@ their documents have the same form.
 import hashlib
 import platform
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -62,6 +62,7 @@ Digest = Annotated[str, msgspec.Meta(pattern=rf"^{_DIGEST}\Z")]
 """descriptor.md: "sha256:" and 64 hexadecimal digits. Other algorithms are refused."""
 
 Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 
 # Told to people as it is.
 _Word = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{0,64}\Z")]
@@ -265,12 +266,12 @@ def compression(media_type: str) -> str:
     return found
 
 
-def chain_ids(diff_ids: Iterable[str]) -> tuple[str, ...]:
-    """config.md, Layer ChainID: the digest of each layer together with all those beneath it."""
-    chain: list[str] = []
-    for diff_id in diff_ids:
-        chain.append(digest(f"{chain[-1]} {diff_id}".encode()) if chain else diff_id)
-    return tuple(chain)
+def refuse_other_count(manifest: Manifest, config: Config) -> None:
+    """Raise ImageError unless the configuration has a digest for each layer."""
+    if (count := len(config.rootfs.diff_ids)) != len(manifest.layers):
+        raise ImageError(
+            f"The image has {len(manifest.layers)} layers, and its configuration names {count}.", _DAMAGED
+        )
 
 
 def host_platform() -> Platform:

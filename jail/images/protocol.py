@@ -71,10 +71,14 @@ Request = Pull | Import | Export | Remove | Prune
 
 
 class Image(msgspec.Struct, frozen=True):
-    """One that has come: its manifest's digest, and all its names."""
+    """One that has come: its manifest's digest, and all its names.
+
+    replaced: which of these other images had until then, by their digests.
+    """
 
     digest: str
     names: tuple[str, ...]
+    replaced: dict[str, str]
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress", tag_field="event"):

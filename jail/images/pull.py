@@ -11,9 +11,10 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 from jail.errors import ImageError, StoreFullError
 from jail.images import oci
+from jail.images.names import refuse_name
 from jail.images.oci import Descriptor, Manifest, Platform
 from jail.images.registry import Repository
-from jail.images.store import Progress, Store, Stored, refuse_name
+from jail.images.store import Brought, Progress, Store
 from jail.images.unpacker import Unpacker
 
 AT_ONCE = 4
@@ -45,7 +46,7 @@ def pull(
     name: str = "",
     platform: Platform | None = None,
     progress: Progress = lambda *_: None,
-) -> Stored:
+) -> Brought:
     """Fetch the image that the repository's reference means, unpack it and let it be found.
 
     name: in the store; empty is the reference's own, which is none when it has a digest and no tag. progress:
@@ -108,7 +109,7 @@ def resolve(repository: Repository, platform: Platform) -> tuple[str, bytes]:
 
 def _refuse_config(store: Store, manifest: Manifest) -> None:
     """Raise ImageError for what would be refused in the end, before all of it is fetched."""
-    config = oci.parse_config(store.read_document(manifest.config))
+    config = oci.parse_config(store.blobs.read(manifest.config))
     oci.refuse_foreign(config, oci.host_platform())
 
 

@@ -4,14 +4,12 @@ Blocking, and for one thread, but for `receive`, which several may be within at 
 its kinds for what an operator can mend, OSError for what is broken.
 """
 
-import errno
 import fcntl
 import os
-import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -20,51 +18,42 @@ from jail.errors import (
     HostError,
     ImageError,
     ImageInUseError,
-    ImageNotFoundError,
     ImageTooLargeError,
     StoreFullError,
 )
-from jail.images import oci
-from jail.images.incoming import AlreadyThere, Incoming
+from jail.images import chains, oci
+from jail.images.blobs import Blobs
+from jail.images.chains import Chains, Layer
+from jail.images.collecting import Collector
+from jail.images.disk import ROOM, replace, room, sync_all
+from jail.images.incoming import AlreadyThere, Incoming, Spool
+from jail.images.ledger import Ledger
+from jail.images.names import IndexFile, entries, named, not_found, refuse_name, replaced, resolve
 from jail.images.oci import Config, Descriptor, Index, Manifest
-from jail.images.unpack.messages import WORK
 from jail.images.unpacker import Bounds, Unpacker
-from jail.images.writers import Writer, claimed, discard, needed
-from jail.libc import LIBC, check
-from jail.locks import held
+from jail.images.writers import asked_back, claimed
 
 Progress = Callable[[str, Descriptor, int], None]
 """Told what is done ("receive", "unpack"), to which blob, and how many of its bytes are done."""
 
-NAME_BYTES_MAX = 255
-
-RESERVED = ("host",)
-"""Names that no image of the store can have."""
+PATIENCE_S = 3.0
+"""For services to let go of what they only keep ready of an image that is to be removed: see jail.stock."""
 
 RESUMABLE_S = 24 * 3600
 """How long a blob that no image names is kept, in seconds, for whoever goes on fetching its image."""
 
-# What references to registries are made of, but for @, which comes before a digest.
-_NAME = re.compile(r"[A-Za-z0-9_\[][A-Za-z0-9_.:/+\[\]-]*")
-_DIGITS = re.compile("sha256:[0-9a-f]{12,64}")
-_ALPHABET = "0123456789abcdefghijklmnopqrstuvwxyz"
-# 127 of them, and as many times "l/" and ":", fit in the page that mount(2) takes.
-_LAYER_NAME_LENGTH = 5
-_SPARE_BYTES = 256 << 10
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TRY_AGAIN_S = 0.05
 
 _AGAIN = "Have it made or fetched anew."
 _LARGER = "Raise the setting `image_bytes` or `image_entries`, or have a smaller image made."
-_DAMAGED = "Remove the image and import it again."
-_ROOM = "Remove images (jail image rm) or leftovers (jail image prune)"
 
 
 class Stored(msgspec.Struct, frozen=True):
     """An image of the store.
 
     names: sorted; none when only its digest finds it. descriptor: of its manifest. layers: names of
-    directories in `Store.layers`, the topmost first. entries, bytes: of its layers' archives, shared with
-    others or not. omitted: what was left out of them, and how often.
+    directories in `Store.layers`, the topmost first. entries, bytes: of its layers, in blocks as a disk has
+    them, shared with others or not. omitted: what was left out of them, and how often.
     """
 
     names: tuple[str, ...]
@@ -82,23 +71,27 @@ class Stored(msgspec.Struct, frozen=True):
         return self.descriptor.digest
 
 
-class Layer(msgspec.Struct, frozen=True):
-    """What came of unpacking a blob: see jail.images.unpacker.Unpacked."""
+class Brought(Stored, frozen=True):
+    """One that has just come. replaced: which of its names other images had until then, by their digests."""
 
-    blob: str
-    diff_id: str
-    entries: int
-    bytes: int
-    omitted: dict[str, int]
+    replaced: dict[str, str]
+
+
+class Damaged(msgspec.Struct, frozen=True):
+    """An image that is not whole. digest: by which it can be removed. cause, cure: for people."""
+
+    names: tuple[str, ...]
+    digest: str
+    cause: str
+    cure: str
 
 
 class Store:
     """A directory of images, and what this process is bringing in.
 
-    Attributes: `directory`; `layers`, the directory of what sandboxes mount; `image_bytes`, the most of one
-    image. Only the service's user gets to
-    either: what is set-id there would give that user away to others of the host. Sandboxes need a way of
-    their own to `layers`, whose mode lets them pass.
+    Attributes: `directory`; `layers`, the directory of what sandboxes mount; `blobs`; `image_bytes`, the most
+    of one image. Only the service's user gets to any: what is set-id there would give that user away to
+    others of the host. Sandboxes need a way of their own to `layers`, whose mode lets them pass.
     """
 
     def __init__(
@@ -111,21 +104,21 @@ class Store:
         """
         self.directory = directory
         self.layers = directory / "layers"
-        self._blobs = directory / "blobs" / "sha256"
-        self._chains = directory / "chains"
-        self._incoming = directory / "incoming"
-        self._spare = directory / "spare"
-        self._bytes_max = bytes_max
+        self.blobs = Blobs(directory / "blobs" / "sha256")
         self.image_bytes = image_bytes
         self._image_entries = image_entries
-        self._writer: Writer | None = None
+        self._chains = Chains(directory / "chains")
+        self._index = IndexFile(directory)
+        self._ledger = Ledger(directory, self.blobs, self._chains, bytes_max)
+        self._collector = Collector(self._ledger, self._index, self.blobs, self._chains, self.layers)
+        self._directories = self.blobs.directory, self.layers, self._chains.directory, self._ledger.incoming
         self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
         self.directory.mkdir(exist_ok=True, mode=0o700)
         # Whoever works in the store, confined, could be taken over and leave one.
-        for path in (self.layers, self._blobs.parent, self._blobs, self._chains, self._incoming):
+        for path in (self.blobs.directory.parent, *self._directories):
             if path.is_symlink():
                 raise HostError(f"{path} is a link, which no store has.", "Remove it, and see who made it.")
-        with self._changing():
+        with self._ledger.changing():
             if not (self.directory / "oci-layout").exists():
                 self._make()
 
@@ -137,14 +130,14 @@ class Store:
                 f"{self.directory} is no store of images: there is {foreign[0]} in it.",
                 "Name another directory in the setting `images`.",
             )
-        for path in (self._blobs, self.layers, self._chains, self._incoming):
+        for path in self._directories:
             path.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o700)
         # The ids of sandboxes walk in it, whatever our umask is; nobody needs to list it.
         self.layers.chmod(0o711)
-        self._write_index(Index())
+        self._index.write(Index())
         # Last: it says that the rest is there.
-        _replace(self.directory / "oci-layout", oci.LAYOUT)
+        replace(self.directory / "oci-layout", oci.LAYOUT)
 
     def __enter__(self) -> "Store":
         """For `with`."""
@@ -156,10 +149,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of what was received and not published: others may take it away."""
-        if self._writer is not None:
-            with self._changing():
-                self._writer.close()
-            self._writer = None
+        self._ledger.close()
 
     # What there is
 
@@ -169,47 +159,49 @@ class Store:
         With a whole digest the name is no matter: it may have gone on to another image since. Of a digest
         alone at least 12 digits will do when no other begins so. Raises ImageNotFoundError.
         """
-        index = self._index()
-        return self._describe(index, _resolve(index, reference).digest)
+        index = self._index.read()
+        return self._describe(index, resolve(index, reference).digest)
 
     def stored(self) -> list[Stored]:
         """All images that are whole, those with names first, by name."""
         return self.survey()[0]
 
-    def survey(self) -> tuple[list[Stored], list[ImageError]]:
+    def survey(self) -> tuple[list[Stored], list[Damaged]]:
         """The same, and what is wrong with each of the others."""
         found, damaged = [], []
-        index = self._index()
+        index = self._index.read()
         for digest in dict.fromkeys(each.digest for each in index.manifests):
             try:
                 found.append(self._describe(index, digest))
             except ImageError as error:
-                damaged.append(error)
+                names = _names(entries(index, digest))
+                damaged.append(Damaged(names, digest, error.cause, error.cure))
         found.sort(key=lambda image: (not image.names, image.names, image.digest))
-        return found, damaged
+        # One may have been removed meanwhile.
+        left = {each.digest for each in self._index.read().manifests} if damaged else set()
+        return found, [each for each in damaged if each.digest in left]
 
     def names(self) -> list[str]:
         """The names of all images, in order."""
-        return sorted({each.name for each in self._index().manifests if each.name})
+        return sorted({each.name for each in self._index.read().manifests if each.name})
 
     def state(self) -> tuple[int, ...]:
         """Something else whenever images, or their names, have come or gone."""
-        about = (self.directory / "index.json").stat()
-        return about.st_ino, about.st_mtime_ns, about.st_size
+        return self._index.state()
 
     def hold(self, digest: str) -> int:
         """A descriptor that keeps this image until it is closed. Raises ImageNotFoundError, ImageInUseError.
 
         The latter when somebody is about to remove it; nobody waits for that.
         """
-        if not _entries(self._index(), digest):
-            raise _not_found(digest)
-        descriptor = self._open(digest)
+        if not entries(self._index.read(), digest):
+            raise not_found(digest)
+        descriptor = self.blobs.open_any(digest)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
             # It may have been removed before, and even brought in again.
-            if not _entries(self._index(), digest) or not os.fstat(descriptor).st_nlink:
-                raise _not_found(digest)
+            if not entries(self._index.read(), digest) or not os.fstat(descriptor).st_nlink:
+                raise not_found(digest)
         except BlockingIOError:
             os.close(descriptor)
             raise ImageInUseError(f"The image {digest} is being removed.", "Try again.") from None
@@ -218,13 +210,16 @@ class Store:
             raise
         return descriptor
 
+    def asked_back(self) -> set[str]:
+        """The digests of images that somebody waits to remove: whoever holds one idly is to let go of it."""
+        return {f"sha256:{digits}" for digits in asked_back(self._ledger.incoming)}
+
     def usage_bytes(self) -> int:
         """All that blobs and layers take up, and what is reserved for those on their way."""
-        with self._changing():
-            return self._usage_bytes()
+        return self._ledger.usage_bytes()
 
     def _describe(self, index: Index, digest: str) -> Stored:
-        own = _entries(index, digest)
+        own = entries(index, digest)
         try:
             return self._described(own)
         except ImageError as error:
@@ -234,49 +229,24 @@ class Store:
             ) from None
 
     def _described(self, own: Sequence[Descriptor]) -> Stored:
-        manifest = oci.parse_manifest(self.read_document(own[0]))
-        config = oci.parse_config(self.read_document(manifest.config))
-        chains = oci.chain_ids(config.rootfs.diff_ids)
-        layers = [self._layer(chain) for chain in chains]
+        manifest = oci.parse_manifest(self.blobs.read(own[0]))
+        config = oci.parse_config(self.blobs.read(manifest.config))
+        oci.refuse_other_count(manifest, config)
+        keys = chains.keys(manifest.layers)
+        layers = list(map(self._chains.layer, keys))
+        _refuse_others(layers, config)
         return Stored(
-            names=tuple(sorted(each.name for each in own if each.name)),
+            names=_names(own),
             descriptor=msgspec.structs.replace(own[0], annotations=None),
             manifest=manifest,
             config=config,
-            layers=tuple(map(self._layer_name, reversed(chains))),
+            layers=tuple(map(self._chains.name, reversed(keys))),
             entries=sum(layer.entries for layer in layers),
             bytes=sum(layer.bytes for layer in layers),
             omitted=_sums([layer.omitted for layer in layers]),
         )
 
-    def _layer_name(self, chain: str) -> str:
-        return os.path.basename(os.readlink(self._chain(chain)))
-
-    def _layer(self, chain: str) -> Layer:
-        try:
-            return _read_layer(self._facts(chain))
-        except FileNotFoundError:
-            raise ImageError(f"The layer {chain} is not unpacked.", _DAMAGED) from None
-
     # Blobs
-
-    def open_blob(self, wanted: Descriptor) -> int:
-        """A descriptor to read it with. Raises ImageError when it is not there, or of another size."""
-        descriptor = self._open(wanted.digest)
-        size = os.fstat(descriptor).st_size
-        if size != wanted.size:
-            os.close(descriptor)
-            raise ImageError(f"{wanted.digest} has {size} bytes, not {wanted.size}.", _AGAIN)
-        return descriptor
-
-    def read_document(self, wanted: Descriptor) -> bytes:
-        """A manifest's, an index's or a configuration's bytes, verified. Raises ImageError."""
-        oci.refuse_long(wanted.size, "document")
-        with open(self.open_blob(wanted), "rb") as file:
-            raw = file.read()
-        if oci.digest(raw) != wanted.digest:
-            raise ImageError(f"The blob {wanted.digest} is damaged.", _DAMAGED)
-        return raw
 
     @contextmanager
     def receive(self, wanted: Descriptor) -> Iterator[Incoming]:
@@ -287,17 +257,17 @@ class Store:
         what was written stays, to go on from. Raises ImageError, StoreFullError.
         """
         self._refuse_large(wanted.size)
-        self._need(f"blob-{wanted.hex}", wanted.size)
-        with _room(), claimed(self._incoming / wanted.hex) as descriptor:
-            if self._blob(wanted.digest).exists():
-                os.close(self.open_blob(wanted))
+        self._ledger.need(f"blob-{wanted.hex}", wanted.size)
+        with room(), claimed(self._ledger.incoming / wanted.hex) as descriptor:
+            if self.blobs.has(wanted.digest):
+                self.blobs.check(wanted)
                 yield AlreadyThere(wanted)
                 return
             incoming = Incoming(descriptor, wanted, lambda _: None)
             yield incoming
             incoming.check()
             os.fsync(descriptor)
-            self._keep(self._incoming / wanted.hex, wanted.digest)
+            self.blobs.keep(self._ledger.incoming / wanted.hex, wanted.digest)
 
     def add_document(self, raw: bytes, media_type: str) -> Descriptor:
         """Bring in a small blob as a whole. Raises ImageError, StoreFullError."""
@@ -310,31 +280,27 @@ class Store:
         return found
 
     @contextmanager
-    def spool(self) -> Iterator["Spool"]:
+    def spool(self) -> Iterator[Spool]:
         """Bring in what nobody knows the digest of yet. Raises StoreFullError."""
-        with self._changing():
-            path = self._own_writer().directory / f".{secrets.token_hex(4)}"
-        with _room():
+        with self._ledger.changing():
+            path = self._ledger.writer.directory / f".{secrets.token_hex(4)}"
+        with room():
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
-                yield Spool(path, descriptor, self._refuse_more_now, self._refuse_large)
+                yield Spool(path, descriptor, self._ledger.refuse_more_now, self._refuse_large)
             finally:
                 path.unlink(missing_ok=True)
                 os.close(descriptor)
 
-    def keep(self, spool: "Spool", media_type: str) -> Descriptor:
+    def keep(self, spool: Spool, media_type: str) -> Descriptor:
         """Make a blob of what was spooled. Raises StoreFullError."""
         found = Descriptor(media_type, spool.digest, spool.offset)
-        with _room():
+        with room():
             os.fsync(spool.fileno())
-            with self._changing():
-                self._own_writer().need(f"blob-{found.hex}")
-            self._keep(spool.path, found.digest)
+            with self._ledger.changing():
+                self._ledger.writer.need(f"blob-{found.hex}")
+            self.blobs.keep(spool.path, found.digest)
         return found
-
-    def _keep(self, path: Path, digest: str) -> None:
-        path.rename(self._blob(digest))
-        _sync_directory(self._blobs)
 
     def refuse_excess(self, manifest: Manifest) -> None:
         """Raise ImageError when the layers' archives alone are more bytes than an image may have."""
@@ -351,67 +317,56 @@ class Store:
 
     def publish(
         self, manifest: Descriptor, names: Sequence[str], unpacker: Unpacker, progress: Progress | None = None
-    ) -> Stored:
+    ) -> Brought:
         """Unpack the layers that are not there, then let the image be found by its digest and these names.
 
         Its blobs have been received. Names of other images become its own. Raises ImageError, StoreFullError.
         """
         for name in names:
             refuse_name(name)
-        self._need_blobs([manifest])
-        found = oci.parse_manifest(self.read_document(manifest))
+        self._ledger.need_blobs([manifest])
+        found = oci.parse_manifest(self.blobs.read(manifest))
         self.refuse_excess(found)
-        self._need_blobs([found.config, *found.layers])
-        config = oci.parse_config(self.read_document(found.config))
+        self._ledger.need_blobs([found.config, *found.layers])
+        config = oci.parse_config(self.blobs.read(found.config))
         oci.refuse_foreign(config, oci.host_platform())
-        with _room():
-            self._unpack_all(found, config, unpacker, progress or _silence)
+        oci.refuse_other_count(found, config)
+        with room():
+            layers = self._unpack_all(found.layers, unpacker, progress or _silence)
+            _refuse_others(layers, config)
             # Before anybody finds it: what a power failure takes of it nobody knows of.
-            self._sync()
-            with self._changing():
-                changed = _named(self._index(), manifest, names)
+            sync_all(self.directory)
+            with self._ledger.changing():
+                index = self._index.read()
+                taken = replaced(index, manifest.digest, names)
+                changed = named(index, manifest, names)
                 if len(changed.manifests) > oci.ENTRIES_MAX:
-                    raise StoreFullError(f"The store has {oci.ENTRIES_MAX} names already.", f"{_ROOM}.")
-                self._write_index(changed)
-        return self.find(manifest.digest)
+                    raise StoreFullError(f"The store has {oci.ENTRIES_MAX} names already.", f"{ROOM}.")
+                self._index.write(changed)
+        return Brought(**msgspec.structs.asdict(self.find(manifest.digest)), replaced=taken)
 
     def add_layer(
-        self, below: Stored, blob: Descriptor, unpacker: Unpacker, progress: Progress | None = None
+        self, below: Sequence[Descriptor], blob: Descriptor, unpacker: Unpacker, progress: Progress
     ) -> str:
-        """Unpack a layer whose diff id is not known upon those of an image that is held, and return that.
+        """Unpack a layer upon those of an image that is held, or none, and return its diff id.
 
-        Raises ImageError, StoreFullError.
+        It may be there already. Raises ImageError, StoreFullError.
         """
-        self._need_blobs([blob])
-        chains = oci.chain_ids(below.config.rootfs.diff_ids)
-        bounds = self._bounds([self._layer(chain) for chain in chains])
-        with _room():
-            return self._unpack(chains, blob, None, bounds, unpacker, progress or _silence).diff_id
+        self._ledger.need_blobs([blob])
+        with room():
+            return self._unpack_all((*below, blob), unpacker, progress)[-1].diff_id
 
-    def add_base(self, blob: Descriptor, unpacker: Unpacker, progress: Progress | None = None) -> str:
-        """The same upon no other, which may be there. Raises ImageError, StoreFullError."""
-        self._need_blobs([blob])
-        with _room(), claimed(self._incoming / f"unpack-{blob.hex}"):
-            for path in self._chains.glob("*.json"):
-                layer = _read_layer(path)
-                is_base = layer.blob == blob.digest and self._facts(layer.diff_id) == path
-                if is_base and self._has(layer.diff_id):
-                    return layer.diff_id
-            return self._unpack((), blob, None, self._bounds([]), unpacker, progress or _silence).diff_id
-
-    def _unpack_all(self, manifest: Manifest, config: Config, unpacker: Unpacker, progress: Progress) -> None:
-        diff_ids = config.rootfs.diff_ids
-        if len(diff_ids) != len(manifest.layers):
-            count = f"{len(manifest.layers)} layers, and its configuration names {len(diff_ids)}"
-            raise ImageError(f"The image has {count}.", _AGAIN)
-        chains = oci.chain_ids(diff_ids)
+    def _unpack_all(self, blobs: Sequence[Descriptor], unpacker: Unpacker, progress: Progress) -> list[Layer]:
+        """The layers of these, the lowest first, each unpacked if it is not there."""
+        keys = chains.keys(blobs)
         layers: list[Layer] = []
-        for number, (blob, diff_id, chain) in enumerate(zip(manifest.layers, diff_ids, chains, strict=True)):
-            with claimed(self._incoming / f"unpack-{chain.partition(':')[2]}"):
-                if not self._has(chain):
-                    self._unpack(chains[:number], blob, diff_id, self._bounds(layers), unpacker, progress)
-            layers.append(self._layer(chain))
+        for number, (blob, key) in enumerate(zip(blobs, keys, strict=True)):
+            with claimed(self._ledger.incoming / f"unpack-{key}"):
+                if not self._has(key):
+                    self._unpack(keys[: number + 1], blob, self._bounds(layers), unpacker, progress)
+            layers.append(self._chains.layer(key))
             self._bounds(layers)
+        return layers
 
     def _bounds(self, layers: Sequence[Layer]) -> Bounds:
         """What these leave to the next one. Raises ImageError when they are too much themselves."""
@@ -423,36 +378,24 @@ class Store:
             )
         return Bounds(entries=entries, bytes=size)
 
-    @contextmanager
-    def _bounded(self, bounds: Bounds) -> Iterator[Bounds]:
-        """These, and no more than there is room for in the store. Others may take some of it meanwhile."""
-        left = self._bytes_max - self.usage_bytes() if self._bytes_max else bounds.bytes
-        try:
-            yield msgspec.structs.replace(bounds, bytes=max(0, min(left, bounds.bytes)))
-        except ImageTooLargeError as error:
-            if left >= bounds.bytes:
-                raise
-            raise self._full(f"{error.cause} The store may have {self._bytes_max} bytes.") from None
-
-    def _has(self, chain: str) -> bool:
+    def _has(self, key: str) -> bool:
         """Whether a layer is there; then it stays until this store is closed."""
-        with self._changing():
-            self._own_writer().need(f"chain-{chain.partition(':')[2]}")
-            return self._chain(chain).is_symlink()
+        with self._ledger.changing():
+            self._ledger.writer.need(f"chain-{key}")
+            return self._chains.has(key)
 
     def _unpack(
         self,
-        below: Sequence[str],
+        keys: Sequence[str],
         blob: Descriptor,
-        diff_id: str | None,
         bounds: Bounds,
         unpacker: Unpacker,
         progress: Progress,
-    ) -> Layer:
-        """Make the layer of a blob upon a chain, given by the ids of its ends, the lowest first."""
+    ) -> None:
+        """Make the layer of a blob, which has the last of these keys, upon those of the others."""
         name = self._reserve_layer()
-        parents = [self._layer_name(chain) for chain in reversed(below)]
-        with self._bounded(bounds) as bounded, open(self.open_blob(blob), "rb") as file:
+        parents = [self._chains.name(key) for key in reversed(keys[:-1])]
+        with self._ledger.bounded(bounds) as bounded, open(self.blobs.open(blob), "rb") as file:
             found = unpacker.unpack(
                 parents,
                 file.fileno(),
@@ -460,56 +403,56 @@ class Store:
                 name,
                 bounded,
                 lambda done: progress("unpack", blob, done),
-                self._busy(),
+                self._ledger.busy(),
             )
         progress("unpack", blob, blob.size)
-        is_linked = False
-        try:
-            if diff_id not in (None, found.diff_id):
-                raise ImageError(f"The layer {blob.digest} holds {found.diff_id}, not {diff_id}.", _AGAIN)
-            layer = Layer(blob.digest, found.diff_id, found.entries, found.bytes, found.omitted)
-            chain = oci.digest(f"{below[-1]} {found.diff_id}".encode()) if below else found.diff_id
-            is_linked = self._link(chain, name, layer)
-        finally:
-            if not is_linked:
-                unpacker.remove([name])
-        return layer
+        layer = Layer(blob.digest, found.diff_id, found.entries, found.bytes, found.omitted)
+        with self._ledger.changing():
+            self._ledger.refuse_more(layer.bytes)
+            self._chains.add(keys[-1], name, layer)
+            self._ledger.writer.forget(f"layer-{name}")
 
     def _reserve_layer(self) -> str:
-        with self._changing():
-            name = ""
-            while not name or (self.layers / name).exists():
-                name = "".join(secrets.choice(_ALPHABET) for _ in range(_LAYER_NAME_LENGTH))
-            self._own_writer().need(f"layer-{name}")
+        with self._ledger.changing():
+            name = chains.new_name()
+            while (self.layers / name).exists():
+                name = chains.new_name()
+            self._ledger.writer.need(f"layer-{name}")
             return name
-
-    def _link(self, chain: str, name: str, layer: Layer) -> bool:
-        """Let a layer be found, unless there is such a one: what is compressed otherwise can be the same."""
-        with self._changing():
-            self._own_writer().need(f"chain-{chain.partition(':')[2]}")
-            if self._chain(chain).is_symlink():
-                return False
-            self._refuse_more(layer.bytes)
-            _replace(self._facts(chain), msgspec.json.encode(layer))
-            self._chain(chain).symlink_to(Path("..", "layers", name))
-            self._own_writer().forget(f"layer-{name}")
-            return True
 
     # Images that go
 
-    def remove(self, reference: str, unpacker: Unpacker) -> int:
+    def remove(self, reference: str, unpacker: Unpacker, patience_s: float = 0) -> int:
         """Take a name away, and with its last name, or by its digest, an image; then what no image needs.
 
-        Returns the bytes that are free again. Raises ImageNotFoundError, ImageInUseError.
+        Of an image that is held, those who can are asked to let go, and have so long to do it. Returns the
+        bytes that are free again. Raises ImageNotFoundError, ImageInUseError.
         """
         before = self.usage_bytes()
-        with _room(), self._changing():
-            index = self._index()
-            found = _resolve(index, reference)
-            names = [found.name] if found.name else [each.name for each in _entries(index, found.digest)]
-            self._forget(index, found.digest, names)
-        self._collect(unpacker, lambda _: True)
+        with room():
+            try:
+                self._take_away(reference)
+            except ImageInUseError:
+                self._take_away_within(patience_s, reference)
+        self._collector.collect(unpacker, lambda _: True)
         return before - self.usage_bytes()
+
+    def _take_away(self, reference: str) -> None:
+        with self._ledger.changing():
+            index = self._index.read()
+            found = resolve(index, reference)
+            names = [found.name] if found.name else [each.name for each in entries(index, found.digest)]
+            self._forget(index, found.digest, names)
+
+    def _take_away_within(self, patience_s: float, reference: str) -> None:
+        end = time.monotonic() + patience_s
+        with self._ledger.asking_back(resolve(self._index.read(), reference).hex):
+            while time.monotonic() < end:
+                with suppress(ImageInUseError):
+                    self._take_away(reference)
+                    return
+                time.sleep(_TRY_AGAIN_S)
+        self._take_away(reference)
 
     def prune(self, unpacker: Unpacker, nameless: bool = False) -> int:
         """Remove what no image needs and no living process brings in.
@@ -517,284 +460,62 @@ class Store:
         With `nameless`, images without a name that nobody holds, too. Returns the bytes that are free again.
         """
         before = self.usage_bytes()
-        with _room(), self._changing():
-            for each in self._index().manifests if nameless else ():
+        with room(), self._ledger.changing():
+            for each in self._index.read().manifests if nameless else ():
                 with suppress(ImageInUseError):
                     if each.name is None:
-                        self._forget(self._index(), each.digest, [None])
-        self._collect(unpacker, lambda _: True)
+                        self._forget(self._index.read(), each.digest, [None])
+        self._collector.collect(unpacker, lambda _: True)
         return before - self.usage_bytes()
 
     def sweep(self, unpacker: Unpacker) -> None:
         """Remove what dead processes left, but for blobs that one can go on with: to be called first."""
         oldest = time.time() - RESUMABLE_S
-        self._keep_spare()
-        self._collect(unpacker, lambda path: path.stat().st_mtime < oldest)
+        self._index.keep_spare()
+        self._collector.collect(unpacker, lambda path: path.stat().st_mtime < oldest)
 
     def abandon(self, unpacker: Unpacker) -> None:
         """Remove what this process brought in and did not publish."""
-        with self._changing():
-            own = self._own_writer().names()
+        with self._ledger.changing():
+            own = self._ledger.writer.names()
             for name in own:
-                self._own_writer().forget(name)
-        self._collect(unpacker, lambda path: f"blob-{path.name}" in own)
+                self._ledger.writer.forget(name)
+        self._collector.collect(unpacker, lambda path: f"blob-{path.name}" in own)
 
     def _forget(self, index: Index, digest: str, names: Sequence[str | None]) -> None:
         """Take these names out of the index."""
         rest = [each for each in index.manifests if each.digest != digest or each.name not in names]
         changed = msgspec.structs.replace(index, manifests=tuple(rest))
-        if _entries(changed, digest):
-            self._write_index(changed)
+        if entries(changed, digest):
+            self._index.write(changed)
             return
         try:
-            descriptor = self._open(digest)
+            descriptor = self.blobs.open_any(digest)
         except ImageError:
             # Damaged: nobody can hold it.
-            self._write_index(changed)
+            self._index.write(changed)
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._write_index(changed)
+            self._index.write(changed)
         except BlockingIOError:
             raise ImageInUseError(
                 f"The image {names[0] or digest} is in use.",
-                "Wait for the jobs that run in it, or end the service that keeps sandboxes of it ready.",
+                "A job runs in it, or it is being given away: try again when that has ended.",
             ) from None
         finally:
             os.close(descriptor)
 
-    def _collect(self, unpacker: Unpacker, is_doomed: Callable[[Path], bool]) -> None:
-        """Remove layers that nobody needs, and of blobs that nobody needs those that are doomed."""
-        with self._changing():
-            needs = needed(self._incoming)
-            for path in self.directory.glob("*.new"):
-                path.unlink()
-            with suppress(ImageError):
-                self._collect_now(needs, is_doomed)
-            doomed = self._orphans(needs)
-            for name in doomed:
-                # Another who collects leaves it to us.
-                self._own_writer().need(f"layer-{name}")
-        if doomed:
-            unpacker.remove(sorted(doomed))
-            with self._changing():
-                for name in doomed:
-                    self._own_writer().forget(f"layer-{name}")
 
-    def _collect_now(self, needs: dict[str, int], is_doomed: Callable[[Path], bool]) -> None:
-        """The same, but for layers' trees. Raises ImageError: what a damaged image needs nobody knows."""
-        blobs, chains = self._referenced()
-        for path in (*self._blobs.iterdir(), *self._incoming.iterdir()):
-            if path.is_file() and path.name not in blobs and f"blob-{path.name}" not in needs:
-                self._discard(path, is_doomed)
-        for path in self._chains.iterdir():
-            chain = path.name.partition(".")[0]
-            if chain not in chains and f"chain-{chain}" not in needs:
-                path.unlink()
-
-    def _discard(self, path: Path, is_doomed: Callable[[Path], bool]) -> None:
-        with suppress(FileNotFoundError):
-            # What stands for a claim and nothing else is of no use to anybody.
-            if is_doomed(path) or path.name.startswith("unpack-"):
-                discard(path)
-
-    def _orphans(self, needs: dict[str, int]) -> set[str]:
-        """Layers that no chain leads to and nobody is at, and what making them left beside."""
-        names = {path.name for path in self.layers.iterdir()}
-        names -= {os.path.basename(os.readlink(path)) for path in self._chains.iterdir() if path.is_symlink()}
-        return {name for name in names if f"layer-{name.removesuffix(WORK)}" not in needs}
-
-    def _referenced(self) -> tuple[set[str], set[str]]:
-        """The digits of the blobs, and of the chains, that images of the index need. Raises ImageError."""
-        blobs: set[str] = set()
-        chains: set[str] = set()
-        for each in self._index().manifests:
-            manifest = oci.parse_manifest(self.read_document(each))
-            config = oci.parse_config(self.read_document(manifest.config))
-            blobs |= {each.hex, manifest.config.hex, *(layer.hex for layer in manifest.layers)}
-            chains |= {chain.partition(":")[2] for chain in oci.chain_ids(config.rootfs.diff_ids)}
-        return blobs, chains
-
-    # The directory
-
-    def _changing(self) -> AbstractContextManager[None]:
-        return held(self.directory)
-
-    def _own_writer(self) -> Writer:
-        """With the store's lock held."""
-        if self._writer is None:
-            self._writer = Writer(self._incoming)
-        return self._writer
-
-    def _busy(self) -> int:
-        """What is locked until nobody works for this process any more."""
-        with self._changing():
-            return self._own_writer().busy
-
-    def _need(self, name: str, size: int) -> None:
-        with _room(), self._changing():
-            self._own_writer().need(name, size)
-            try:
-                self._refuse_more(0)
-            except StoreFullError:
-                self._own_writer().forget(name)
-                raise
-
-    def _need_blobs(self, wanted: Sequence[Descriptor]) -> None:
-        with _room(), self._changing():
-            for each in wanted:
-                self._own_writer().need(f"blob-{each.hex}")
-        for each in wanted:
-            os.close(self.open_blob(each))
-
-    def _refuse_more(self, size: int) -> None:
-        if not self._bytes_max:
-            return
-        used = self._usage_bytes()
-        if used + size > self._bytes_max:
-            raise self._full(
-                f"The store may have {self._bytes_max} bytes, and this would make it {used + size}."
-            )
-
-    def _full(self, cause: str) -> StoreFullError:
-        return StoreFullError(cause, f"{_ROOM}, or raise the setting `images_bytes`.")
-
-    def _refuse_more_now(self, size: int) -> None:
-        if self._bytes_max:
-            with self._changing():
-                self._refuse_more(size)
-
-    def _usage_bytes(self) -> int:
-        used = {f"blob-{path.name}": path.stat().st_size for path in self._blobs.iterdir()}
-        needs = needed(self._incoming)
-        for path in self._incoming.iterdir():
-            if path.is_file():
-                needs[f"blob-{path.name}"] = max(needs.get(f"blob-{path.name}", 0), path.stat().st_size)
-        layers = sum(_read_layer(path).bytes for path in self._chains.glob("*.json"))
-        return layers + sum((needs | used).values())
-
-    def _index(self) -> Index:
-        return oci.parse_index((self.directory / "index.json").read_bytes())
-
-    def _write_index(self, index: Index) -> None:
-        raw = oci.encode(index)
-        try:
-            _replace(self.directory / "index.json", raw)
-        except OSError as error:
-            if error.errno not in _FULL or not self._spare.exists():
-                raise
-            # On a full disk nothing could be removed otherwise.
-            self._spare.unlink()
-            _replace(self.directory / "index.json", raw)
-
-    def _keep_spare(self) -> None:
-        if not self._spare.exists():
-            with suppress(OSError), self._spare.open("xb") as file:
-                os.posix_fallocate(file.fileno(), 0, _SPARE_BYTES)
-
-    def _blob(self, digest: str) -> Path:
-        return self._blobs / digest.partition(":")[2]
-
-    def _chain(self, chain: str) -> Path:
-        return self._chains / chain.partition(":")[2]
-
-    def _facts(self, chain: str) -> Path:
-        return self._chain(chain).with_suffix(".json")
-
-    def _open(self, digest: str) -> int:
-        try:
-            return os.open(self._blob(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            raise ImageError(f"The store has no blob {digest}.", _AGAIN) from None
-
-    def _sync(self) -> None:
-        """syncfs(2): everything that was written is on the disk, and what of it failed is told."""
-        with _opened(self.directory) as descriptor:
-            check(LIBC.syncfs(descriptor), str(self.directory))
+def _refuse_others(layers: Sequence[Layer], config: Config) -> None:
+    """Raise ImageError unless these layers hold what the configuration says."""
+    for layer, diff_id in zip(layers, config.rootfs.diff_ids, strict=True):
+        if layer.diff_id != diff_id:
+            raise ImageError(f"The layer {layer.blob} holds {layer.diff_id}, not {diff_id}.", _AGAIN)
 
 
-class Spool(Incoming):
-    """A file that lasts for the context of Store.spool(), unless it is kept. Attribute: `path`."""
-
-    def __init__(
-        self,
-        path: Path,
-        descriptor: int,
-        reserve: Callable[[int], None],
-        refuse_large: Callable[[int], None],
-    ) -> None:
-        """Take an empty file. refuse_large: told how long it would become before it does."""
-        super().__init__(descriptor, None, self._reserve_more)
-        self.path = path
-        self._ask = reserve
-        self._refuse_large = refuse_large
-
-    def _reserve_more(self, size: int) -> None:
-        self._refuse_large(self.offset + size)
-        self._ask(size)
-
-    def fileno(self) -> int:
-        """The descriptor, for reading."""
-        return self._descriptor
-
-
-def refuse_name(name: str) -> None:
-    """Raise ImageError unless an image can have this name."""
-    if len(name) > NAME_BYTES_MAX or not _NAME.fullmatch(name) or _DIGITS.fullmatch(name):
-        raise ImageError(
-            f"{name!r} is no name of an image.",
-            "Choose one of letters, digits and - . _ : / +, like tools/gcc:13.2.",
-        )
-    if name in RESERVED:
-        raise ImageError(f"{name!r} is an image that is always there.", "Choose another name.")
-
-
-def _resolve(index: Index, reference: str) -> Descriptor:
-    """The entry of a reference; without a name when it is by digest."""
-    name, _, digest = reference.partition("@")
-    names = {each.name: each for each in index.manifests if each.name}
-    found = names.get(name) or names.get(f"{name}:latest")
-    if found and digest in ("", found.digest):
-        return found
-    # A name may have gone on to another image since, and what was pulled by digest alone never had one.
-    wanted = digest or reference
-    if not (oci.is_digest(wanted) if digest else _DIGITS.fullmatch(wanted)):
-        raise _not_found(reference)
-    digests = {each.digest: each for each in index.manifests if each.digest.startswith(wanted)}
-    if len(digests) > 1:
-        raise ImageNotFoundError(f"{len(digests)} images begin with {reference}.", "Give more digits.")
-    if not digests:
-        raise _not_found(reference)
-    return msgspec.structs.replace(digests.popitem()[1], annotations=None)
-
-
-def _not_found(reference: str) -> ImageNotFoundError:
-    return ImageNotFoundError(
-        f"There is no image {reference!r}.", "`jail image ls` lists those that there are."
-    )
-
-
-def _entries(index: Index, digest: str) -> list[Descriptor]:
-    return [each for each in index.manifests if each.digest == digest]
-
-
-def _named(index: Index, manifest: Descriptor, names: Sequence[str]) -> Index:
-    """The index with an image of these names, too; one that loses its last to it stays without any."""
-    own = {each.name for each in _entries(index, manifest.digest)} | set(names)
-    entries: dict[tuple[str, str | None], Descriptor] = {}
-    for each in index.manifests:
-        name = None if each.name in own else each.name
-        entries[each.digest, name] = msgspec.structs.replace(each, annotations=_annotations(name))
-    for name in own - {None} or {None}:
-        added = Descriptor(manifest.media_type, manifest.digest, manifest.size, _annotations(name))
-        entries[manifest.digest, name] = added
-    with_names = {digest for digest, name in entries if name}
-    kept = [each for each in entries.values() if each.name or each.digest not in with_names]
-    return Index(manifests=tuple(sorted(kept, key=lambda each: (each.digest, each.name or ""))))
-
-
-def _annotations(name: str | None) -> dict[str, str] | None:
-    return {oci.REFERENCE_NAME: name} if name else None
+def _names(own: Sequence[Descriptor]) -> tuple[str, ...]:
+    return tuple(sorted(each.name for each in own if each.name))
 
 
 def _sums(counts: Sequence[dict[str, int]]) -> dict[str, int]:
@@ -802,49 +523,5 @@ def _sums(counts: Sequence[dict[str, int]]) -> dict[str, int]:
     return {name: sum(each.get(name, 0) for each in counts) for name in names}
 
 
-def _read_layer(path: Path) -> Layer:
-    return msgspec.json.decode(path.read_bytes(), type=Layer)
-
-
 def _silence(*_: object) -> None:
     pass
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    """Tell what means that the disk is full as such."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise StoreFullError(
-            f"The disk of the store is full: {error.strerror}.", f"{_ROOM}, or make room on its disk."
-        ) from None
-
-
-def _replace(path: Path, raw: bytes) -> None:
-    """Write a file as a whole or not at all, with the store's lock held."""
-    new = path.with_name(f"{path.name}.new")
-    # What a killed one left; a link would lead elsewhere.
-    new.unlink(missing_ok=True)
-    with open(new, "xb") as file:
-        file.write(raw)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    with _opened(path) as descriptor:
-        os.fsync(descriptor)
-
-
-@contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -3,7 +3,7 @@
 import msgspec
 
 from jail.images.oci import Honoured
-from jail.images.store import Stored
+from jail.images.store import Brought, Damaged, Store, Stored
 
 
 class LayerSummary(msgspec.Struct, frozen=True):
@@ -19,8 +19,8 @@ class Summary(msgspec.Struct, frozen=True):
 
     digest: by which jobs can name it for good. platform: OS/ARCHITECTURE. created: a time as RFC 3339 has
     it, or null. layers: the lowest first. archive_bytes: of them as they came. bytes, entries: of them
-    uncompressed. omitted: what was left out of them, and how often. config: the settings that jobs follow;
-    ignored: the names of those that they do not.
+    unpacked; bytes in blocks of 4 KiB, one for each name and inode. omitted: what was left out of them, and
+    how often. config: the settings that jobs follow; ignored: the names of those that they do not.
     """
 
     names: tuple[str, ...]
@@ -34,6 +34,19 @@ class Summary(msgspec.Struct, frozen=True):
     omitted: dict[str, int]
     config: Honoured
     ignored: tuple[str, ...]
+
+
+class BroughtSummary(Summary, frozen=True):
+    """One that has just come. replaced: which of its names other images had until then, by their digests."""
+
+    replaced: dict[str, str]
+
+
+class ImageList(msgspec.Struct, frozen=True):
+    """All images, those with names first; and those that are damaged, which no job can have."""
+
+    images: tuple[Summary, ...]
+    damaged: tuple[Damaged, ...]
 
 
 def summarize(image: Stored) -> Summary:
@@ -52,3 +65,14 @@ def summarize(image: Stored) -> Summary:
         config=image.config.honoured,
         ignored=image.config.ignored,
     )
+
+
+def summarize_brought(image: Brought) -> BroughtSummary:
+    """What there is to tell of one that has just come."""
+    return BroughtSummary(**msgspec.structs.asdict(summarize(image)), replaced=image.replaced)
+
+
+def summarize_all(store: Store) -> ImageList:
+    """What there is in the store."""
+    whole, damaged = store.survey()
+    return ImageList(tuple(map(summarize, whole)), tuple(damaged))

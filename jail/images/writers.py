@@ -2,7 +2,7 @@
 
 A writer is a directory in the store's incoming/, locked for as long as its process lives. A file in it stands
 for something that it needs and no image names yet, by the name of that, and is as long (and as empty) as the
-bytes that it may take up.
+bytes that it may take up; or for an image that others are asked to let go of, which it waits to remove.
 """
 
 import fcntl
@@ -14,6 +14,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from jail.locks import lock, try_lock
+
+BACK = "back-"
+"""Before the digits of an image's digest, in the name of what asks others to let go of that."""
 
 _SUFFIX = ".writer"
 _BUSY = ".busy"
@@ -71,6 +74,17 @@ def needed(incoming: Path) -> dict[str, int]:
         for path in set(directory.iterdir()) - {directory / _BUSY}:
             name = f"{directory.name}/{path.name}" if path.name.startswith(".") else path.name
             found[name] = max(found.get(name, 0), path.stat().st_size)
+    return found
+
+
+def asked_back(incoming: Path) -> set[str]:
+    """The digits of the images that writers, maybe dead ones, want others to let go of. Needs no lock."""
+    found: set[str] = set()
+    for name in os.listdir(incoming):
+        # What is no such directory, or gone by now, asks for nothing.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            needs = os.listdir(incoming / name) if name.endswith(_SUFFIX) else ()
+            found |= {need.removeprefix(BACK) for need in needs if need.startswith(BACK)}
     return found
 
 

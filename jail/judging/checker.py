@@ -3,18 +3,18 @@
 A checker is the judge's own program: what it does wrong is checker_error, and never blamed on the program
 whose output it was given.
 
-testlib, as testlib.h of Mike Mirzayanov has it (github.com/MikeMirzayanov/testlib): argv ends with the paths
-of the input, the output and the answer. Exit codes 0 ok, 1 wrong answer, 2 presentation error, 3 fail, 4 dirt
-(the output goes on after its end; newer versions turn it into 2), 7 points, 8 unexpected end of the output;
-16 and more, "partially", is not followed: how much that is worth differs from judge to judge. The message is
-on stderr: the word of the verdict ("ok", "wrong answer", "points 0.5", ...) and what the checker says. Points
-are from 0 to 1 here; with none at all the answer is wrong, with some it is ok.
+testlib, as testlib.h of Mike Mirzayanov has it (github.com/MikeMirzayanov/testlib): argv ends with the
+paths of the input, the output and the answer. Exit codes: 0 ok, 1 wrong answer, 2 presentation error, 3
+fail, 4 dirt (the output goes on after its end; newer versions make 2 of it), 7 points, 8 unexpected end
+of the output. 16 and more, "partially", is not followed: what that is worth differs from judge to judge.
+The message is on stderr: the words of the verdict ("ok", "wrong answer", "points 0.5", ...) and what the
+checker says. Points are from 0 to 1 here; with none at all the answer is wrong, with some it is ok.
 
-icpc, the output validator of the ICPC problem package format (icpc.io/problem-package-format, 2025-09, which
-agrees with legacy in this): argv ends with the paths of the input, the answer and the feedback directory with
-a slash at its end; the output is on stdin. Exit code 42 accepts and 43 rejects; any other is the judge's
-error. In the directory: judgemessage.txt and teammessage.txt, and of what is accepted score_multiplier.txt, a
-number from 0 to 1, or score.txt, a number of points that is not negative; not both.
+icpc, the output validator of the ICPC problem package format (icpc.io/problem-package-format, 2025-09; legacy
+agrees): argv ends with the paths of the input, the answer and the feedback directory with a slash at its
+end; the output is on stdin. Exit code 42 accepts and 43 rejects; any other is the judge's error. In the
+directory: judgemessage.txt and teammessage.txt, and of what is accepted score_multiplier.txt, a number from 0
+to 1, or score.txt, a number of points that is not negative; not both.
 """
 
 import re

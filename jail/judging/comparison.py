@@ -20,8 +20,10 @@ presentation_error is what is right but for white space or case. `exact`, `lines
 another case. `tokens`, `numbers`: in another case. `unordered_lines`: the same once every line is its tokens,
 perhaps in another case. With case=False no case is another; `tokens` and `numbers` have none at all then.
 
-Time: every byte is read once, and again where it is found to differ. A call takes as long as its chunk is,
-with one exception: white space of what is expected is read up to the next token, however much it is.
+Time: every byte is read once, and again where it is found to differ; a call takes as long as its chunk. But
+white space of what is expected is read up to the next token, however much it is (0.3 s a GiB), and finish()
+may have to read the rest of what is expected, of lines in any order. Large files it had better read in a
+thread: most of it is done without the interpreter's lock.
 Memory: about 1 MiB, whatever the texts are.
 """
 

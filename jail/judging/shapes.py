@@ -60,8 +60,8 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """The first difference of an output from what was expected.
 
     only: nothing else differs than white space; than the case of letters and perhaps white space; or None.
-    token: of modes that go by tokens, its number from 1. output, expected: the place in either, or None of
-    unordered_lines, which has no place. detail: what can be said in words, or None.
+    token: of modes that go by tokens, its number from 1. output, expected: the place in either; None of
+    unordered_lines, which knows none. detail: what can be said in words, or None.
     """
 
     only: Literal["white_space", "case"] | None
@@ -79,8 +79,8 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     """What a checker made of an output.
 
-    points: the part of the test's points, from 0 to 1; score: points as such; at most one of them, both
-    exact, and None when it gave none. message: for whoever sent the program. judge_message: for judges alone.
+    points: the part of the test's points, from 0 to 1. score: points as such. At most one of them; both are
+    exact, and None if it gave none. message: for whoever sent the program. judge_message: for judges alone.
     detail: why it is no judgement, of checker_error.
     """
 

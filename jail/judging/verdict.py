@@ -8,9 +8,9 @@ Of a test, the first of this list counts:
 4. its output: wrong_answer, presentation_error
 5. ok
 
-Of a step that compiles, what the program did wrong is compile_error, but for start_failed: a compiler that is
-not there is the judge's doing. A step that is not ok ends the job, unless its `continue_on` names what it
-did; what is ours always does.
+Of a step that compiles, what the program did wrong is compile_error, but for start_failed: a compiler that
+is not there is the judge's doing. A step that is not ok ends the job, unless its `continue_on` names what
+it did; what is ours always does.
 
 Of a job, the first of this list counts:
 
@@ -22,13 +22,14 @@ Of a job, the first of this list counts:
 Which tests count depends on what they are, never on which was quicker: with fail_fast "never" all, with "job"
 those up to the first that is not ok, with "group" those up to the first of their group that is not ok.
 
-A runtime that cannot start under the limits is told from a program that failed by what the kernel counted.
-Memory: jail limits it by cgroup alone, and no address space. So no mmap(2) fails for the limit's sake, and a
-runtime that gets no memory does not exit with a message but meets the OOM killer: memory_limit, exactly. That
-it was the runtime is known from what a program that does nothing takes, measured by the same counter. Pids: a
-thread or process that is refused is counted too, and what the runtime makes of it is nonzero_exit, signaled
-or a limit of time. What the kernel does not count stays the program's: a heap that its runtime keeps small,
-and reservations that the host refuses, by strict overcommit or because they are larger than any memory.
+A runtime that cannot start under the limits is told from a program that failed by what the kernel
+counted. Memory: jail limits it by cgroup alone, and no address space. So no mmap(2) fails for the limit's
+sake, and a runtime that gets no memory does not exit with a message but meets the OOM killer:
+memory_limit, exactly. That it was the runtime is known from what a program that does nothing takes,
+measured by the same counter. Pids: a thread or process that is refused is counted too, and what the
+runtime makes of it is nonzero_exit, signaled or a limit of time. What the kernel does not count stays the
+program's: a heap that its runtime keeps small, and reservations that the host refuses, by strict
+overcommit or because they are larger than any memory.
 """
 
 from collections.abc import Sequence

@@ -2,16 +2,19 @@
 
 Derived: where another judge knows less, two of ours have one word; no word says more than we know.
 
-clics: the judgement types of the CLICS Contest API (ccs-specs.icpc.io, "Known judgement types"): WTL is
+clics: the judgement types of the CLICS Contest API (ccs-specs.icpc.io, "Known judgement types"). WTL is
 beyond the wall clock while CPU time is not exceeded; IF is a function that is not allowed; JE is the
-system's; CS is all else. domjudge: the verdicts of DOMjudge (its etc/verdicts.php, and EXITCODES of its
-judgehost); presentation-error it has dropped, and what is its own is compare-error and internal-error.
-kattis: what Kattis tells (open.kattis.com/help/judgements). judge0: `id` and `description` of Judge0's
-statuses (app/enumerations/status.rb); the signal chooses among its runtime errors. codeforces: `verdict` of a
-Submission in the Codeforces API (codeforces.com/apiHelp/objects). It has no word for output limits; what runs
-long and uses no CPU is IDLENESS_LIMIT_EXCEEDED there. qduoj: `result` of the Qingdao University online judge
-(submission/models.py, class JudgeStatus). go_judge: `status` of criyle/go-judge (docs.goj.ac/api); it runs
-programs and does not compare, so that Accepted is what ended well.
+system's; CS is whatever is nothing else.
+domjudge: the verdicts of DOMjudge (its etc/verdicts.php, and EXITCODES of its judgehost). It has dropped
+presentation-error; what is its own is compare-error and internal-error.
+kattis: what Kattis tells (open.kattis.com/help/judgements).
+judge0: `id` and `description` of Judge0's statuses (app/enumerations/status.rb); the signal chooses among
+its runtime errors.
+codeforces: `verdict` of a Submission in the Codeforces API (codeforces.com/apiHelp/objects). It has no word
+for output limits; what runs long and uses no CPU is IDLENESS_LIMIT_EXCEEDED there.
+qduoj: `result` of the Qingdao University online judge (submission/models.py, class JudgeStatus).
+go_judge: `status` of criyle/go-judge (docs.goj.ac/api); it runs programs and does not compare, so that
+Accepted is what ended well.
 """
 
 from collections.abc import Mapping

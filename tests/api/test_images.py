@@ -218,7 +218,26 @@ def test_a_tree_that_is_uploaded_becomes_an_image(admin, pack, kind):
     assert (shown["digest"], shown["names"], shown["entries"]) == (added["digest"], ["a/tree:1"], 3)
     assert admin.client.get(f"/v1/images/{added['digest']}").json() == shown
     assert admin.client.get(f"/v1/images/a/tree:1@{added['digest']}").json() == shown
-    assert admin.client.get("/v1/images").json() == {"images": [shown]}
+    assert admin.client.get("/v1/images").json() == {"images": [shown], "damaged": []}
+
+
+def test_whoever_takes_over_a_name_is_told_whose_it_was(admin):
+    (first,) = events(admin.add(archive(TREE), "name:1"))[-1]["images"]
+    assert first["replaced"] == {}
+    (second,) = events(admin.add(archive({"other": b"1"}), "name:1"))[-1]["images"]
+    assert second["replaced"] == {"name:1": first["digest"]}
+
+
+def test_damaged_images_are_listed_and_can_be_removed(admin):
+    (added,) = events(admin.add(archive(TREE), "damaged:1"))[-1]["images"]
+    (facts,) = (admin.store / "chains").glob("*.json")
+    facts.write_text("no record")
+    (told,) = admin.client.get("/v1/images").json()["damaged"]
+    assert (told["names"], told["digest"]) == (["damaged:1"], added["digest"])
+    assert "damaged" in told["cause"]
+    assert problem(admin.client.get("/v1/images/damaged:1"))["status"] == 500
+    assert admin.client.delete(f"/v1/images/{told['digest']}").status_code == 200
+    assert admin.client.get("/v1/images").json() == {"images": [], "damaged": []}
 
 
 def test_jobs_run_in_an_image_as_soon_as_it_is_there(administered):
@@ -230,11 +249,33 @@ def test_jobs_run_in_an_image_as_soon_as_it_is_there(administered):
         assert result["stdout"]["text"] == "hello\n"
         assert result["sandbox"]["digest"] == told[-1]["images"][0]["digest"]
         assert found.client.get("/v1/capabilities").json()["images"] == ["host", "here"]
-        # Sandboxes of it are kept ready.
-        refused = found.client.delete("/v1/images/here")
-        assert refused.status_code == 409
-        assert "in use" in problem(refused)["detail"]
-        assert found.names == ["here"]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_image_is_removed_though_sandboxes_of_it_are_ready(administered, workers):
+    with closing(administered(JAIL_WORKERS=workers)) as found:
+        found.add(archive(programs("true")), "here")
+        # On connections of their own, which any worker takes.
+        for _ in range(8):
+            told = httpx.post(f"{found.service.url}/v1/run", json={"argv": ["true"], "image": "here"})
+            assert told.json()["status"] == "ok"
+        assert found.client.delete("/v1/images/here").status_code == 200
+        assert (found.names, list((found.store / "layers").iterdir())) == ([], [])
+
+
+def test_an_image_is_not_removed_while_a_job_runs_in_it(administered, eventually, counted):
+    with closing(administered()) as found:
+        found.add(archive(programs("sleep")), "here")
+        body = json.dumps({"argv": ["sleep", "1000"], "image": "here"}).encode()
+        head = ["POST /v1/run HTTP/1.1", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+        with found.open(head, body):
+            eventually(lambda: counted(found.client)["jail_running"])
+            refused = found.client.delete("/v1/images/here")
+            assert refused.status_code == 409
+            assert "A job runs in it" in problem(refused)["detail"]
+            assert found.names == ["here"]
+        eventually(lambda: not counted(found.client)["jail_running"])
+        assert found.client.delete("/v1/images/here").status_code == 200
 
 
 def test_an_archive_of_images_brings_them_in_with_their_names_and_progress_is_told(admin, tmp_path):

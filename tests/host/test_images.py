@@ -6,6 +6,7 @@ With real layers, unpacked in the outer user namespace; what goes out is given t
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import os
 import re
@@ -17,16 +18,19 @@ import tarfile
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import zstandard
 
 from jail.errors import HostError, ImageError, ImageInUseError, ImageNotFoundError, StoreFullError
 from jail.images import archive, oci
 from jail.images.store import RESUMABLE_S, Store
+from jail.images.unpack.tree import BLOCK_BYTES
 from jail.images.unpacker import Unpacker
 from jail.namespace import OuterNamespace
 
@@ -146,7 +150,8 @@ class Place:
         self.unpacker = unpacker
 
     def bring(self, raw: bytes, name: str | None = None) -> list[Any]:
-        return archive.import_file(self.store, self.unpacker, io.BytesIO(raw), name)
+        found = archive.import_file(self.store, self.unpacker, io.BytesIO(raw), name)
+        return [self.store.find(each.digest) for each in found]
 
     def refusal(self, raw: bytes, name: str | None = None) -> str:
         """Why it is not taken. Nothing of it may be left then."""
@@ -223,7 +228,7 @@ def jail_image(environment, state) -> Callable[..., subprocess.CompletedProcess]
         return done
 
     yield run
-    for each in json.loads(run("ls", "--json").stdout):
+    for each in itertools.chain(*json.loads(run("ls", "--json").stdout).values()):
         run("rm", each["digest"])
 
 
@@ -240,11 +245,11 @@ def test_a_plain_archive_becomes_an_image_of_one_layer(place, compression):
     assert place.store.find("tree:1") == image
 
 
-def test_a_tree_that_comes_compressed_otherwise_is_unpacked_to_the_same_layer(place):
-    layers = {place.bring(packed(tar(TREE), each), each)[0].layers for each in ("none", "gzip", "zstd")}
-    assert len(layers) == 1
-    assert len(list(place.store.layers.iterdir())) == 1
-    assert len(place.store.stored()) == 3
+def test_a_layer_is_unpacked_once_for_each_archive_of_it(place):
+    for name in ("once:1", "again:1"):
+        layers = {place.bring(packed(tar(TREE), each), name)[0].layers for each in ("none", "gzip", "zstd")}
+        assert len(layers) == 3
+    assert len(list(place.store.layers.iterdir())) == len(place.store.stored()) == 3
 
 
 @pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
@@ -302,7 +307,8 @@ def test_the_archive_of_another_tool(place, tmp_path):
         tool("skopeo", "copy", f"oci-archive:{exported}", f"{form}:{tmp_path / form}:copied/two:1")
         (image,) = place.bring((tmp_path / form).read_bytes())
         assert len(image.layers) == 2
-    assert len({image.layers for image in place.store.stored()}) == 1
+    diff_ids = {image.config.rootfs.diff_ids for image in place.store.stored()}
+    assert len(diff_ids) == 1
 
 
 def test_of_an_index_of_platforms_the_one_for_this_host_comes(place):
@@ -330,17 +336,66 @@ def test_a_name_goes_to_the_image_that_had_it_last(place):
 def test_layers_are_shared_and_there_once(place):
     (first,) = place.bring(Layout(TREE, {"a": b"1"}).named("first").archive())
     before = place.store.usage_bytes()
-    (second,) = place.bring(Layout(TREE, {"b": b"2"}, compression="zstd").named("second").archive())
+    (second,) = place.bring(Layout(TREE, {"b": b"2"}).named("second").archive())
     assert first.layers[1] == second.layers[1]
     assert len(list(place.store.layers.iterdir())) == 3
     assert before < place.store.usage_bytes() == place.counted_bytes()
 
 
-def test_the_same_tree_packed_otherwise_is_the_same_layer(place):
-    (first,) = place.bring(tar(TREE), "plain")
-    (second,) = place.bring(packed(tar(TREE), "gzip"), "packed")
-    assert first.digest != second.digest
-    assert first.layers == second.layers
+class Liar:
+    """An unpacker that one archive has taken over: of that it says that it holds what another does."""
+
+    def __init__(self, unpacker: Unpacker, own: bytes, claimed: bytes) -> None:
+        self.remove = unpacker.remove
+        self._unpacker = unpacker
+        self._own, self._claimed = digest(own), digest(claimed)
+
+    def unpack(self, *request: Any) -> Any:
+        found = self._unpacker.unpack(*request)
+        return msgspec.structs.replace(found, diff_id=self._claimed) if found.diff_id == self._own else found
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+@pytest.mark.parametrize("below", [[], [{"base": b"1"}]])
+def test_a_lying_unpacker_harms_no_image_but_the_one_that_made_it_lie(place, below, is_first):
+    evil, honest = {"bin/tool": b"evil"}, TREE
+    liar = Liar(place.unpacker, tar(evil), tar(honest))
+    lying = Layout(*below, evil)
+    lying.diff_ids[-1] = digest(tar(honest))
+    others = (Layout(*below, honest).named("honest:1"), Layout(*below, honest, {"top": b"1"}).named("upon:1"))
+    if not is_first:
+        for other in others:
+            place.bring(other.archive())
+    archive.import_file(place.store, liar, io.BytesIO(lying.named("lying:1").archive()))
+    archive.import_file(place.store, liar, io.BytesIO(tar(evil)), "plain:1")
+    for number, other in enumerate(others):
+        (image,) = place.bring(other.archive())
+        root = place.store.layers / image.layers[number]
+        assert (root / "bin/tool").read_bytes() == TREE["bin/tool"]
+    for name in ("lying:1", "plain:1"):
+        root = place.store.layers / place.store.find(name).layers[0]
+        assert (root / "bin/tool").read_bytes() == b"evil"
+
+
+def test_an_archive_that_is_there_does_not_hold_what_another_configuration_says(place):
+    place.bring(Layout(TREE).named("there:1").archive())
+    lying = Layout(TREE)
+    lying.diff_ids = [digest(b"elsewhere")]
+    assert f"not {digest(b'elsewhere')}" in place.refusal(lying.named("lying:1").archive())
+
+
+def test_what_chains_of_an_older_store_lead_to_is_not_trusted_and_goes(place):
+    """They were named by what unpackers said: ChainIDs, the lowest a diff id."""
+    layout = Layout(TREE).named("tree:1")
+    chain = place.store.directory / "chains" / layout.diff_ids[0][7:]
+    (place.store.layers / "older").mkdir()
+    chain.symlink_to("../layers/older")
+    chain.with_suffix(".json").write_text("of an older form")
+    (image,) = place.bring(layout.archive())
+    assert (place.store.layers / image.layers[0] / "bin/tool").exists()
+    place.store.sweep(place.unpacker)
+    assert [path.name for path in place.store.layers.iterdir()] == list(image.layers)
+    assert not chain.is_symlink()
     assert place.store.usage_bytes() == place.counted_bytes()
 
 
@@ -607,8 +662,8 @@ def test_an_image_has_no_more_entries_than_the_operator_allows(place_with):
 def test_an_image_has_no_more_bytes_than_the_operator_allows(place_with):
     bomb = {"zeros": bytes(1 << 20)}
     place = place_with(image_bytes=(1 << 20) - 1)
-    assert "longer than" in place.refusal(packed(tar(bomb), "zstd"), "bomb:1")
-    assert "longer than" in place.refusal(Layout(TREE, bomb).named("bomb:1").archive())
+    assert "takes up more than" in place.refusal(packed(tar(bomb), "zstd"), "bomb:1")
+    assert "takes up more than" in place.refusal(Layout(TREE, bomb).named("bomb:1").archive())
     assert "archives have" in place.refusal(Layout(bomb, compression="none").named("bomb:1").archive())
 
 
@@ -626,6 +681,14 @@ def test_the_store_has_no_more_bytes_than_the_operator_allows(place_with):
     assert [image.names for image in place.store.stored()] == [("first:1",)]
     place.store.remove("first:1", place.unpacker)
     place.bring(second, "second:1")
+
+
+def test_the_store_counts_what_small_files_take_up(place_with):
+    place = place_with(bytes_max=4 << 20)
+    many = packed(tar({f"{number}": b"x" for number in range(1000)}), "gzip")
+    with pytest.raises(StoreFullError, match=f"takes up more than .* The store may have {4 << 20} bytes"):
+        place.bring(many, "many:1")
+    assert place.store.usage_bytes() == place.counted_bytes() == 0
 
 
 @pytest.mark.parametrize("short_by", [1, 60_000, 150_000, 240_000])
@@ -671,11 +734,72 @@ def test_a_damaged_image_is_told_and_can_be_removed(place):
     # Nor does it keep anybody from the others.
     place.store.sweep(place.unpacker)
     assert place.store.stored() == [other]
-    assert [error.cure for error in place.store.survey()[1]] == [f"Remove it: jail image rm {damaged.digest}"]
+    (told,) = place.store.survey()[1]
+    assert (told.names, told.digest) == (("damaged:1",), damaged.digest)
+    assert told.cure == f"Remove it: jail image rm {damaged.digest}"
     place.store.remove("damaged:1", place.unpacker)
     assert place.store.stored() == [other]
     assert place.store.survey() == ([other], [])
     assert place.store.usage_bytes() == place.counted_bytes()
+
+
+def lead(target: str) -> Callable[[Path], None]:
+    def spoil(link: Path) -> None:
+        link.unlink()
+        link.symlink_to(target)
+
+    return spoil
+
+
+def record(raw: bytes) -> Callable[[Path], None]:
+    return lambda link: link.with_suffix(".json").write_bytes(raw)
+
+
+def negative(link: Path) -> None:
+    facts = json.loads(link.with_suffix(".json").read_bytes())
+    record(json.dumps(facts | {"bytes": -(1 << 40)}).encode())(link)
+
+
+def plain(link: Path) -> None:
+    link.unlink()
+    link.write_text("layer")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "cause"),
+    [
+        (record(b""), r"chains/\w{64}\.json is damaged"),
+        (record(b"{}"), "missing required field"),
+        (record(b'{"blob": "\xff"}'), "is damaged"),
+        (record(b"[" * 100_000), "is damaged"),
+        (negative, "is damaged"),
+        (lambda link: link.with_suffix(".json").unlink(), "No such file"),
+        (lead("../layers/00000"), "leads to no layer"),
+        (lead("/etc"), "leads to no layer"),
+        (lead("../layers/a,b:c"), "leads to no layer"),
+        (plain, "is no link"),
+        (Path.unlink, "is not unpacked"),
+    ],
+)
+def test_a_damaged_layer_is_told_with_cause_and_cure(place_with, spoil, cause):
+    place = place_with(bytes_max=1 << 30)
+    raw = Layout(TREE).named("damaged:1").archive()
+    (damaged,) = place.bring(raw)
+    (link,) = (path for path in (place.store.directory / "chains").iterdir() if path.is_symlink())
+    (other,) = place.bring(Layout({"a": b"1"}).named("other:1").archive())
+    spoil(link)
+    with pytest.raises(ImageError, match=f"^The image damaged:1 is damaged: .*{cause}") as caught:
+        place.store.find("damaged:1")
+    assert caught.value.cure == f"Remove it: jail image rm {damaged.digest}"
+    whole, (told,) = place.store.survey()
+    assert (whole, told.digest, told.cause) == ([other], damaged.digest, caught.value.cause)
+    # Whoever brings it in again hears of it, or makes it whole.
+    with pytest.raises(ImageError, match="chains/") if os.path.lexists(link) else nullcontext():
+        place.bring(raw)
+    place.store.remove("damaged:1", place.unpacker)
+    assert place.store.survey() == ([other], [])
+    assert place.store.usage_bytes() == place.counted_bytes()
+    assert place.bring(raw)[0].digest == damaged.digest
 
 
 @pytest.mark.parametrize("name", ["layers", "blobs", "blobs/sha256", "chains", "incoming"])
@@ -717,6 +841,34 @@ def test_an_image_in_use_is_not_removed(place):
     assert list(place.store.layers.iterdir()) == []
 
 
+def test_whoever_holds_an_image_idly_is_asked_to_let_go_of_it(place):
+    (image,) = place.bring(Layout(TREE).named("kept:1").archive())
+    held = place.store.hold(image.digest)
+
+    def let_go() -> None:
+        with Store(place.store.directory) as other:
+            while other.asked_back() != {image.digest}:
+                pass
+        os.close(held)
+
+    with ThreadPoolExecutor() as pool:
+        idle = pool.submit(let_go)
+        place.store.remove("kept:1", place.unpacker, patience_s=100)
+        idle.result()
+    assert place.store.asked_back() == set()
+    assert place.store.stored() == []
+
+
+def test_whoever_is_in_vain_asked_for_an_image_is_not_asked_for_ever(place):
+    (image,) = place.bring(Layout(TREE).named("used:1").archive())
+    held = place.store.hold(image.digest)
+    with pytest.raises(ImageInUseError, match="A job runs in it"):
+        place.store.remove("used:1", place.unpacker, patience_s=0.1)
+    assert place.store.asked_back() == set()
+    assert place.store.find("used:1") == image
+    os.close(held)
+
+
 def test_a_name_of_an_image_in_use_can_be_taken_away_while_it_has_another(place):
     (image,) = place.bring(Layout(TREE).named("used:1").archive(), "used:1")
     place.bring(Layout(TREE).named("used:1").archive(), "used:2")
@@ -753,11 +905,13 @@ def test_what_somebody_else_brings_in_is_left_alone(place):
             place.store.prune(place.unpacker)
             incoming.write(raw[50:])
         place.store.prune(place.unpacker)
-        diff_id = other.add_base(wanted, place.unpacker)
+        diff_id = other.add_layer((), wanted, place.unpacker, lambda *_: None)
         place.store.prune(place.unpacker)
-        assert other.add_base(wanted, place.unpacker) == diff_id
+        assert other.add_layer((), wanted, place.unpacker, lambda *_: None) == diff_id
         assert len(list(place.store.layers.iterdir())) == 1
-    assert place.store.prune(place.unpacker) == len(raw) + len(tar(TREE))
+    # Blocks: of each entry, of each directory and file, and of the link.
+    blocks = len(TREE) + len(TREE)
+    assert place.store.prune(place.unpacker) == len(raw) + blocks * BLOCK_BYTES
     assert place.store.usage_bytes() == place.counted_bytes() == 0
 
 
@@ -790,7 +944,7 @@ def test_the_command_lists_shows_and_removes(jail_image, tmp_path):
     digest_told, name = done.stdout.decode().split()
     assert name == "two:1"
     assert b"do not follow: Volumes" in done.stderr
-    (listed,) = json.loads(jail_image("ls", "--json").stdout)
+    (listed,) = json.loads(jail_image("ls", "--json").stdout)["images"]
     shown = json.loads(jail_image("inspect", digest_told[:19], "--json").stdout)
     assert listed == shown
     assert (shown["digest"], shown["names"], shown["ignored"]) == (digest_told, ["two:1"], ["Volumes"])
@@ -798,7 +952,34 @@ def test_the_command_lists_shows_and_removes(jail_image, tmp_path):
     text = jail_image("inspect", "two:1").stdout.decode()
     assert f"digest       {digest_told}\n" in text
     jail_image("rm", "two:1")
-    assert json.loads(jail_image("ls", "--json").stdout) == []
+    assert json.loads(jail_image("ls", "--json").stdout) == {"images": [], "damaged": []}
+
+
+def test_the_command_names_damaged_images(jail_image, state):
+    jail_image("import", "-", "--name", "damaged:1", input=tar(TREE))
+    (facts,) = (state / "images" / "chains").glob("*.json")
+    facts.write_text("no record")
+    done = jail_image("ls", "--json")
+    found = json.loads(done.stdout)
+    (told,) = found["damaged"]
+    assert (found["images"], told["names"]) == ([], ["damaged:1"])
+    assert f"jail: {told['cause']}\n      {told['cure']}\n" == done.stderr.decode()
+    refused = jail_image("import", "-", "--name", "again:1", status=1, input=tar(TREE)).stderr.decode()
+    assert "Remove each image that `jail image ls` names as damaged" in refused
+    assert "Traceback" not in refused
+
+
+def test_whoever_takes_over_a_name_is_told_whose_it_was(jail_image):
+    def bring(content: bytes, *options: str) -> Any:
+        return jail_image("import", "-", "--name", "name:1", *options, input=tar({"a": content}))
+
+    first = bring(b"1").stdout.split()[0].decode()
+    assert bring(b"1").stderr == b""
+    second = bring(b"2")
+    assert second.stderr.decode() == f"name:1 was {first} until now.\n"
+    (third,) = json.loads(bring(b"3", "--json").stdout)
+    assert third["replaced"] == {"name:1": second.stdout.split()[0].decode()}
+    assert json.loads(bring(b"3", "--json").stdout)[0]["replaced"] == {}
 
 
 def test_the_command_reads_stdin_and_writes_stdout(jail_image):
@@ -893,7 +1074,7 @@ def test_two_imports_of_one_image_at_once_make_one_copy(environment, jail_image,
     given = {**environment, "JAIL_STATE": str(state)}
     both = [subprocess.Popen(import_command(path, f"same:{number}"), env=given) for number in range(2)]
     assert [process.wait(100) for process in both] == [0, 0]
-    (image,) = json.loads(jail_image("ls", "--json").stdout)
+    (image,) = json.loads(jail_image("ls", "--json").stdout)["images"]
     assert image["names"] == ["same:0", "same:1"]
     assert len(list((state / "images/layers").iterdir())) == 2
     assert len(list((state / "images/blobs/sha256").iterdir())) == 4

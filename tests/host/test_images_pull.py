@@ -266,7 +266,7 @@ def pulled(store):
 
 
 def read(store, descriptor):
-    with open(store.open_blob(descriptor), "rb") as file:
+    with open(store.blobs.open(descriptor), "rb") as file:
         return file.read()
 
 
@@ -711,7 +711,9 @@ def test_a_pull_that_is_killed_leaves_nothing_to_be_found(
     assert reached.wait(DEADLINE_S)
     process.kill()
     process.wait()
-    assert json.loads(command("ls", "--json").stdout) in ([], [ANY])
+    assert json.loads(command("ls", "--json").stdout) in (
+        {"images": found, "damaged": []} for found in ([], [ANY])
+    )
     server.answer = answer
     assert command("pull", "--insecure", f"{server.authority}/tools/gcc:13").stdout.startswith(image.digest)
     assert len(list((state / "images" / "layers").iterdir())) == len(image.layers)
@@ -1240,7 +1242,7 @@ def test_a_pulled_image_is_told_by_the_digest_that_is_stored(real, command, imag
     done = command("pull", "--insecure", reference)
     assert done.stdout == f"{image.digest} {reference}\n"
     assert done.stderr == ""
-    (listed,) = json.loads(command("ls", "--json").stdout)
+    (listed,) = json.loads(command("ls", "--json").stdout)["images"]
     assert (listed["names"], listed["digest"]) == ([reference], image.digest)
 
 
@@ -1334,7 +1336,7 @@ def test_an_image_of_many_layers_is_pulled(command, serve_answers):
     made = Made(*(bytes(number) for number in range(100)))
     server = serve_answers(keeping(made))
     command("pull", "--insecure", f"{server.authority}/tools/gcc:13")
-    (listed,) = json.loads(command("ls", "--json").stdout)
+    (listed,) = json.loads(command("ls", "--json").stdout)["images"]
     assert [layer["digest"] for layer in listed["layers"]] == made.layers
     assert len(made.layers) == 100
 

@@ -217,13 +217,6 @@ def test_the_settings_survive_being_written():
     assert msgspec.json.decode(oci.encode(found))["config"] == {"Env": ["A=1"]}
 
 
-def test_chains_are_those_of_the_specification():
-    # config.md, Layer ChainID: ChainID(A|B) = Digest(ChainID(A) + " " + DiffID(B)).
-    assert oci.chain_ids([A]) == (A,)
-    second = oci.digest(f"{A} {B}".encode())
-    assert oci.chain_ids([A, B, C]) == (A, second, oci.digest(f"{second} {C}".encode()))
-
-
 def test_layers_say_how_they_are_compressed():
     found = {media_type.rpartition(".")[2]: oci.compression(media_type) for media_type in oci.LAYER_TYPES}
     assert found == {"tar": "none", "tar+gzip": "gzip", "tar+zstd": "zstd", "gzip": "gzip", "zstd": "zstd"}

@@ -301,6 +301,14 @@ def test_the_difference_says_where_in_both():
     assert found.expected.excerpt == Excerpt(text="45", at=1)
 
 
+@pytest.mark.parametrize("white", [b"\n" * 200, b" \n" * 200 + b"   ", b"\n" + b" " * 300, b"\r\n" * 99])
+def test_lines_are_counted_in_white_space_too(white):
+    found = compared(b"1" + white + b"2", b"1" + white + b"3", Compare(mode="tokens"))
+    for place in (found.output, found.expected):
+        assert (place.line, place.column) == (white.count(b"\n") + 1, len(white.rpartition(b"\n")[2]) + 1)
+        assert place.offset == 1 + len(white)
+
+
 def test_an_excerpt_is_cut_between_letters():
     found = compared("é".encode() * 100 + b"a" + "é".encode() * 100, "é".encode() * 101, Compare())
     assert found.output.excerpt.text == "é" * 16 + "a" + "é" * 31

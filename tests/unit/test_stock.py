@@ -10,7 +10,7 @@ from jail.catalogue import Made
 from jail.errors import ImageNotFoundError, SandboxError
 from jail.image import Image, Root
 from jail.pool import Size
-from jail.stock import HOST, IDLE_SECONDS, ROOTS_MAX, Stock
+from jail.stock import HOST, IDLE_SECONDS, LOOK_SECONDS, ROOTS_MAX, Stock
 
 MANY = 1 << 30
 
@@ -34,6 +34,7 @@ class Scene:
         self.made = []
         self.let_go = []
         self.gone = set()
+        self.wanted_back = set()
         self.stock = Stock(self, self._make, Size(minimum, maximum, memory_bytes), loop.time)
 
     def make(self, root):
@@ -44,6 +45,10 @@ class Scene:
         undo = ExitStack()
         undo.callback(self.let_go.append, root.digest)
         return Made(Image(root.digest, ()), undo)
+
+    def asked_back(self):
+        """As the catalogue does."""
+        return self.wanted_back
 
     async def _make(self, shelf):
         shelf.enter()
@@ -117,6 +122,32 @@ def test_a_root_in_which_a_job_runs_is_kept(play):
         assert scene.let_go == []
         taken.close()
         await scene.wait(IDLE_SECONDS)
+        assert scene.let_go == ["a"]
+
+    play(act)
+
+
+def test_what_is_kept_ready_of_an_image_that_somebody_removes_is_let_go_at_once(play):
+    async def act(scene):
+        for name in ("a", "a", "b", "b"):
+            (await scene.take(name)).close()
+        await scene.wait(LOOK_SECONDS)
+        assert scene.stock.ready == 2
+        scene.wanted_back.add("a")
+        await scene.wait(2 * LOOK_SECONDS)
+        assert (scene.let_go, scene.stock.ready) == (["a"], 1)
+
+    play(act)
+
+
+def test_an_image_that_somebody_removes_is_kept_for_as_long_as_a_job_runs_in_it(play):
+    async def act(scene):
+        taken = await scene.take("a")
+        scene.wanted_back.add("a")
+        await scene.wait(2 * LOOK_SECONDS)
+        assert scene.let_go == []
+        taken.close()
+        await scene.wait(2 * LOOK_SECONDS)
         assert scene.let_go == ["a"]
 
     play(act)

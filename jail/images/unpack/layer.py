@@ -66,7 +66,7 @@ class Layer:
             # What follows the archive belongs to its digest, and nobody reads it.
             pass
         omitted = {reason: count for reason, count in self._tree.omitted.items() if count}
-        return Unpacked(stream.digest, self._entries, stream.bytes, omitted)
+        return Unpacked(stream.digest, self._entries, self._tree.bytes, omitted)
 
     def _pieces(self) -> Iterator[bytes]:
         # It is a step forward both when much comes of little and when little comes of much.

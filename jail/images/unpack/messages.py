@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from jail.images.oci import Digest
+from jail.images.oci import Bytes, Count, Digest
 
 PACKET_BYTES = 1 << 16
 """The most that one takes: a request that names its parents, or an answer that explains itself."""
@@ -21,7 +21,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What one layer may cost. More is refused.
 
     entries: of its archive, with the directories that they imply. bytes: of the uncompressed archive, of each
-    file, and of what is copied from layers beneath.
+    file, and of all blocks that the layer takes up: see jail.images.unpack.tree.
     memory_bytes: address space of the process. cpu_s: seconds of processor time, all in all.
     idle_s: seconds without an entry that is done or a piece that is written.
     """
@@ -64,13 +64,13 @@ class Progress(msgspec.Struct, frozen=True, tag="progress"):
 class Unpacked(msgspec.Struct, frozen=True, tag="unpacked"):
     """The layer is whole.
 
-    diff_id: "sha256:" and the digest of the uncompressed archive. entries: how many it has. bytes: the length
-    of the uncompressed archive. omitted: how often what was left out, see jail.images.unpack.tree.
+    diff_id: "sha256:" and the digest of the uncompressed archive. entries: how many it has. bytes: of the
+    blocks that the layer takes up; omitted: how often what was left out: see jail.images.unpack.tree.
     """
 
     diff_id: Digest
-    entries: int
-    bytes: int
+    entries: Count
+    bytes: Bytes
     omitted: dict[Literal["devices", "xattrs", "aufs"], int]
 
 

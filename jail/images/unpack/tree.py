@@ -26,6 +26,9 @@ from jail.images.unpack.stream import CURE, Stream
 from jail.images.unpack.tar import Entry
 from jail.namespace import image_id
 
+BLOCK_BYTES = 4096
+"""What counts for each name and its inode, and in which its content counts: so most file systems have it."""
+
 DEPTH_MAX = 256
 """How many directories deep a tree may be."""
 
@@ -39,7 +42,7 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Tree:
-    """A layer's tree. Attribute `omitted`: what was left out, and how often.
+    """A layer's tree. Attributes: `omitted`: what was left out, and how often; `bytes`: of all its blocks.
 
     The working directory of this process is the one that entries come into. It has its own times again when
     it is left: what an image says of a directory stays, whatever comes into it.
@@ -51,18 +54,19 @@ class Tree:
         """Apply to /. `upper`: what of it is this layer's own, a descriptor; None where all of it is.
 
         lengths: of the delegated ranges of users and groups. bounds: of entries and the directories that they
-        imply, and of the bytes that are copied from layers beneath. tick: called for each thing that is done.
+        imply, and of `bytes`. tick: called for each thing that is done.
         """
         self.omitted: Counter[str] = Counter()
+        self.bytes = 0
         self._upper = upper
         self._lengths = lengths
         self._bounds = bounds
         self._made = 0
-        self._copied = 0
         self._tick = tick
         self._parent: bytes | None = None
         self._here = b"/"
         self._times = (0, 0)
+        self._foreign = 0
         self._without_lower: set[bytes] = set()
         self._own_directories: set[bytes] = set()
         self._names_by_inode: dict[tuple[int, int], list[bytes]] | None = None
@@ -85,17 +89,30 @@ class Tree:
 
     def leave(self) -> None:
         """Give the directory that we are in its times again. To be called at the end, too."""
-        if self._parent is not None and os.stat(b".").st_mtime_ns != self._times[1]:
-            os.utime(b".", ns=self._times)
+        if self._parent is not None:
+            if os.stat(b".").st_mtime_ns != self._times[1]:
+                os.utime(b".", ns=self._times)
+            if self._foreign and self._own_mode(self._here) is not None:
+                # What came into it made copies of these.
+                self._take(2 * self._foreign)
         self._parent = None
 
     def _count(self) -> None:
         self._tick()
+        self._take(1)
         self._made += 1
         if self._made > self._bounds.entries:
             raise ImageError(
                 f"The layer has more than {self._bounds.entries} entries, and directories that they imply.",
                 "If you trust it, raise the bound on an image's entries.",
+            )
+
+    def _take(self, blocks: int) -> None:
+        self.bytes += blocks * BLOCK_BYTES
+        if self.bytes > self._bounds.bytes:
+            raise ImageTooLargeError(
+                f"The layer takes up more than {self._bounds.bytes} bytes, in blocks of {BLOCK_BYTES}.",
+                "If you trust it, raise the bound on an image's bytes.",
             )
 
     def _enter(self, parent: bytes, may_make: bool = True) -> None:
@@ -115,12 +132,21 @@ class Tree:
         if here.count(b"/") > DEPTH_MAX or len(here) > _PLACE_BYTES_MAX:
             raise ImageError(f"It is deeper than {DEPTH_MAX} directories, or its path too long.", CURE)
         about = os.stat(b".")
-        self._parent, self._here = parent, here
+        self._parent, self._here, self._foreign = parent, here, self._count_foreign(here)
         self._times = about.st_atime_ns, about.st_mtime_ns
+
+    def _count_foreign(self, directory: bytes) -> int:
+        """How many directories on the way there, itself included, only layers beneath have."""
+        count = 0
+        while self._upper is not None and directory != b"/" and self._own_mode(directory) is None:
+            count += 1
+            directory = directory.rpartition(b"/")[0] or b"/"
+        return count
 
     def _make_missing(self, path: bytes) -> None:
         """A directory that the archive does not tell of is root's, and of no time."""
         self._count()
+        self._take(1)
         above, _, name = path.rpartition(b"/")
         self._enter(above)
         try:
@@ -167,10 +193,12 @@ class Tree:
             return
 
     def _make_file(self, entry: Entry, name: bytes, stream: Stream) -> None:
+        extents = entry.extents or [(0, entry.stored)]
+        self._take(sum(_blocks(length, offset) for offset, length in extents))
         descriptor = self._anew(name, lambda: os.open(name, _NEW_FILE, 0o600))
         assert descriptor is not None
         try:
-            for offset, length in entry.extents or [(0, entry.stored)]:
+            for offset, length in extents:
                 os.lseek(descriptor, offset, os.SEEK_SET)
                 for part in stream.parts(length):
                     _write(descriptor, part)
@@ -181,6 +209,7 @@ class Tree:
             os.close(descriptor)
 
     def _make_directory(self, entry: Entry, name: bytes) -> None:
+        self._take(1)
         try:
             os.mkdir(name, 0o700)
         except FileExistsError:
@@ -194,6 +223,7 @@ class Tree:
     def _make_symbolic_link(self, entry: Entry, name: bytes) -> None:
         if not entry.link:
             raise ImageError("It is a link to nothing.", CURE)
+        self._take(_blocks(len(entry.link)))
         self._anew(name, lambda: os.symlink(entry.link, name))
         os.chown(name, *self._ids(entry), follow_symlinks=False)
         os.utime(name, ns=(entry.atime_ns, entry.mtime_ns), follow_symlinks=False)
@@ -231,12 +261,7 @@ class Tree:
         """The other names of a file of the layers beneath, of which a link makes a copy in this one."""
         if self._upper is None or self._own_mode(target) is not None:
             return []
-        self._copied += about.st_size
-        if self._copied > self._bounds.bytes:
-            raise ImageTooLargeError(
-                "Its layer has hard links to too many bytes of the layers beneath.",
-                "If you trust it, raise the bound on an image's bytes.",
-            )
+        self._take(1 + _blocks(about.st_size))
         if about.st_nlink < 2:
             return []
         if self._names_by_inode is None:
@@ -264,6 +289,7 @@ class Tree:
             return
         above, _, name = path[1:].rpartition(b"/")
         self._enter(above)
+        self._take(1)
         os.unlink(name)
         os.link(target, name, follow_symlinks=False)
 
@@ -309,6 +335,7 @@ class Tree:
         above, _, name = here[1:].rpartition(b"/")
         self._enter(above)
         self._remove(name)
+        self._take(1)
         os.mkdir(name, 0o700)
         os.chown(name, about.st_uid, about.st_gid)
         os.chmod(name, stat.S_IMODE(about.st_mode))
@@ -329,6 +356,7 @@ class Tree:
                 path = self._path(name)
                 mode = self._own_mode(path)
                 if mode is None:
+                    self._take(1)
                     self._remove(name)
                 elif stat.S_ISDIR(mode):
                     left.append(path)
@@ -370,6 +398,7 @@ class Tree:
         os.chown(target, *self._ids(entry))
         os.chmod(target, entry.mode)
         kept = {key: value for key, value in entry.xattrs.items() if _is_kept(key)}
+        self._take(_blocks(sum(len(key) + len(value) for key, value in kept.items())))
         if entry.kind == tar.FIFO:
             kept = {}
         elif entry.kind == tar.DIRECTORY:
@@ -400,6 +429,11 @@ def components(name: bytes) -> list[bytes]:
     if len(parts) > DEPTH_MAX:
         raise ImageError(f"It is deeper than {DEPTH_MAX} directories.", CURE)
     return parts
+
+
+def _blocks(length: int, offset: int = 0) -> int:
+    """How many blocks a piece of a file lies in."""
+    return -(-(offset + length) // BLOCK_BYTES) - offset // BLOCK_BYTES if length else 0
 
 
 def _is_kept(xattr: bytes) -> bool:
