@@ -149,7 +149,7 @@ class Packages:
                 problem = await self._desk.do(package.read, found)
                 known = self._known(digest, owner)
                 held = contents(found, self._desk.files, owner, known.digests)
-                judge = Judge(self._engine, found, problem, self._definitions, held, self._record)
+                judge = Judge(self._engine, found, problem, self._definitions, held, owner, self._record)
                 return await judge.judge_source(digest, source, await self._prepared(known, judge))
         except PackageError as error:
             raise ProblemError(422, str(error), "id") from None

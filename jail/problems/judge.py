@@ -29,7 +29,7 @@ from jail.steps.spec import POINTS_MAX
 MEASURED_MS = 60_000
 """What a test of a submission may take from whose time the limit is to follow."""
 
-INLINE_BYTES = 16 << 10
+INLINE_BYTES = 4 << 10
 """Of a file of the data that goes along with each job; longer ones go once."""
 
 
@@ -86,14 +86,19 @@ class Judge:
         problem: Problem,
         definitions: Definitions,
         contents: Contents,
+        owner: str,
         record: Callable[[Any], None] = lambda result: None,
     ) -> None:
-        """contents: where jobs find the package's data; called in a thread. record: is told of results."""
+        """contents: where jobs find the package's data; called in a thread.
+
+        owner: of what they find in the store. record: is told of each result.
+        """
         self._engine = engine
         self._files = files
         self._problem = problem
         self._definitions = definitions
         self._contents = contents
+        self._owner = owner
         self._record = record
 
     async def prepare(self) -> tuple[Prepared, dict[str, Judged]]:
@@ -109,7 +114,7 @@ class Judge:
     async def _checker(self) -> dict[str, Any] | None:
         if self._problem.validator is None:
             return None
-        recipe = await self._off_loop(self._recipe, self._engine.rules)
+        recipe = await self._off_loop(self._recipe, self._rules)
         files = recipe.files
         if recipe.build is not None:
             files = validator.unpacked(await self._built(recipe.build))
@@ -137,11 +142,14 @@ class Judge:
         if not bounding:
             cure = "Add an accepted submission, or say limits.time_limit."
             raise PackageError("The package says no time limit, and no submission bounds it.", cure)
-        most_ms = min(MEASURED_MS, self._engine.rules.ceilings.cpu_ms)
+        most_ms = min(MEASURED_MS, self._rules.ceilings.cpu_ms)
         unbound = Prepared(checker=checker, time_limit_ms=most_ms)
         found = {one.name: await self.judge(one, unbound) for one in bounding}
+        tests = [test for one in found.values() for test in one.tests]
+        if lost := [test for test in tests if test.status in ("sandbox_error", "cancelled")]:
+            raise PackageError(f"The time limit could not be found: {lost[0].detail}.", "Try again.")
         slowest = max(found.values(), key=lambda one: one.slowest_ms)
-        if any(test.verdict == "TLE" for one in found.values() for test in one.tests):
+        if any(expectations.simple(test.verdict) == "TLE" for test in tests):
             raise PackageError(
                 f"{slowest.submission} takes more than {most_ms} ms, and bounds the time limit.",
                 "Say limits.time_limit, or make it faster.",
@@ -156,7 +164,7 @@ class Judge:
 
     async def judge(self, submission: Submission, prepared: Prepared) -> Judged:
         """One that comes with the problem, or is like those. Raises PackageError."""
-        problem, rules = self._problem, self._engine.rules
+        problem, rules = self._problem, self._rules
         limits = job.limits(problem.metadata, prepared.time_limit_ms, rules)
         program = await self._off_loop(
             sources.submission,
@@ -169,18 +177,24 @@ class Judge:
 
     async def judge_source(self, name: str, source: Source, prepared: Prepared) -> Judged:
         """One that somebody sent. Raises SpecError naming the field, PackageError."""
-        problem, rules = self._problem, self._engine.rules
+        problem, rules = self._problem, self._rules
         limits = job.limits(problem.metadata, prepared.time_limit_ms, rules)
         _check("source", source.source, rules)
         asked = msgspec.structs.replace(source, limits=limits.run, compile_limits=limits.compile)
-        program = sources.given(self._files, asked, problem.metadata, self._definitions, rules)
+        program = await self._engine.means.files.do(
+            sources.given, *(self._files, asked, problem.metadata, self._definitions, rules)
+        )
         return await self._judge(name, program, prepared, self._fail_fast())
+
+    @property
+    def _rules(self) -> spec.Rules:
+        return msgspec.structs.replace(self._engine.rules, owner=self._owner)
 
     def _fail_fast(self) -> FailFast:
         return grading.fail_fast(self._problem.data, self._problem.metadata.scoring)
 
     async def _judge(self, name: str, program: Expansion, prepared: Prepared, fail_fast: FailFast) -> Judged:
-        limits = job.limits(self._problem.metadata, prepared.time_limit_ms, self._engine.rules)
+        limits = job.limits(self._problem.metadata, prepared.time_limit_ms, self._rules)
         body = await self._off_loop(
             job.body, *(self._problem, program, limits, prepared.checker, self._contents, fail_fast)
         )
@@ -234,7 +248,7 @@ class Judge:
         """The result of a job, whose body is checked as anybody's is. Raises PackageError."""
         content = await self._off_loop(msgspec.json.encode, body)
         with _packages_fault():
-            asked = steps.parse(content, self._engine.rules)
+            asked = steps.parse(content, self._rules)
         run = self._engine.submit(await self._engine.pin(asked))
         try:
             result = await asyncio.shield(run.task)
