@@ -332,7 +332,7 @@ def _type_error(error: msgspec.ValidationError) -> SpecError:
     if named:
         path = f"{path}.{named['name']}".removeprefix(".")
     if path in Program.__struct_fields__ and _UNKNOWN.search(detail):
-        detail = "stands in each of `processes`, and not beside them"
+        detail = "stands in each of `processes` or `steps`, and not beside them"
     return SpecError(path, detail)
 
 

@@ -31,7 +31,6 @@ from jail.run import Run
 from jail.settings import Settings
 from jail.steps.result import StepsResult
 from jail.steps.run import StepsRun
-from jail.steps.spec import parse
 
 
 def build(engine: Engine, whole: Settings, metrics: Metrics) -> Starlette:
@@ -109,7 +108,7 @@ class Service:
         self.admit(request)
         content = await body.read(request, self._engine.settings.body_bytes)
         self._check_open()
-        job = await self._engine.pin(parse(content, self._rules))
+        job = await self._engine.pin(await self.toolchains.parse(content, self._rules))
         return _Answer(self._engine.submit(job), self.record)
 
     async def capabilities(self, request: Request) -> Response:

@@ -15,6 +15,7 @@ from jail.http.operations import ARCHIVE, EVENTS, LINES
 from jail.http.problems import MEDIA_TYPE, Problem
 from jail.images.protocol import Done, Failed, Progress
 from jail.images.summary import ImageList, Summary
+from jail.languages.requests import LanguageRequest
 from jail.limits import MINIMA, Limits
 from jail.problems.judge import Judged
 from jail.result import GroupResult, Result
@@ -42,7 +43,6 @@ _PROBLEMS = {
     "507": "There is no room for images, or for files.",
 }
 
-_KINDS_OF_READS = [LanguageList]
 _KINDS_OF_FILES = [files.StoredName, files.StoredSummary, files.StoredList]
 _KINDS_OF_PACKAGES = [packages.ProblemSummary, packages.SubmissionRequest, Judged]
 _KINDS_OF_IMAGES = [Pull, ImageList, Summary, Progress, Done, Failed]
@@ -59,18 +59,19 @@ def describe(rules: Rules) -> bytes:
         Request,
         GroupRequest,
         StepsRequest,
+        LanguageRequest,
         Result,
         GroupResult,
         StepsResult,
         Problem,
+        LanguageList,
         *_KINDS_OF_IMAGES,
         *_KINDS_OF_FILES,
-        *_KINDS_OF_READS,
         *_KINDS_OF_PACKAGES,
     ]
     _, schemas = msgspec.json.schema_components(kinds, ref_template=_REFERENCE)
     _add_ranges(schemas["LimitsRequest"]["properties"], rules)
-    for kind in ("Request", "ProcessRequest", "StepRequest", "CheckerRequest"):
+    for kind in ("Request", "ProcessRequest", "StepRequest", "CheckerRequest", "LanguageRequest"):
         schemas[kind]["properties"]["policy"]["enum"] = sorted(rules.policies)
     schemas["Network"]["properties"]["mode"]["enum"] = sorted(rules.networks)
     schemas["GroupRequest"]["properties"]["processes"]["maxItems"] = rules.processes
@@ -122,7 +123,10 @@ def _run() -> dict[str, Any]:
         "summary": "Run one job and wait for its end.",
         "operationId": "run",
         "security": [{}, {"key": []}],
-        "requestBody": {"required": True, "content": _content("Request", "GroupRequest", "StepsRequest")},
+        "requestBody": {
+            "required": True,
+            "content": _content("Request", "GroupRequest", "StepsRequest", "LanguageRequest"),
+        },
         "responses": {
             "200": {
                 "description": "The job has ended. If it publishes ports, this and the headers come when it "
@@ -200,9 +204,7 @@ def _images() -> dict[str, Any]:
 
 
 def _languages() -> dict[str, Any]:
-    text = (
-        "What an image has of each language. The first to ask for an image waits for all tools to be tried."
-    )
+    text = "What an image has of each language; the first to ask for an image waits until all are tried."
     return {
         "summary": text,
         "operationId": "languages",

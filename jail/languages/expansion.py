@@ -13,7 +13,17 @@ from msgspec import UNSET, UnsetType
 
 from jail.languages.definitions import Command, Definitions, Found, Language, fill
 from jail.limits import MIB, Limits, LimitsRequest
-from jail.spec import Content, FileContent, Program, Rules, SpecError
+from jail.spec import (
+    Content,
+    FileContent,
+    OutputRequest,
+    Program,
+    Rules,
+    SpecError,
+    content_bytes,
+    is_stored,
+    stored_file,
+)
 
 AnyLimits = TypeVar("AnyLimits", Limits, LimitsRequest)
 
@@ -42,7 +52,7 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     files: dict[str, str | FileContent] = {}
     stdin: str | Content = ""
     env: dict[str, str] = {}
-    outputs: list[str] = []
+    outputs: list[str | OutputRequest] = []
     limits: LimitsRequest = LimitsRequest()
     compile_limits: LimitsRequest = LimitsRequest()
 
@@ -71,7 +81,7 @@ def expand(request: Source, definitions: Definitions, rules: Rules) -> Expansion
         limits=limits,
         **_common(request, language.run),
     )
-    files = {**request.files, name: _content(request.source)}
+    files = {**request.files, name: _content(request.source, rules)}
     return Expansion(files, _compile(request, found, name, rules), run)
 
 
@@ -180,15 +190,12 @@ def _check_files(files: Mapping[str, object], source: str, makes: list[str]) -> 
             raise SpecError(f"files.{path}", f"is where the compilation puts {top!r}: give it another name")
 
 
-def _content(source: str | Content) -> FileContent:
+def _content(source: str | Content, rules: Rules) -> FileContent:
     content = Content(text=source) if isinstance(source, str) else source
-    if _size(content) > SOURCE_BYTES_MAX:
-        raise SpecError("source", f"{_size(content)} bytes; the maximum is {SOURCE_BYTES_MAX}")
+    if is_stored(content):
+        size = stored_file("source", content, rules).bytes
+    else:
+        size = len(content_bytes("source", content))
+    if size > SOURCE_BYTES_MAX:
+        raise SpecError("source", f"{size} bytes; the maximum is {SOURCE_BYTES_MAX}")
     return FileContent(**msgspec.structs.asdict(content))
-
-
-def _size(content: Content) -> int:
-    """How many bytes it has, or a few less."""
-    if content.text is not UNSET:
-        return len(content.text.encode(errors="surrogatepass"))
-    return 0 if content.base64 is UNSET else len(content.base64) // 4 * 3 - 2

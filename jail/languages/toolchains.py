@@ -1,23 +1,28 @@
 """Which languages an image has, in which version, and what a trivial program costs there.
 
 All of it is asked of the tools themselves, in sandboxes of that image, when it is first needed, and
-remembered for as long as the service lives: by the digest of an image, which never means another, and for
-`host`.
+what is there is remembered for as long as the service lives: by the digest of an image, which never means
+another, and for `host`.
 """
 
 import asyncio
 import re
 from base64 import b64decode
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
+from jail import spec
 from jail.engine import Engine
 from jail.languages.definitions import Definitions, Found, Language
-from jail.languages.expansion import Expansion, Source, expand, made, unknown
-from jail.result import Result, Stream
-from jail.spec import FileContent, Program, Request, SpecError, validate
+from jail.languages.expansion import unknown
+from jail.languages.requests import COMPILE, KINDS, LanguageRequest, validate
+from jail.result import ProcessResult, Result, Stream, Usage
+from jail.spec import JobSpec, Request, Rules, SpecError
+from jail.steps.result import StepsResult, TestResult
+from jail.steps.spec import StepsSpec, TestRequest, validate_any
 
 # As tools print it, somewhere: 12.2.0.
 _VERSION = re.compile(rb"\d+(?:\.\d+)+")
@@ -38,7 +43,7 @@ class Toolchain(msgspec.Struct, frozen=True):
     """What an image has for a language: the version, or why there is none."""
 
     version: str | None
-    reason: str | None = None
+    problem: str | None = None
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -84,6 +89,16 @@ class Toolchains:
         # One at a time: they would measure each other, and keep jobs waiting.
         self._turn = asyncio.Lock()
 
+    async def parse(self, body: bytes, rules: Rules) -> JobSpec | StepsSpec:
+        """The job that a JSON body asks for, of any kind. Raises SpecError; QueueFullError, from asking."""
+        request = spec.decode(body, KINDS)
+        if not isinstance(request, LanguageRequest):
+            return validate_any(request, rules)
+        # If nobody could be asked, the job will find out.
+        with suppress(UnansweredError):
+            await self.require(request.language, request.image)
+        return validate(request, self.definitions, rules)
+
     async def require(self, name: str, image: str) -> None:
         """Raises SpecError unless `image` has the language, or variant, `name`."""
         found = self.definitions.find(name)
@@ -91,7 +106,7 @@ class Toolchains:
             raise unknown(name, self.definitions)
         toolchain = await self.find(found, image)
         if toolchain.version is None:
-            raise SpecError("language", f"{name!r} is not offered in {image!r}: {toolchain.reason}")
+            raise SpecError("language", f"{name!r} is not offered in {image!r}: {toolchain.problem}")
 
     async def find(self, found: Found, image: str) -> Toolchain:
         """What `image` has for it. Raises SpecError: no such image; UnansweredError, QueueFullError."""
@@ -108,7 +123,7 @@ class Toolchains:
         toolchain, trial = await self.find(found, image), Trial()
         if toolchain.version is not None:
             trial = await self.try_out(found, image)
-        language, reason = found.language, toolchain.reason or trial.problem
+        language, reason = found.language, toolchain.problem or trial.problem
         return Told(
             name=found.name,
             title=language.title,
@@ -126,13 +141,13 @@ class Toolchains:
     def _digest(self, image: str) -> str:
         """Of that image. Raises SpecError."""
         rules = self._engine.rules
-        job = validate(Request(argv=["true"], image=image, policy=next(iter(rules.policies))), rules)
+        job = spec.validate(Request(argv=["true"], image=image, policy=next(iter(rules.policies))), rules)
         return job.processes[0].root.digest
 
     async def _once(self, key: tuple[str, ...], make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-        """What `make` answers, of now or before. What could not be answered is asked again."""
+        """What `make` answers, now or before. What did not work is tried again: the host may be busy."""
         known = self._known.get(key)
-        if known is None or (known.done() and (known.cancelled() or known.exception())):
+        if known is None or (known.done() and _failed(known)):
             known = self._known[key] = asyncio.create_task(make())
         # Who asked may go away; what has begun is of use to the next.
         return await asyncio.shield(known)
@@ -140,11 +155,11 @@ class Toolchains:
     async def _ask(self, language: Language, image: str) -> Toolchain:
         command = language.compile or language.run
         # Whatever it prints beside.
-        program = Program(
+        program = Request(
             argv=list(language.version), image=image, env=command.env, on_output_limit="truncate"
         )
         try:
-            result = await self._run(program)
+            result = await self._run(spec.validate(program, self._engine.rules))
         except SpecError as error:
             return Toolchain(None, str(error))
         if result.status == "start_failed":
@@ -155,38 +170,25 @@ class Toolchains:
         return Toolchain(version[0].decode() if version else "unknown")
 
     async def _try(self, found: Found, image: str) -> Trial:
-        smoke = self.definitions.smoke
-        source = Source(language=found.name, source=found.language.smoke, image=image, stdin=smoke.stdin)
+        smoke, language = self.definitions.smoke, found.language
+        test = TestRequest(stdin=smoke.stdin, expected=smoke.expected)
+        request = LanguageRequest(
+            language=found.name, source=language.smoke, image=image, tests=[test] * RUNS, fail_fast="job"
+        )
         try:
-            expansion = expand(source, self.definitions, self._engine.rules)
-            return await self._try_expanded(found.language, expansion)
+            job = validate(request, self.definitions, self._engine.rules)
         except SpecError as error:
             return Trial(problem=str(error))
+        result = await self._run(job)
+        compiled = result.steps.get(COMPILE)
+        if result.status == "ok":
+            costs = [_cost(test.usage) for test in result.tests]
+            return Trial(compiled and _cost(compiled.usage), min(costs, key=lambda cost: cost.cpu_ms))
+        failed = next((test for test in result.tests if test.status not in ("ok", None)), compiled)
+        return Trial(compiled and _cost(compiled.usage), None, f"its smoke program: {_words(result, failed)}")
 
-    async def _try_expanded(self, language: Language, expansion: Expansion) -> Trial:
-        files, compiled = expansion.files, None
-        if expansion.compile:
-            outputs = [f"{name}?" for name in made(language, language.source)]
-            result = await self._run(expansion.compile, files=files, outputs=outputs)
-            compiled = _cost(result)
-            if result.status != "ok":
-                return Trial(compiled, None, f"its smoke program: compilation, {_words(result)}")
-            files = {
-                name: FileContent(base64=output.base64, executable=bool(output.mode & 0o111))
-                for name, output in result.outputs.items()
-            }
-        costs = []
-        for _ in range(RUNS):
-            result = await self._run(expansion.run, files=files)
-            if result.status != "ok" or result.stdout.text != self.definitions.smoke.expected:
-                return Trial(compiled, _cost(result), f"its smoke program: {_words(result)}")
-            costs.append(_cost(result))
-        return Trial(compiled, min(costs, key=lambda cost: cost.cpu_ms))
-
-    async def _run(self, program: Program, **more: object) -> Result:
-        """Raises SpecError, UnansweredError, QueueFullError."""
-        request = Request(**msgspec.structs.asdict(program) | more)
-        job = validate(request, self._engine.rules)
+    async def _run(self, job: JobSpec | StepsSpec) -> Result | StepsResult:
+        """Raises UnansweredError, QueueFullError."""
         async with self._turn:
             if self._engine.draining:
                 raise UnansweredError("the service is about to stop")
@@ -196,19 +198,23 @@ class Toolchains:
         return result
 
 
-def _cost(result: Result) -> Cost | None:
-    usage = result.usage
+def _failed(asked: asyncio.Task[Toolchain | Trial]) -> bool:
+    return asked.cancelled() or asked.exception() is not None or asked.result().problem is not None
+
+
+def _cost(usage: Usage | None) -> Cost | None:
     return usage and Cost(
         cpu_ms=usage.cpu_ms, wall_ms=usage.wall_ms, memory_peak_bytes=usage.memory_peak_bytes
     )
 
 
-def _bytes(stream: Stream) -> bytes:
+def _bytes(stream: Stream | None) -> bytes:
+    if stream is None:
+        return b""
     return stream.text.encode() if stream.text is not None else b64decode(stream.base64)
 
 
-def _words(result: Result) -> str:
+def _words(result: StepsResult, failed: TestResult | ProcessResult | None) -> str:
     """What was wrong, and the first line that says so."""
-    lines = _bytes(result.stderr).decode(errors="replace").strip().splitlines()
-    status = "wrong_answer" if result.status == "ok" else result.status
-    return ": ".join(filter(None, (status, result.detail, *lines[:1])))
+    lines = _bytes(failed.stderr).decode(errors="replace").strip().splitlines() if failed else []
+    return ": ".join(filter(None, (result.status, failed and failed.detail, *lines[:1])))

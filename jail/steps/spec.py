@@ -187,12 +187,18 @@ def box_bytes(step: Step) -> int:
     return min(step.process.limits.disk_bytes, step.process.limits.memory_bytes)
 
 
-_KINDS = {**spec.KINDS, "steps": msgspec.json.Decoder(StepsRequest)}
+KINDS = {**spec.KINDS, "steps": msgspec.json.Decoder(StepsRequest)}
 
 
 def parse(body: bytes, rules: Rules) -> JobSpec | StepsSpec:
     """The job that a JSON body asks for, of any kind; raises SpecError naming the field."""
-    request = spec.decode(body, _KINDS)
+    return validate_any(spec.decode(body, KINDS), rules)
+
+
+def validate_any(
+    request: spec.Request | spec.GroupRequest | StepsRequest, rules: Rules
+) -> JobSpec | StepsSpec:
+    """The job that a request of any kind asks for; raises SpecError naming the field."""
     return validate(request, rules) if isinstance(request, StepsRequest) else spec.validate(request, rules)
 
 

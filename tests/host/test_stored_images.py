@@ -8,11 +8,14 @@ import sys
 
 import pytest
 import rootfs
+from msgspec import structs
 
 from jail.errors import ImageInUseError
 from jail.images.archive import import_file
 from jail.images.store import Store
 from jail.images.unpacker import Unpacker
+from jail.languages import definitions
+from jail.languages.toolchains import Toolchains
 from jail.namespace import OuterNamespace
 from jail.spec import SpecError
 
@@ -255,3 +258,23 @@ def test_what_a_job_made_can_be_committed_as_a_layer_on_its_image(jail_command, 
     assert jail_command("run", "--image", "made:1") == "hello from /srv as the image\n"
     layers = [len(Store(directory).find(name).layers) for name in ("made:1", "three:1")]
     assert layers == [4, 3]
+
+
+def test_each_image_has_languages_of_its_own(engine):
+    shipped = definitions.load()
+    shell = structs.replace(
+        shipped.languages["bash"],
+        version=("sh", "-c", "echo 1.0; cat /etc/motd >&2"),
+        run=structs.replace(shipped.languages["bash"].run, argv=("sh", "{source}")),
+    )
+    known = structs.replace(shipped, languages={"python": shipped.languages["python"], "bash": shell})
+    toolchains = Toolchains(engine.engine, known)
+
+    def tell(name, image):
+        told = engine.do(toolchains.tell(known.find(name), image))
+        return told.available, told.reason
+
+    assert tell("bash", "base:1") == tell("bash", "three:1") == (True, None)
+    assert tell("python", "base:1") == (False, "there is no python3")
+    assert tell("python", "host") == (True, None)
+    assert tell("bash", "host") == (False, "sh -c echo 1.0; cat /etc/motd >&2: nonzero_exit")

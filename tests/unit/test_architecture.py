@@ -53,6 +53,7 @@ LAYERS = (
     ("jail.process",),
     ("jail.run", "jail.steps"),
     ("jail.engine",),
+    ("jail.languages.requests",),
     ("jail.languages.toolchains",),
     ("jail.problems",),
     ("jail.doctor", "jail.http"),

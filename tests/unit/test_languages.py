@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from jail import limits
-from jail.languages import definitions
+from jail.languages import definitions, requests
 from jail.languages.definitions import LanguageError
 from jail.languages.expansion import SOURCE_BYTES_MAX, Source, allow, expand, made
+from jail.languages.requests import LanguageRequest
 from jail.limits import CEILINGS, MIB, Limits, LimitsRequest
 from jail.spec import Content, FileContent, ImageOffer, Rules, SpecError
 
@@ -155,8 +156,30 @@ def test_what_a_compilation_leaves_is_named_after_its_source():
 )
 def test_a_source_that_is_too_long_is_refused(content):
     assert refused(source=content) == "source"
-    encoded = Content(base64=b64encode(content.encode() + b"xx").decode())
+    encoded = Content(base64=b64encode(content.encode()).decode())
     assert refused(source=encoded) == "source"
+
+
+@pytest.mark.parametrize("size", [SOURCE_BYTES_MAX, SOURCE_BYTES_MAX + 1])
+def test_a_stored_source_is_taken_up_to_the_same_length(size):
+    digest = f"sha256:{'a' * 64}"
+
+    class Stored:
+        def find(self, found, owner):
+            return size if found == digest else None
+
+    told, source = rules(files=Stored()), Content(file=digest)
+    if size > SOURCE_BYTES_MAX:
+        with pytest.raises(SpecError, match="source: 1048577 bytes"):
+            expanded("c", source, told)
+    else:
+        assert expanded("c", source, told).files["main.c"] == FileContent(file=digest)
+    assert refused(source=Content(file=digest)) == "source"
+
+
+@pytest.mark.parametrize("source", [Content(), Content(text="", base64=""), Content(base64="%"), "\ud800"])
+def test_a_source_that_is_no_content_is_refused(source):
+    assert refused(source=source) == "source"
 
 
 def test_the_longest_source_is_taken():
@@ -222,6 +245,56 @@ def test_variables_and_policy_of_the_caller_win():
     assert found.run.env == {"GOMAXPROCS": "1", "A": "b"}
     assert (found.compile.policy, found.run.policy) == ("strict", "strict")
     assert (found.compile.image, found.run.image) == ("other", "other")
+
+
+def job(language, source="x", **fields):
+    asked = msgspec.convert({"language": language, "source": source, **fields}, LanguageRequest)
+    return requests.validate(asked, SHIPPED, rules())
+
+
+def test_a_language_in_a_body_becomes_the_steps_of_a_job():
+    found = job("cpp", "int main() {}", tests=[{"stdin": "1", "expected": "2", "args": ["-v"]}])
+    assert [(step.process.name, step.compiles) for step in found.steps] == [("compile", True), ("run", False)]
+    assert [file.path for file in found.steps[0].process.files] == ["main.cpp"]
+    assert found.steps[1].process.files == ()
+    assert (found.tests[0].process.argv, found.tests[0].process.stdin) == (("./program", "-v"), b"1")
+    assert found.tests[0].expected == b"2"
+
+
+def test_what_is_not_compiled_is_one_step():
+    (step,) = job("python", files={"data": "1"}).steps
+    assert (step.process.name, step.compiles) == ("run", False)
+    assert [file.path for file in step.process.files] == ["data", "main.py"]
+
+
+def test_the_limits_of_a_test_are_the_programs_own_too():
+    tests = [{"limits": {"memory_bytes": 100 * MIB}}, {"limits": {"cpu_ms": 5}}]
+    first, second = (test.process.limits for test in job("java", tests=tests).tests)
+    assert (first.memory_bytes, first.cpu_ms) == (164 * MIB, 10_000)
+    assert (second.memory_bytes, second.cpu_ms) == (576 * MIB, 5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"files": {"/a": ""}}, "files./a"),
+        ({"limits": {"memory_bytes": 1 << 50}}, "limits.memory_bytes"),
+        ({"compile_limits": {"memory_bytes": 1 << 50}}, "compile_limits.memory_bytes"),
+        ({"policy": "none"}, "policy"),
+        ({"image": "nowhere"}, "image"),
+        ({"outputs": ["/"]}, "outputs[0]"),
+        ({"tests": [{"limits": {"memory_bytes": 1 << 50}}]}, "tests[0].limits.memory_bytes"),
+        ({"tests": [{"group": "a"}]}, "tests[0].group"),
+        ({"source_name": "-o"}, "source_name"),
+    ],
+)
+@pytest.mark.parametrize("language", ["c", "python"])
+def test_what_is_refused_is_named_as_the_caller_wrote_it(language, fields, field):
+    if language == "python" and "compile_limits" in fields:
+        return
+    with pytest.raises(SpecError) as caught:
+        job(language, **fields)
+    assert caught.value.field == field
 
 
 LEAST = """
