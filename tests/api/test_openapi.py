@@ -49,7 +49,7 @@ def test_every_operation_answers_as_described(schema, service):
 
         ask()
         count += 1
-    assert count == 21
+    assert count == 24
 
 
 def _shorten(case):
