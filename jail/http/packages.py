@@ -35,7 +35,7 @@ from jail.spec import Content
 PROBLEMS = "/v1/problems"
 ONE = f"{PROBLEMS}/{{id}}"
 JUDGE = f"{ONE}/judge"
-MEDIA_TYPE = "application/octet-stream"
+MEDIA_TYPE = "application/zip"
 
 REMEMBERED_MAX = 32
 """Packages of which validators and time limits are remembered."""
