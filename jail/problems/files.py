@@ -45,11 +45,9 @@ DOMJUDGE = "domjudge-problem.ini"
 _ROOT_FILES = (PROBLEM, TIME_LIMIT, DOMJUDGE)
 _FOLDERS = (
     "data",
-    "graders",
     "include",
     "output_validator",
     "output_validators",
-    "static_validator",
     "submissions",
 )
 # As of 2025-09, and the plus of many a solution's name.
@@ -66,7 +64,7 @@ _END_MARK = b"PK\5\6"
 _LARGE = struct.Struct("<4sLQL")
 _LARGE_MARK = b"PK\6\7"
 _COMMENT_BYTES_MAX = 0xFFFF
-_LIST_BYTES_MAX = 16 << 20
+_LIST_BYTES_MAX = 4 << 20
 _ENCRYPTED = 1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
