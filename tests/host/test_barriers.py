@@ -240,7 +240,8 @@ def test_the_supervisor_sees_of_the_host_what_sandboxes_are_made_of_and_nothing_
     # Every sandbox begins with a copy of these mounts.
     lines = Path(f"/proc/{jail.supervisor}/mountinfo").read_text().splitlines()
     mounts = {fields[4]: fields[5].split(",") for fields in map(str.split, lines)}
-    own = {str(jail.instance), f"{jail.engine.settings.images}/layers"}
+    lent = jail.engine.means.files.files.lent
+    own = {str(jail.instance), f"{jail.engine.settings.images}/layers", str(lent)}
     tops = {place if place in own else f"/{place.split('/')[1]}" for place in mounts}
     assert {"/", "/proc", "/dev", "/usr", *own} <= tops
     assert tops <= {"/", "/proc", "/dev", "/usr", *own, *(f"/{name}" for name in TOP_DIRECTORIES)}
