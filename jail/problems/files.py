@@ -27,8 +27,8 @@ BYTES_MAX = 2 << 30
 FILE_BYTES_MAX = 512 << 20
 """Of one file, decompressed."""
 
-YAML_BYTES_MAX = 512 << 10
-"""Of all YAML in it together: to read it takes seconds a mebibyte."""
+YAML_BYTES_MAX = 256 << 10
+"""Of all YAML in it together: to read it takes up to ten seconds a mebibyte."""
 
 READ_BYTES_MAX = 16 << 20
 """Of one file that is to be in memory as a whole."""
