@@ -31,6 +31,10 @@ from jail.problems.submissions import Submission
 from jail.settings import Settings
 
 _GIVEN = "given"
+
+_OWNER = "jail judge"
+"""Of test data in the store: no caller of a service has that."""
+
 _GIVEN_FILES_MAX = 1000
 _GIVEN_BYTES_MAX = 16 << 20
 _SAID_LINES = 12
@@ -122,8 +126,8 @@ async def _judge(
     # No one waits for the next problem, and nobody administers.
     own = msgspec.structs.replace(found, ready_min=0, admin_keys_sha256=())
     async with Engine(own) as engine:
-        held = contents(content, engine.means.files.files, engine.rules.owner, {})
-        judge = Judge(engine, content, problem, definitions.load(found.languages), held)
+        held = contents(content, engine.means.files.files, _OWNER, {})
+        judge = Judge(engine, content, problem, definitions.load(found.languages), held, _OWNER)
         with _shown(len(wanted)) as shown:
             shown("", "validator and time limit")
             prepared, known = await judge.prepare()

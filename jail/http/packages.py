@@ -73,6 +73,7 @@ class _Remembered:
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
+        self.problem: Problem | None = None
         self.prepared: Prepared | None = None
         self.bytes = 0
         self.digests: dict[str, str] = {}
@@ -146,10 +147,12 @@ class Packages:
         source = Source(language=asked.language, source=asked.source, source_name=asked.source_name)
         try:
             async with self._opened(digest, owner) as found:
-                problem = await self._desk.do(package.read, found)
                 known = self._known(digest, owner)
+                known.problem = known.problem or await self._desk.do(package.read, found)
                 held = contents(found, self._desk.files, owner, known.digests)
-                judge = Judge(self._engine, found, problem, self._definitions, held, self._record)
+                judge = Judge(
+                    self._engine, found, known.problem, self._definitions, held, owner, self._record
+                )
                 return await judge.judge_source(digest, source, await self._prepared(known, judge))
         except PackageError as error:
             raise ProblemError(422, str(error), "id") from None
@@ -170,6 +173,7 @@ class Packages:
     def _known(self, digest: str, owner: str) -> _Remembered:
         known = self._remembered.setdefault((owner, digest), _Remembered())
         self._remembered.move_to_end((owner, digest))
+        self._forget()
         return known
 
     async def _prepared(self, known: _Remembered, judge: Judge) -> Prepared:

@@ -27,8 +27,8 @@ BYTES_MAX = 2 << 30
 FILE_BYTES_MAX = 512 << 20
 """Of one file, decompressed."""
 
-YAML_BYTES_MAX = 512 << 10
-"""Of all YAML in it together: to read it takes seconds a mebibyte."""
+YAML_BYTES_MAX = 256 << 10
+"""Of all YAML in it together: to read it takes up to ten seconds a mebibyte."""
 
 READ_BYTES_MAX = 16 << 20
 """Of one file that is to be in memory as a whole."""
@@ -45,11 +45,9 @@ DOMJUDGE = "domjudge-problem.ini"
 _ROOT_FILES = (PROBLEM, TIME_LIMIT, DOMJUDGE)
 _FOLDERS = (
     "data",
-    "graders",
     "include",
     "output_validator",
     "output_validators",
-    "static_validator",
     "submissions",
 )
 # As of 2025-09, and the plus of many a solution's name.
@@ -66,7 +64,7 @@ _END_MARK = b"PK\5\6"
 _LARGE = struct.Struct("<4sLQL")
 _LARGE_MARK = b"PK\6\7"
 _COMMENT_BYTES_MAX = 0xFFFF
-_LIST_BYTES_MAX = 16 << 20
+_LIST_BYTES_MAX = 4 << 20
 _ENCRYPTED = 1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 

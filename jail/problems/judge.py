@@ -15,12 +15,13 @@ from jail.files import Files as Store
 from jail.judging.vocabulary import NAMES, WORDS
 from jail.languages.definitions import Definitions
 from jail.languages.expansion import Expansion, Source
-from jail.problems import expectations, grading, job, sources, submissions, timing, validator
+from jail.problems import expectations, grading, job, submissions, timing, validator
 from jail.problems.files import Files
 from jail.problems.files import read as read_file
 from jail.problems.grading import FailFast, Grade, Outcome
 from jail.problems.job import Contents
 from jail.problems.package import Problem
+from jail.problems.sources import Limits, Sources
 from jail.problems.submissions import Submission
 from jail.steps import spec as steps
 from jail.steps.result import StepsResult, TestResult
@@ -29,7 +30,7 @@ from jail.steps.spec import POINTS_MAX
 MEASURED_MS = 60_000
 """What a test of a submission may take from whose time the limit is to follow."""
 
-INLINE_BYTES = 16 << 10
+INLINE_BYTES = 4 << 10
 """Of a file of the data that goes along with each job; longer ones go once."""
 
 
@@ -86,14 +87,19 @@ class Judge:
         problem: Problem,
         definitions: Definitions,
         contents: Contents,
+        owner: str,
         record: Callable[[Any], None] = lambda result: None,
     ) -> None:
-        """contents: where jobs find the package's data; called in a thread. record: is told of results."""
+        """contents: where jobs find the package's data; called in a thread.
+
+        owner: of what they find in the store. record: is told of each result.
+        """
         self._engine = engine
         self._files = files
         self._problem = problem
         self._definitions = definitions
         self._contents = contents
+        self._owner = owner
         self._record = record
 
     async def prepare(self) -> tuple[Prepared, dict[str, Judged]]:
@@ -109,16 +115,12 @@ class Judge:
     async def _checker(self) -> dict[str, Any] | None:
         if self._problem.validator is None:
             return None
-        recipe = await self._off_loop(self._recipe, self._engine.rules)
+        recipe = await self._off_loop(validator.recipe, self._sources, self._problem.validator)
         files = recipe.files
         if recipe.build is not None:
             files = validator.unpacked(await self._built(recipe.build))
         run = msgspec.to_builtins(recipe.run)
         return {**run, "files": msgspec.to_builtins(files), "convention": "icpc"}
-
-    def _recipe(self, rules: spec.Rules) -> validator.Recipe:
-        problem = self._problem
-        return validator.recipe(self._files, problem.validator, problem.metadata, self._definitions, rules)
 
     async def _built(self, build: spec.Program) -> bytes:
         result = await self._run(msgspec.to_builtins(build))
@@ -137,11 +139,14 @@ class Judge:
         if not bounding:
             cure = "Add an accepted submission, or say limits.time_limit."
             raise PackageError("The package says no time limit, and no submission bounds it.", cure)
-        most_ms = min(MEASURED_MS, self._engine.rules.ceilings.cpu_ms)
+        most_ms = min(MEASURED_MS, self._rules.ceilings.cpu_ms)
         unbound = Prepared(checker=checker, time_limit_ms=most_ms)
         found = {one.name: await self.judge(one, unbound) for one in bounding}
+        tests = [test for one in found.values() for test in one.tests]
+        if lost := [test for test in tests if test.status in ("sandbox_error", "cancelled")]:
+            raise PackageError(f"The time limit could not be found: {lost[0].detail}.", "Try again.")
         slowest = max(found.values(), key=lambda one: one.slowest_ms)
-        if any(test.verdict == "TLE" for one in found.values() for test in one.tests):
+        if any(expectations.simple(test.verdict) == "TLE" for test in tests):
             raise PackageError(
                 f"{slowest.submission} takes more than {most_ms} ms, and bounds the time limit.",
                 "Say limits.time_limit, or make it faster.",
@@ -156,12 +161,8 @@ class Judge:
 
     async def judge(self, submission: Submission, prepared: Prepared) -> Judged:
         """One that comes with the problem, or is like those. Raises PackageError."""
-        problem, rules = self._problem, self._engine.rules
-        limits = job.limits(problem.metadata, prepared.time_limit_ms, rules)
-        program = await self._off_loop(
-            sources.submission,
-            *(self._files, submission.program, problem.metadata, limits, self._definitions, rules),
-        )
+        limits = self._limits(prepared)
+        program = await self._off_loop(self._sources.submission, submission.program, limits)
         # Their rules speak of the verdict of every case.
         fail_fast = "never" if submission.rules else self._fail_fast()
         found = await self._judge(submission.name, program, prepared, fail_fast)
@@ -169,18 +170,32 @@ class Judge:
 
     async def judge_source(self, name: str, source: Source, prepared: Prepared) -> Judged:
         """One that somebody sent. Raises SpecError naming the field, PackageError."""
-        problem, rules = self._problem, self._engine.rules
-        limits = job.limits(problem.metadata, prepared.time_limit_ms, rules)
-        _check("source", source.source, rules)
+        limits = self._limits(prepared)
         asked = msgspec.structs.replace(source, limits=limits.run, compile_limits=limits.compile)
-        program = sources.given(self._files, asked, problem.metadata, self._definitions, rules)
+        program = await self._engine.means.files.do(self._sources.given, asked)
         return await self._judge(name, program, prepared, self._fail_fast())
+
+    @property
+    def _rules(self) -> spec.Rules:
+        return msgspec.structs.replace(self._engine.rules, owner=self._owner)
+
+    @property
+    def _sources(self) -> Sources:
+        return Sources(
+            files=self._files,
+            metadata=self._problem.metadata,
+            definitions=self._definitions,
+            rules=self._rules,
+        )
+
+    def _limits(self, prepared: Prepared) -> Limits:
+        return job.limits(self._problem.metadata, prepared.time_limit_ms, self._rules)
 
     def _fail_fast(self) -> FailFast:
         return grading.fail_fast(self._problem.data, self._problem.metadata.scoring)
 
     async def _judge(self, name: str, program: Expansion, prepared: Prepared, fail_fast: FailFast) -> Judged:
-        limits = job.limits(self._problem.metadata, prepared.time_limit_ms, self._engine.rules)
+        limits = self._limits(prepared)
         body = await self._off_loop(
             job.body, *(self._problem, program, limits, prepared.checker, self._contents, fail_fast)
         )
@@ -234,7 +249,7 @@ class Judge:
         """The result of a job, whose body is checked as anybody's is. Raises PackageError."""
         content = await self._off_loop(msgspec.json.encode, body)
         with _packages_fault():
-            asked = steps.parse(content, self._engine.rules)
+            asked = steps.parse(content, self._rules)
         run = self._engine.submit(await self._engine.pin(asked))
         try:
             result = await asyncio.shield(run.task)
@@ -248,14 +263,6 @@ class Judge:
         """What a call returns that reads or decompresses files. Raises PackageError."""
         with _packages_fault():
             return await self._engine.means.files.do(call, *arguments)
-
-
-def _check(field: str, given: str | spec.Content, rules: spec.Rules) -> None:
-    """Raise SpecError for what is no content: later on it would be taken for the package's."""
-    if spec.is_stored(given):
-        spec.stored_file(field, given, rules)
-    else:
-        spec.content_bytes(field, given)
 
 
 @contextmanager

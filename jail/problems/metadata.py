@@ -102,7 +102,6 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
     """How a time limit follows from how long the submissions take: see jail.problems.timing."""
 
     multiplier: float
-    margin: float
     resolution_ms: int
     rounds_up: bool
 
@@ -174,12 +173,9 @@ _LARGEST = 1_000_000
 
 def _timing(legacy: bool, limits: _Limits) -> Timing:
     if legacy:
-        margin = limits.time_safety_margin
-        return Timing(multiplier=limits.time_multiplier, margin=margin, resolution_ms=1000, rounds_up=False)
-    asked = limits.time_multipliers
+        return Timing(multiplier=limits.time_multiplier, resolution_ms=1000, rounds_up=False)
     return Timing(
-        multiplier=asked.ac_to_time_limit,
-        margin=asked.time_limit_to_tle,
+        multiplier=limits.time_multipliers.ac_to_time_limit,
         resolution_ms=_milliseconds(limits.time_resolution) or 1,
         rounds_up=True,
     )

@@ -13,7 +13,7 @@ from jail.limits import LimitsRequest
 from jail.problems.files import READ_BYTES_MAX, Files
 from jail.problems.metadata import Metadata
 from jail.problems.programs import BUILD, RUN, Program, content, source
-from jail.spec import Content, FileContent, Rules, SpecError
+from jail.spec import Content, FileContent, Rules, SpecError, content_bytes, is_stored, stored_file
 
 INCLUDE = "include"
 _FOR_ALL = "default"
@@ -43,17 +43,85 @@ def extensions(definitions: Definitions) -> dict[str, str]:
     return found
 
 
-def included(files: Files, language: str, metadata: Metadata) -> dict[str, FileContent]:
-    """What every submission in a language finds beside itself, in place of files of its own."""
-    found: dict[str, str] = {}
-    for folder in (_FOR_ALL, code(language), language):
-        above = f"{INCLUDE}/{folder}/"
-        found |= {path.removeprefix(above): path for path in files.sizes if path.startswith(above)}
-    check_size(files, found.values())
-    return {where: encoded(content(files, path, metadata.constants)) for where, path in found.items()}
+class Sources(msgspec.Struct, frozen=True, kw_only=True):
+    """Makes programs of one package, by the languages that there are and the rules for all jobs."""
+
+    files: Files
+    metadata: Metadata
+    definitions: Definitions
+    rules: Rules
+
+    def submission(self, program: Program, limits: Limits) -> Expansion:
+        """One that comes with the problem. Raises PackageError, SpecError."""
+        size = sum(self.files.sizes[path] for path in program.files.values())
+        if size > self.metadata.code_bytes:
+            told = f"{program.name} has {size} bytes; limits.code allows {self.metadata.code_bytes}."
+            raise PackageError(f"A submission is too long: {told}", "Shorten it, or raise limits.code.")
+        return self._expanded(program, limits, is_submission=True)
+
+    def given(self, asked: Source) -> Expansion:
+        """One that somebody sent, with what is included beside it. Raises SpecError, PackageError."""
+        found = self.definitions.find(asked.language)
+        language = found.name if found else ""
+        known = {code(language), language, asked.language}
+        if self.metadata.languages and not known & set(self.metadata.languages):
+            told = ", ".join(self.metadata.languages)
+            raise SpecError("language", f"{asked.language!r} may not solve this problem; these may: {told}")
+        size = self._size(asked.source)
+        if size > self.metadata.code_bytes:
+            raise SpecError("source", f"{size} bytes; the problem allows {self.metadata.code_bytes}")
+        beside = self._included(language) if found else {}
+        return expand(
+            msgspec.structs.replace(asked, files=asked.files | beside), self.definitions, self.rules
+        )
+
+    def validator(self, program: Program, limits: Limits) -> Expansion:
+        """One without scripts of its own. Raises PackageError, SpecError."""
+        return self._expanded(program, limits, is_submission=False)
+
+    def encoded(self, program: Program) -> dict[str, FileContent]:
+        """All files of a program. Raises PackageError."""
+        _check_size(self.files, program.files.values())
+        return {where: self._encoded(path, where in (BUILD, RUN)) for where, path in program.files.items()}
+
+    def _encoded(self, path: str, executable: bool = False) -> FileContent:
+        return encoded(content(self.files, path, self.metadata.constants), executable)
+
+    def _expanded(self, program: Program, limits: Limits, is_submission: bool) -> Expansion:
+        meant = source(program, extensions(self.definitions))
+        beside = self.encoded(program)
+        if is_submission:
+            beside |= self._included(meant.language)
+        main = beside.pop(meant.main)
+        asked = Source(
+            language=meant.language,
+            source=Content(base64=main.base64),
+            source_name=meant.main,
+            # Validators write feedback.
+            policy=UNSET if is_submission else "default",
+            files=beside,
+            limits=limits.run,
+            compile_limits=limits.compile,
+        )
+        return _with_all(expand(asked, self.definitions, self.rules), meant.main, meant.others)
+
+    def _included(self, language: str) -> dict[str, FileContent]:
+        """What every submission in a language finds beside itself, in place of files of its own."""
+        found: dict[str, str] = {}
+        for folder in (_FOR_ALL, code(language), language):
+            above = f"{INCLUDE}/{folder}/"
+            found |= {path.removeprefix(above): path for path in self.files.sizes if path.startswith(above)}
+        _check_size(self.files, found.values())
+        return {where: self._encoded(path) for where, path in found.items()}
+
+    def _size(self, given: str | Content) -> int:
+        """Of what is sent, in bytes. Raises SpecError: later on it would be taken for the package's."""
+        if is_stored(given):
+            return stored_file("source", given, self.rules).bytes
+        return len(content_bytes("source", given))
 
 
-def check_size(files: Files, paths: Iterable[str]) -> None:
+def _check_size(files: Files, paths: Iterable[str]) -> None:
     """Raise PackageError for more than is to be in memory at once."""
     size = sum(files.sizes[path] for path in paths)
     if size > READ_BYTES_MAX:
@@ -61,68 +129,6 @@ def check_size(files: Files, paths: Iterable[str]) -> None:
         raise PackageError(
             f"A program of the package cannot be used: {told}.", "Leave out what is not needed."
         )
-
-
-def submission(
-    files: Files, program: Program, metadata: Metadata, limits: Limits, definitions: Definitions, rules: Rules
-) -> Expansion:
-    """One that comes with the problem. Raises PackageError, SpecError."""
-    size = sum(files.sizes[path] for path in program.files.values())
-    if size > metadata.code_bytes:
-        told = f"{program.name} has {size} bytes; limits.code allows {metadata.code_bytes}."
-        raise PackageError(f"A submission is too long: {told}", "Shorten it, or raise limits.code.")
-    return _expanded(files, program, metadata, limits, definitions, rules, "")
-
-
-def given(
-    files: Files, asked: Source, metadata: Metadata, definitions: Definitions, rules: Rules
-) -> Expansion:
-    """One that somebody sent, with what the package includes beside it. Raises SpecError, PackageError."""
-    found = definitions.find(asked.language)
-    language = found.name if found else ""
-    known = [code(language), language, asked.language]
-    if metadata.languages and not any(one in metadata.languages for one in known):
-        told = ", ".join(metadata.languages)
-        raise SpecError("language", f"{asked.language!r} may not solve this problem; these may: {told}")
-    beside = included(files, language, metadata) if found else {}
-    return expand(msgspec.structs.replace(asked, files=asked.files | beside), definitions, rules)
-
-
-def validator(
-    files: Files, program: Program, metadata: Metadata, limits: Limits, definitions: Definitions, rules: Rules
-) -> Expansion:
-    """One without scripts of its own. Raises PackageError, SpecError."""
-    return _expanded(files, program, metadata, limits, definitions, rules, "default")
-
-
-def _expanded(
-    files: Files,
-    program: Program,
-    metadata: Metadata,
-    limits: Limits,
-    definitions: Definitions,
-    rules: Rules,
-    policy: str,
-) -> Expansion:
-    check_size(files, program.files.values())
-    meant = source(program, extensions(definitions))
-    beside = {
-        where: encoded(content(files, path, metadata.constants), where in (BUILD, RUN))
-        for where, path in program.files.items()
-    }
-    if not policy:
-        beside |= included(files, meant.language, metadata)
-    main = beside.pop(meant.main)
-    asked = Source(
-        language=meant.language,
-        source=Content(base64=main.base64),
-        source_name=meant.main,
-        policy=policy or UNSET,
-        files=beside,
-        limits=limits.run,
-        compile_limits=limits.compile,
-    )
-    return _with_all(expand(asked, definitions, rules), meant.main, meant.others)
 
 
 def _with_all(found: Expansion, main: str, others: tuple[str, ...]) -> Expansion:

@@ -6,15 +6,19 @@ is a group, with its own testdata.yaml or that of the nearest above; since 2023-
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 
 from jail.errors import PackageError
 from jail.problems import documents
 from jail.problems.files import Files
 from jail.problems.files import read as read_file
 from jail.problems.metadata import Metadata
+
+SCORE_MAX = 1_000_000
+"""Of a group; what a job's tests can be worth."""
 
 GROUPS_MAX = 1000
 CASES_MAX = 4096
@@ -119,7 +123,7 @@ class _Own(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Modern(_Own, frozen=True, forbid_unknown_fields=True):
     """test_group.yaml."""
 
-    max_score: int | Literal["unbounded"] | None = None
+    max_score: Annotated[int, Meta(ge=0, le=SCORE_MAX)] | Literal["unbounded"] | None = None
     score_aggregation: Literal["pass-fail", "sum", "min"] | None = None
     static_validation_score: Any = None
     static_validator_args: Any = None

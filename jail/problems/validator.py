@@ -7,12 +7,11 @@ from io import BytesIO
 import msgspec
 
 from jail.errors import PackageError
-from jail.languages.definitions import Definitions
 from jail.limits import LimitsRequest
 from jail.problems.files import Files
 from jail.problems.metadata import Metadata
-from jail.problems.programs import BUILD, RUN, Program, content, is_built, programs
-from jail.problems.sources import Limits, check_size, encoded, validator
+from jail.problems.programs import BUILD, RUN, Program, is_built, programs
+from jail.problems.sources import Limits, Sources, encoded
 from jail.spec import FILES_MAX, FileContent, Rules
 from jail.spec import Program as Job
 
@@ -60,23 +59,17 @@ def _modern(files: Files) -> Program | None:
     return Program(name=_MODERN, files=dict(sorted(found.items())))
 
 
-def recipe(
-    files: Files, program: Program, metadata: Metadata, definitions: Definitions, rules: Rules
-) -> Recipe:
+def recipe(sources: Sources, program: Program) -> Recipe:
     """How a validator is made and run. Raises PackageError, SpecError."""
-    limits = _limits(metadata, rules)
-    check_size(files, program.files.values())
+    limits = _limits(sources.metadata, sources.rules)
     if is_built(program):
-        made = {
-            where: encoded(content(files, path, metadata.constants), where in (BUILD, RUN))
-            for where, path in program.files.items()
-        }
+        made = sources.encoded(program)
         build = Job(argv=[f"./{BUILD}"], limits=limits.compile) if BUILD in program.files else None
         run = Job(argv=[f"./{RUN}"], limits=limits.run)
     else:
-        found = validator(files, program, metadata, limits, definitions, rules)
+        found = sources.validator(program, limits)
         made, build, run = found.files, found.compile, found.run
-    return Recipe(files=made, build=build and _packing(build, made, rules), run=run)
+    return Recipe(files=made, build=build and _packing(build, made, sources.rules), run=run)
 
 
 def _limits(metadata: Metadata, rules: Rules) -> Limits:

@@ -178,7 +178,7 @@ class StepsSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def box_bytes(step: Step) -> int:
-    """The most that its /box takes, with what the kernel has for each page and each name (measured: 1.5 KiB)."""
+    """The most that its /box takes, with what the kernel has for each page and for each name: 1.5 KiB."""
     limits = step.process.limits
     return min(limits.memory_bytes, 2 * limits.disk_bytes + 2048 * limits.files)
 

@@ -50,6 +50,7 @@ std::vector<std::string> words(std::istream &from) {
 	return found;
 }
 """
+OWNER = "tests"
 RUN = '#!/bin/sh\nexec python3 {} "$@"\n'
 BUILD = f"""#!/bin/sh
 set -e
@@ -84,8 +85,8 @@ def judging(jail: Any, tmp_path: Path):
 
     def judged(scene: Any, content: packages.Content) -> Any:
         with files.opened(packages.write(tmp_path / "problem", content)) as found:
-            held = contents(found, jail.engine.means.files.files, "", {})
-            judge = Judge(jail.engine, found, package.read(found), definitions.load(), held)
+            held = contents(found, jail.engine.means.files.files, OWNER, {})
+            judge = Judge(jail.engine, found, package.read(found), definitions.load(), held, OWNER)
             return jail.do(scene(judge))
 
     async def threads_are_idle() -> None:

@@ -107,6 +107,16 @@ def test_a_directory_that_becomes_a_link_is_not_followed(tmp_path):
             files.read(found, "data/secret/1.in")
 
 
+def test_a_file_that_becomes_a_link_is_not_followed(tmp_path):
+    package = packages.write(tmp_path / "echo", packages.ECHO)
+    (tmp_path / "secret").write_text("7\n")
+    with files.opened(package) as found:
+        (package / "data/secret/1.in").unlink()
+        (package / "data/secret/1.in").symlink_to(tmp_path / "secret")
+        with pytest.raises(PackageError, match="cannot be read"):
+            files.read(found, "data/secret/1.in")
+
+
 def test_pipes_and_devices_are_refused(tmp_path):
     package = packages.write(tmp_path / "echo", packages.ECHO)
     os.mkfifo(package / "data/secret/2.in")

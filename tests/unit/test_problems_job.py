@@ -29,13 +29,17 @@ DEFINITIONS = definitions.load()
 MODERN = "problem_format_version: 2025-09\n"
 
 
+def made(held: packages.Package) -> sources.Sources:
+    return sources.Sources(files=held, metadata=metadata.read(held), definitions=DEFINITIONS, rules=RULES)
+
+
 def parsed(content: packages.Content, name: str, checker: dict | None = None) -> steps.StepsSpec:
     """The job that judges a submission, by the rules that all jobs are read by."""
     held = packages.Package({**packages.ECHO, **content})
     problem = package.read(held)
     found = {one.name: one for one in submissions.read(held, problem.metadata)}
     asked = job.limits(problem.metadata, problem.metadata.time_limit_ms or 1500, RULES)
-    program = sources.submission(held, found[name].program, problem.metadata, asked, DEFINITIONS, RULES)
+    program = made(held).submission(found[name].program, asked)
     body = job.body(problem, program, asked, checker, lambda path: {"text": held.read(path).decode()}, "job")
     return steps.parse(msgspec.json.encode(body), RULES)
 
@@ -137,18 +141,23 @@ def test_given_sources_are_in_a_language_that_may_be_used():
     held = packages.Package({**packages.ECHO, "problem.yaml": f"{MODERN}languages: [c, python3]"})
     asked = sources.Source(language="python", source="print(1)")
 
-    found = sources.given(held, asked, metadata.read(held), DEFINITIONS, RULES)
+    found = made(held).given(asked)
     assert found.run.argv == ["python3", "main.py"]
     with pytest.raises(spec.SpecError, match="'cpp' may not solve this problem; these may: c, python3"):
-        sources.given(
-            held, sources.Source(language="cpp", source=""), metadata.read(held), DEFINITIONS, RULES
-        )
+        made(held).given(sources.Source(language="cpp", source=""))
+
+
+def test_given_sources_are_no_longer_than_the_package_allows():
+    held = packages.Package({**packages.ECHO, "problem.yaml": "limits: {code: 1}"})
+
+    with pytest.raises(spec.SpecError, match="source: 1025 bytes; the problem allows 1024"):
+        made(held).given(sources.Source(language="python", source="#" * 1025))
 
 
 def recipe(content: packages.Content) -> validator.Recipe:
     held = packages.Package({**packages.ECHO, **content})
     problem = package.read(held)
-    return validator.recipe(held, problem.validator, problem.metadata, DEFINITIONS, RULES)
+    return validator.recipe(made(held), problem.validator)
 
 
 def test_a_validator_in_one_file_is_built_and_run():

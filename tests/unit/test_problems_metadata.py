@@ -27,7 +27,7 @@ def test_an_empty_problem_has_the_defaults_of_the_legacy_format():
     assert not found.scoring
     assert not found.custom_validator
     assert found.time_limit_ms is None
-    assert found.timing == metadata.Timing(multiplier=5, margin=2, resolution_ms=1000, rounds_up=False)
+    assert found.timing == metadata.Timing(multiplier=5, resolution_ms=1000, rounds_up=False)
     assert (found.memory_bytes, found.output_bytes, found.code_bytes) == (None, None, 128 << 10)
     assert (found.compilation_ms, found.validation_ms) == (None, 60_000)
 
@@ -48,7 +48,7 @@ limits:
 """
     )
 
-    assert (found.timing.multiplier, found.timing.margin) == (2.5, 3.0)
+    assert found.timing.multiplier == 2.5
     assert (found.memory_bytes, found.output_bytes, found.code_bytes) == (64 << 20, 8 << 20, 10 << 10)
     assert (found.compilation_ms, found.compilation_memory_bytes) == (7000, 128 << 20)
     assert (found.validation_ms, found.validation_memory_bytes) == (1500, 256 << 20)
@@ -59,7 +59,7 @@ def test_the_formats_since_2023_07_name_a_time_limit():
 
     assert not found.legacy
     assert found.time_limit_ms == 750
-    assert found.timing == metadata.Timing(multiplier=3, margin=1.5, resolution_ms=1000, rounds_up=True)
+    assert found.timing == metadata.Timing(multiplier=3, resolution_ms=1000, rounds_up=True)
 
 
 @pytest.mark.parametrize("version", ["2023-07", "2023-07-draft", "2025-09", "2025-09-draft"])

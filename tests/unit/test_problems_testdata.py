@@ -169,6 +169,13 @@ def test_rules_of_scoring_groups():
     assert group(found, "secret/b").rules.require_pass == ("sample", "secret/a")
 
 
+@pytest.mark.parametrize("score", ["-1", "1.5", "1000001", "all"])
+def test_scores_that_cannot_be_are_refused(score):
+    files = {"secret/test_group.yaml": f"max_score: {score}"}
+
+    assert "secret/test_group.yaml cannot be used" in refused(SCORING, "secret/1", files=files)
+
+
 def test_the_legacy_file_in_a_later_format_is_refused():
     assert "is of the legacy format" in refused(MODERN, "secret/1", files={"secret/testdata.yaml": ""})
 
