@@ -10,7 +10,18 @@ from jail import spec
 from jail.judging.shapes import Compare
 from jail.limits import LimitsRequest
 from jail.outcome import Status
-from jail.spec import NAME, Content, FileContent, JobSpec, ProcessSpec, Program, Rules, SpecError, StoredFile
+from jail.spec import (
+    NAME,
+    STORED_MAX,
+    Content,
+    FileContent,
+    JobSpec,
+    ProcessSpec,
+    Program,
+    Rules,
+    SpecError,
+    StoredFile,
+)
 
 STEPS_MAX = 16
 
@@ -261,9 +272,12 @@ def _with_carried(process: ProcessSpec, before: Sequence[Step]) -> ProcessSpec:
     if not before or not before[-1].process.stored:
         return process
     own = {file.path for file in (*process.files, *process.stored)}
-    carried = (
+    carried = [
         file for file in before[-1].process.stored if not any(_collide(file.path, path) for path in own)
-    )
+    ]
+    count = len(process.stored) + len(carried)
+    if count > STORED_MAX:
+        raise SpecError("files", f"{count} stored files, with those before; the maximum is {STORED_MAX}")
     return structs.replace(process, stored=(*process.stored, *carried))
 
 
