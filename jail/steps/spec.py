@@ -278,7 +278,9 @@ def _with_carried(process: ProcessSpec, before: Sequence[Step]) -> ProcessSpec:
     count = len(process.stored) + len(carried)
     if count > STORED_MAX:
         raise SpecError("files", f"{count} stored files, with those before; the maximum is {STORED_MAX}")
-    return structs.replace(process, stored=(*process.stored, *carried))
+    found = structs.replace(process, stored=(*process.stored, *carried))
+    spec.check_not_lent(found)
+    return found
 
 
 def _collide(one: str, other: str) -> bool:
