@@ -322,7 +322,7 @@ def test_no_key_and_nothing_of_the_environment_is_ever_logged(service_class, eve
     settings = {"JAIL_KEYS_SHA256": digest, "SECRET": SECRET}
     # A defect of ours, so that its trace is logged.
     broken = (
-        "import jail.spec; jail.spec.parse = lambda *_: [][0]\n"
+        "import jail.engine; jail.engine.Engine.pin = lambda *_: [][0]\n"
         "from jail.cli import main; main(['serve'], prog_name='jail')"
     )
     service = service_class(settings, ("-c", broken))

@@ -21,6 +21,7 @@ from jail.errors import (
 )
 from jail.files import Bounds, Files, store
 from jail.files.store import PAGE_BYTES
+from jail.locks import try_lock
 
 pytestmark = pytest.mark.usefixtures("leaks_nothing")
 
@@ -445,6 +446,23 @@ def test_two_processes_share_a_store(opened):
                     pass
                 assert len(everything(first)) == 2
             assert len(list(first.lent.glob("*/*"))) == 1
+
+
+def test_what_an_owner_has_is_counted_by_one_at_a_time(opened, monkeypatch):
+    count, is_locked = store._entries, []
+
+    def watched(directory):
+        taken = try_lock(directory)
+        is_locked.append(taken is None)
+        if taken is not None:
+            os.close(taken)
+        return count(directory)
+
+    with opened(bytes=2 * PAGE_BYTES) as files:
+        monkeypatch.setattr(store, "_entries", watched)
+        put(files, b"content")
+    # When it begins, and when it is written.
+    assert is_locked == [True, True]
 
 
 def test_who_puts_and_who_evicts_at_once_keep_to_the_quota(opened):
