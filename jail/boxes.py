@@ -29,9 +29,9 @@ class Box:
         if supervisor is not self._supervisor or supervisor.lost.is_set():
             raise SandboxError("box")
 
-    def close(self) -> None:
+    def close(self) -> asyncio.Future[None]:
         """Let go of it, in the background."""
-        self._boxes.remove(self.place)
+        return self._boxes.remove(self.place)
 
 
 class Boxes:
@@ -56,7 +56,7 @@ class Boxes:
             raise
         return Box(self, place, supervisor)
 
-    def remove(self, place: str) -> None:
+    def remove(self, place: str) -> asyncio.Future[None]:
         """Remove that directory, and with it what is mounted there: mount_namespaces(7).
 
         Not here: the kernel does not come back before it has freed all of it.
@@ -64,3 +64,4 @@ class Boxes:
         going = asyncio.get_running_loop().run_in_executor(None, os.rmdir, self._directory / place)
         self.going.add(going)
         going.add_done_callback(self.going.discard)
+        return going

@@ -35,8 +35,8 @@ class Engine:
     """Runs jobs. An async context manager; raises HostError and PolicyError on entry.
 
     Attributes: `scheduler`; `sandboxes`; `published`, ports of jobs; `runs`, those under way; `draining`,
-    whether its service takes no more; `drained`, set when it waits for none any longer; once entered,
-    `means`, what runs share.
+    whether its service takes no more; `drained`, set when it waits for none any longer; `stores`, whether
+    files can be stored; once entered, `means`, what runs share.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -53,6 +53,8 @@ class Engine:
         self.runs: set[Run | StepsRun] = set()
         self.draining = False
         self.drained = asyncio.Event()
+        # A service under Landlock's first ABI, of before Linux 5.19, links no file to another directory.
+        self.stores = host.landlock_abi() != 1
 
     async def __aenter__(self) -> "Engine":
         """Prepare the host and start the supervisor."""
@@ -129,7 +131,7 @@ class Engine:
             defaults=self.settings.defaults,
             ceilings=self.settings.ceilings,
             images=self.sandboxes.images,
-            files=self.means.files.files,
+            files=self.means.files.files if self.stores else None,
             volumes=self.settings.volumes,
             policies=self.means.filters,
             networks=self._networks,

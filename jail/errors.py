@@ -50,6 +50,10 @@ class FileNotStoredError(StoredFileError):
     """Its owner has no such file, and none is published."""
 
 
+class FileInUseError(StoredFileError):
+    """A job or a download has the file: it stays, and counts, until that has ended."""
+
+
 class FileTooLargeError(StoredFileError):
     """It has more bytes than a file may have."""
 

@@ -20,6 +20,7 @@ from jail.capture import Capture, Captured
 from jail.cgroup import Counters
 from jail.errors import SandboxError
 from jail.files import Desk
+from jail.files.incoming import MODE as STORED_MODE
 from jail.files.lent import Lent
 from jail.filters import Denials, Filter
 from jail.outcome import Ended, Facts, Failure, Verdict, decide
@@ -29,6 +30,7 @@ from jail.processors import Processors
 from jail.published import Published
 from jail.result import (
     Denial,
+    OutputFile,
     Pressure,
     ProcessResult,
     SandboxInfo,
@@ -40,9 +42,13 @@ from jail.result import (
 from jail.sandbox import Sandbox, Sandboxes
 from jail.scheduler import Reservation, Scheduler
 from jail.spec import ProcessSpec
-from jail.supervisor import DEPTH_MAX, Report, Start
+from jail.supervisor import DEPTH_MAX, STRETCHES_MAX, Report, Start
 
 _NOTHING = Captured(b"", 0)
+_TOO_MUCH = {
+    errno.ELOOP: f"/box is deeper than {DEPTH_MAX} directories",
+    errno.E2BIG: f"there are more entries and stretches of data in /box than {STRETCHES_MAX}",
+}
 _CAUSES = {"cpu": Ended.CPU, "wall": Ended.WALL, "memory": Ended.MEMORY}
 
 
@@ -165,9 +171,8 @@ class Process:
         try:
             return await self.sandbox.keep_box()
         except (SandboxError, OSError) as error:
-            if isinstance(error, OSError) and error.errno == errno.ELOOP:
-                detail = f"/box is deeper than {DEPTH_MAX} directories"
-                self.verdict = Verdict("output_limit", detail=detail)
+            if isinstance(error, OSError) and error.errno in _TOO_MUCH:
+                self.verdict = Verdict("output_limit", detail=_TOO_MUCH[error.errno])
             else:
                 self._fail(error)
         return None
@@ -299,10 +304,19 @@ class Process:
             usage=_usage(report, counters),
             stdout=stdout,
             stderr=stderr,
-            outputs=await collect_outputs(self.spec.outputs, self.sandbox.open, self._budgets, self._store),
+            outputs=await self._bring_home(),
             denials=told[0],
             denials_omitted=told[1],
         )
+
+    async def _bring_home(self) -> Collected:
+        """Its outputs. Of a stored file that it was lent there is nothing to bring: it is what it was."""
+        lent = {file.path: file for file in self.spec.stored}
+        own = [output for output in self.spec.outputs if output.path not in lent]
+        found, errors = await collect_outputs(own, self.sandbox.open, self._budgets, self._store)
+        for path in (output.path for output in self.spec.outputs if output.path in lent):
+            found[path] = OutputFile(file=lent[path].digest, bytes=lent[path].bytes, mode=STORED_MODE)
+        return found, errors
 
     @property
     def _budgets(self) -> Budgets:

@@ -516,6 +516,7 @@ def program(request: Program, rules: Rules, name: str = "", background: bool = F
     )
     _check_strings(spec)
     _check_room(spec)
+    _check_not_lent(spec)
     return spec
 
 
@@ -711,6 +712,13 @@ def _check_room(spec: ProcessSpec) -> None:
     inodes = 1 + len(spec.files) + len(spec.stored) + len(directories)
     if inodes > spec.limits.files:
         raise SpecError("files", f"take {inodes} inodes; limits.files is {spec.limits.files}")
+
+
+def _check_not_lent(spec: ProcessSpec) -> None:
+    stored = {file.path for file in spec.stored}
+    for index, output in enumerate(spec.outputs):
+        if output.path in stored:
+            raise SpecError(f"outputs[{index}]", f"{output.path!r} is a stored file, which no job changes")
 
 
 def _outputs(outputs: list[str | OutputRequest]) -> tuple[Output, ...]:

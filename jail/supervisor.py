@@ -25,6 +25,7 @@ COUNTED_MAX = lib.COUNTED_MAX
 PROCESSORS_MAX = lib.PROCESSORS_MAX
 HOSTS_BYTES_MAX = lib.HOSTS_BYTES_MAX
 DEPTH_MAX = lib.DEPTH_MAX
+STRETCHES_MAX = lib.STRETCHES_MAX
 INIT_ID = lib.INIT_ID
 JOB_ID = lib.JOB_ID
 
@@ -246,7 +247,8 @@ class Supervisor:
         """Keep /box of an ended sandbox at `place`, an empty directory, until that is removed.
 
         That is relative to the keeper's directory. All in it belongs to `owner` then, an id of the outer
-        namespace. Raises OSError: ELOOP, it is deeper than DEPTH_MAX; SandboxError: supervisor lost.
+        namespace. Raises OSError: ELOOP, it is deeper than DEPTH_MAX; E2BIG, it is more than
+        STRETCHES_MAX; SandboxError: supervisor lost.
         """
         answer = self._expect(slot)
         path = place.encode() + b"\0"

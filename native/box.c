@@ -103,7 +103,9 @@ static int copy_link(int directory, int to, const char *name)
 
 static int copy_fifo(int to, const char *name, const struct stat *about)
 {
-	return mkfifoat(to, name, about->st_mode & 0777) ? errno : give_to_job(to, name);
+	if (mkfifoat(to, name, 0600) || fchmodat(to, name, about->st_mode & 0777, 0))
+		return errno;
+	return give_to_job(to, name);
 }
 
 /* One that is there already is gone into; anything else of that name stays, alone. */

@@ -74,21 +74,50 @@ int open_places(const char *paths, uint32_t count, int *fds)
 	return 0;
 }
 
-static int give(void *owner, int depth, int directory, const char *name, const struct stat *about, int *enter)
-{
-	const uint32_t id = *(const uint32_t *)owner;
+/* Who gets it, and how much more of it may be copied. */
+struct gift {
+	uint32_t owner;
+	uint32_t left;
+};
 
-	(void)depth, (void)about, (void)enter;
-	return fchownat(directory, name, id, id, AT_SYMLINK_NOFOLLOW) ? errno : 0;
+/* Each stretch of data takes a moment to copy, however short it is. */
+static int count_stretches(struct gift *gift, int directory, const char *name)
+{
+	int fd = openat(directory, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	off_t at = 0;
+
+	if (fd < 0)
+		return errno;
+	while (gift->left && (at = lseek(fd, at, SEEK_DATA)) >= 0 && (at = lseek(fd, at, SEEK_HOLE)) >= 0)
+		gift->left--;
+	close(fd);
+	return 0;
+}
+
+static int give(void *context, int depth, int directory, const char *name, const struct stat *about, int *enter)
+{
+	struct gift *gift = context;
+	int error = 0;
+
+	(void)depth, (void)enter;
+	if (S_ISREG(about->st_mode))
+		error = count_stretches(gift, directory, name);
+	if (error)
+		return error;
+	if (!gift->left)
+		return E2BIG;
+	gift->left--;
+	return fchownat(directory, name, gift->owner, gift->owner, AT_SYMLINK_NOFOLLOW) ? errno : 0;
 }
 
 /*
- * Of all that root of the outer namespace may do this alone, as `owner`, who is root of no sandbox: user_namespaces(7),
+ * Of all that root of the outer namespace may do this alone (a change of owner takes set-id bits away, which takes
+ * CAP_FOWNER), as `owner`, who is root of no sandbox: user_namespaces(7),
  * its owner has all capabilities in a namespace.
  */
 static int keep_capabilities(uint32_t owner)
 {
-	const uint32_t kept = 1U << CAP_CHOWN | 1U << CAP_DAC_READ_SEARCH;
+	const uint32_t kept = 1U << CAP_CHOWN | 1U << CAP_DAC_READ_SEARCH | 1U << CAP_FOWNER;
 	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
 	const struct __user_cap_data_struct sets[2] = { { .effective = kept, .permitted = kept } };
 
@@ -113,10 +142,14 @@ static int prepare(pid_t supervisor, int *box, uint32_t owner)
 
 static _Noreturn void freeze(pid_t supervisor, int box, uint32_t owner)
 {
+	struct gift gift = { owner, STRETCHES_MAX };
 	int error = prepare(supervisor, &box, owner);
 
+	/* Its root as well: init could not even open that if only its former owner may. */
+	if (!error && fchownat(box, "", owner, owner, AT_EMPTY_PATH))
+		error = errno;
 	if (!error)
-		error = walk(box, give, NULL, &owner);
+		error = walk(box, give, NULL, &gift);
 	_exit(error);
 }
 

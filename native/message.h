@@ -34,6 +34,7 @@ enum {
 	HOSTS_BYTES_MAX = 65536,
 	PLACES_MAX = 2,
 	DEPTH_MAX = 256,
+	STRETCHES_MAX = 65536,
 	PLACE_BYTES_MAX = 32,
 	COMMAND_BYTES_MAX = 16384,
 	COMMAND_ARGUMENTS_MAX = 32,
@@ -318,7 +319,8 @@ struct moments {
  * What the supervisor knows of a slot. Ready: the sandbox waits for a job, and a descriptor of its network
  * namespace comes along. Ended: nothing of the job lives, and these are the facts; told in the place of Ready, that
  * descriptor may come along. Opened: `failure.error` is 0 and one descriptor comes along, or it is the errno.
- * Frozen: `failure.error` is 0, or it is the errno: ELOOP, directories lie deeper than FROZEN_DEPTH_MAX.
+ * Frozen: the same, without a descriptor: ELOOP, directories lie deeper than DEPTH_MAX; E2BIG, there are more entries
+ * and stretches of data in files than STRETCHES_MAX.
  * Gone: nothing of the sandbox lives, and the slot is free.
  */
 struct report {

@@ -84,7 +84,7 @@ def list_files(as_json: bool, config: str | None) -> None:
 @_DIGESTS
 @_CONFIG
 def remove(digests: tuple[str, ...], config: str | None) -> None:
-    """Remove files, published ones, too. A job that has one goes on having it."""
+    """Remove files, published ones, too. Of what is not published none goes while a job has it."""
     with explained(), _open(config) as files:
         for digest in digests:
             try:

@@ -3,14 +3,14 @@
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from typing import TypeVar
 
-from jail.errors import SandboxError, StoredFileError
-from jail.files.lent import Lent
+from jail.errors import FileNotStoredError, SandboxError
+from jail.files.lent import BOX, Lent
 from jail.files.store import Files
 from jail.spec import ProcessSpec
 
@@ -58,7 +58,7 @@ class Desk:
         stored = {file.path: file.digest for file in spec.stored}
         try:
             return await self.have(Lent.close, self.files.lend, stored, stdin, spec.owner)
-        except StoredFileError:
+        except FileNotStoredError:
             raise SandboxError("stored", errno.ENOENT) from None
 
     async def hold(self, digests: Collection[str], owner: str) -> Lent:
@@ -66,15 +66,28 @@ class Desk:
         names = {digest.rpartition(":")[2]: digest for digest in digests}
         try:
             return await self.have(Lent.close, self.files.lend, names, None, owner)
-        except StoredFileError:
+        except FileNotStoredError:
             raise SandboxError("stored", errno.ENOENT) from None
 
     async def open(self, digest: str, owner: str) -> int:
         """A descriptor to read one with. Raises SandboxError: it has gone; OSError."""
         try:
             return await self.have(os.close, self.files.open, digest, owner)
-        except StoredFileError:
+        except FileNotStoredError:
             raise SandboxError("stored", errno.ENOENT) from None
+
+    @asynccontextmanager
+    async def reading(self, digest: str, owner: str) -> AsyncIterator[int]:
+        """A descriptor to read one with, which stays meanwhile. Raises FileNotStoredError, OSError."""
+        lent = await self.have(Lent.close, self.files.lend, {digest: digest}, None, owner)
+        try:
+            descriptor = os.open(lent.directory / BOX / digest, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
+        finally:
+            await self.do(lent.close)
 
     def give_back(self, lent: Lent) -> None:
         """Have it closed; nobody waits for that."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from jail.errors import FileNotStoredError, FilesFullError, HostError, StoredFileError
+from jail.errors import FileInUseError, FileNotStoredError, FilesFullError, HostError, StoredFileError
 from jail.files.digest import PREFIX, digits
 from jail.files.disk import make, room, sync
 from jail.files.incoming import Incoming, refuse_longer
@@ -161,7 +161,7 @@ class Files:
 
         Paths are such as jail.spec.check_path() lets pass. Raises FileNotStoredError, OSError.
         """
-        with room(), self._locked(owner):
+        with self._locked(owner):
             lent = Lent(self._own / str(next(self._numbers)))
             try:
                 for path, digest in files.items():
@@ -257,8 +257,17 @@ class Files:
     # Files that go
 
     def remove(self, digest: str, owner: str) -> None:
-        """Take a file of the owner's away; a job that has it goes on having it. Raises FileNotStoredError."""
-        self._unlink(self._directory(owner) / digits(digest), digest)
+        """Take a file of the owner's away. Raises FileNotStoredError, FileInUseError.
+
+        The latter since it would take up the disk as long as it is used, and count in no quota.
+        """
+        with self._locked(owner) as directory:
+            path = directory / digits(digest)
+            if path.exists() and path.lstat().st_nlink > 1:
+                raise FileInUseError(
+                    f"A job or a download has the file {digest}.", "Wait until it has ended."
+                )
+            _unlink(path, digest)
 
     def publish(self, digest: str, owner: str) -> None:
         """Let everybody read a file of the owner's, whose quota it leaves. Raises FileNotStoredError."""
@@ -273,8 +282,8 @@ class Files:
         sync(self._published)
 
     def withdraw(self, digest: str) -> None:
-        """Take a published file away. Raises FileNotStoredError."""
-        self._unlink(self._published / digits(digest), digest)
+        """Take a published file away; a job that has it goes on having it. Raises FileNotStoredError."""
+        _unlink(self._published / digits(digest), digest)
 
     def sweep(self) -> None:
         """Remove what nobody has used for too long, of every owner."""
@@ -283,12 +292,6 @@ class Files:
                 for entry in list(_entries(directory)):
                     if entry.is_free and self._is_old(entry.used_ns):
                         entry.path.unlink()
-
-    def _unlink(self, path: Path, digest: str) -> None:
-        try:
-            path.unlink()
-        except FileNotFoundError:
-            raise _not_stored(digest) from None
 
     def _sweep_lent(self) -> None:
         for directory in list(self.lent.iterdir()):
@@ -346,6 +349,13 @@ def _entries(directory: Path) -> Iterator[_Entry]:
                 is_whole = not each.name.startswith(_WAY)
                 is_free = is_whole and about.st_nlink == 1
                 yield _Entry(Path(each.path), _pages(about.st_size), about.st_atime_ns, is_free, is_whole)
+
+
+def _unlink(path: Path, digest: str) -> None:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        raise _not_stored(digest) from None
 
 
 def _remove(paths: list[Path]) -> None:

@@ -132,7 +132,7 @@ class Service:
                 "slots": self._whole.slots,
                 "memory_bytes": self._whole.memory_bytes,
                 "body_bytes": self._whole.body_bytes,
-                "files": means.files.files.bounds,
+                "files": means.files.files.bounds if self._engine.stores else None,
             }
         )
 

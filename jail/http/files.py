@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 from jail.engine import Engine
 from jail.errors import (
     FileDigestError,
+    FileInUseError,
     FileNotStoredError,
     FilesDiskFullError,
     FilesFullError,
@@ -46,6 +47,7 @@ _CLOSE = {"Connection": "close"}
 
 _STATUSES: dict[type[StoredFileError], int] = {
     FileNotStoredError: 404,
+    FileInUseError: 409,
     FileTooLargeError: 413,
     FileDigestError: 422,
     FilesFullError: 429,
@@ -155,27 +157,28 @@ class Files:
             if size is None:
                 raise ProblemError(404, f"There is no file {digest}.")
             return Response(headers={"Content-Length": str(size)}, media_type=MEDIA_TYPE)
-        try:
-            descriptor = await self._desk.have(os.close, self._store.open, digest, owner)
-        except StoredFileError as error:
-            raise problem(error) from None
-        return _Download(self._desk, descriptor)
+        return _Download(self._desk, digest, owner)
 
     async def _remove(self, request: Request) -> Response:
         """DELETE /v1/files/{digest}."""
         owner, digest = self.admit(request), _digest(request)
         try:
             await self._desk.do(self._store.remove, digest, owner)
-        except StoredFileError as error:
+        except FileInUseError as error:
+            raise problem(error) from None
+        except FileNotStoredError as error:
             if await self._desk.do(self._store.find, digest, owner) is not None:
                 raise ProblemError(403, "The file is published: only the operator removes it.") from None
             raise problem(error) from None
         return Response(status_code=204)
 
     def admit(self, request: Request) -> str:
-        """Whose files the caller's are. Raises ProblemError 401."""
+        """Whose files the caller's are. Raises ProblemError 401, 501."""
         if digests := self._engine.settings.keys_sha256:
             keys.require(request, digests)
+        if not self._engine.stores:
+            detail = "This host stores no files: its Landlock is of before Linux 5.19."
+            raise ProblemError(501, detail, headers=_CLOSE)
         # Until callers are told apart, all of them are one.
         return ""
 
@@ -183,38 +186,44 @@ class Files:
 class _Download:
     """A file as an answer. Of a caller who takes none of it for long, or has gone, the connection is cut."""
 
-    def __init__(self, desk: Desk, descriptor: int) -> None:
+    def __init__(self, desk: Desk, digest: str, owner: str) -> None:
         self._desk = desk
-        self._descriptor = descriptor
-        self._reading: asyncio.Future[bytes] | None = None
+        self._digest = digest
+        self._owner = owner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises ProblemError."""
         gone = asyncio.create_task(_disconnected(receive))
         try:
-            await self._send(send, gone)
+            async with self._desk.reading(self._digest, self._owner) as descriptor:
+                await self._send(descriptor, send, gone)
+        except StoredFileError as error:
+            raise problem(error) from None
         except TimeoutError:
             pass
         finally:
             gone.cancel()
-            if self._reading is None or self._reading.done():
-                os.close(self._descriptor)
-            else:
-                # Its number must not be another's while a thread still reads it.
-                self._reading.add_done_callback(lambda _: os.close(self._descriptor))
 
-    async def _send(self, send: Send, gone: asyncio.Task[None]) -> None:
-        left = os.fstat(self._descriptor).st_size
+    async def _send(self, descriptor: int, send: Send, gone: asyncio.Task[None]) -> None:
+        left = os.fstat(descriptor).st_size
         # Whatever it says that it is: nobody is to show it in our name.
         headers = [(b"content-type", MEDIA_TYPE.encode()), (b"x-content-type-options", b"nosniff")]
         headers.append((b"content-length", b"%d" % left))
         await _patiently(send, {"type": "http.response.start", "status": 200, "headers": headers})
-        while not gone.done():
-            self._reading = self._desk.begin(os.read, self._descriptor, _READ_BYTES)
-            piece = await asyncio.shield(self._reading)
+        more = True
+        while more and not gone.done():
+            piece = await self._read(descriptor)
             left -= len(piece)
-            await _patiently(send, {"type": "http.response.body", "body": piece, "more_body": left > 0})
-            if left <= 0 or not piece:
-                return
+            more = bool(piece) and left > 0
+            await _patiently(send, {"type": "http.response.body", "body": piece, "more_body": more})
+
+    async def _read(self, descriptor: int) -> bytes:
+        reading = self._desk.begin(os.read, descriptor, _READ_BYTES)
+        try:
+            return await asyncio.shield(reading)
+        finally:
+            # Its number must not be another's while a thread still reads it.
+            await asyncio.wait([reading])
 
 
 async def _patiently(send: Send, message: Message) -> None:
@@ -257,6 +266,6 @@ def problem(error: StoredFileError, headers: dict[str, str] | None = None) -> Pr
     """What a caller is told of it."""
     status = _STATUSES[type(error)]
     headers = dict(headers or {})
-    if status in (429, 507):
+    if status in (409, 429, 507):
         headers["Retry-After"] = str(RETRY_SECONDS)
     return ProblemError(status, str(error), "body" if status in (413, 422) else None, headers)

@@ -31,12 +31,13 @@ _PROBLEMS = {
     "403": "The key, if any, is not one of those who may administer images; or the file is published.",
     "404": "There is no such image or file, or no live job of that id that publishes that port.",
     "408": "Nothing of the body came for long.",
-    "409": "The image is in use.",
+    "409": "The image or file is in use.",
     "413": "The body is too large.",
     "415": "The body is of none of the types listed.",
     "422": "A field is wrong; `field` names it.",
     "429": "Too many connections to this job, or the caller's quota of files is taken up by what is in use.",
     "500": "A defect of jail.",
+    "501": "This host stores no files.",
     "502": "Nobody listens on that port, or what it said is no HTTP.",
     "503": "The host is full, or the service is draining.",
     "504": "The program took no connection, or gave no answer.",
@@ -226,7 +227,7 @@ def _files() -> dict[str, Any]:
         "responses": {
             "200": {"description": "It was there already.", "content": _content("StoredName")},
             "201": {"description": "It is kept.", "content": _content("StoredName")},
-            **_problems("400", "401", "408", "413", "422", "429", "500", "503", "507"),
+            **_problems("400", "401", "408", "413", "422", "429", "500", "501", "503", "507"),
         },
     }
     digest = {"parameters": [_parameter("digest", "path", {"type": "string", "pattern": f"^{PATTERN}$"})]}
@@ -240,7 +241,10 @@ def _files() -> dict[str, Any]:
             "put": {**put, **digest},
             "get": {**_use("The bytes of a file.", "200", binary, "404", "422"), **digest},
             "head": {**_use("How many bytes it has.", "200", {}, "404", "422"), **digest},
-            "delete": {**_use("Remove one of the caller's own.", "204", {}, "403", "404", "422"), **digest},
+            "delete": {
+                **_use("Remove one of the caller's own.", "204", {}, "403", "404", "409", "422"),
+                **digest,
+            },
         },
     }
 
@@ -269,7 +273,7 @@ def _use(text: str, status: str, content: dict[str, Any], *problems: str) -> dic
     return {
         "summary": text,
         "security": [{}, {"key": []}],
-        "responses": {status: answer, **_problems("401", *problems, "500")},
+        "responses": {status: answer, **_problems("401", *problems, "500", "501")},
     }
 
 

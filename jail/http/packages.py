@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any
 
 import msgspec
@@ -162,12 +162,12 @@ class Packages:
     @asynccontextmanager
     async def _opened(self, digest: str, owner: str) -> AsyncIterator[files.Files]:
         """Raises ProblemError 404, PackageError."""
-        try:
-            descriptor = await self._desk.have(os.close, self._desk.files.open, digest, owner)
-        except StoredFileError:
-            raise _unknown(digest) from None
-        with ExitStack() as open_now:
-            file = open_now.enter_context(os.fdopen(descriptor, "rb"))
+        async with AsyncExitStack() as open_now:
+            try:
+                descriptor = await open_now.enter_async_context(self._desk.reading(digest, owner))
+            except StoredFileError:
+                raise _unknown(digest) from None
+            file = open_now.enter_context(os.fdopen(os.dup(descriptor), "rb"))
             yield open_now.enter_context(await self._desk.do(files.Archive, file))
 
     def _known(self, digest: str, owner: str) -> _Remembered:

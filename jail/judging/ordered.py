@@ -1,4 +1,10 @@
-"""Two texts that have to be the same from beginning to end, in one form or, failing that, in a looser one."""
+"""Two texts that have to be the same from beginning to end, in one form or, failing that, in a looser one.
+
+Each is a side: its pieces go through a form, and what they become is matched byte for byte, or token by token
+where numbers have a tolerance. The output is pushed, what is expected is pulled. Where the two part, the
+place is noted, and both go on from there in a looser form on top of the first; when none is left, the output
+is wrong. What is alike in one form is alike in every looser one, so nothing is read twice.
+"""
 
 from jail.judging import forms, places
 from jail.judging.expected import Expected

@@ -116,7 +116,7 @@ def counting(tests: Sequence[Test], fail_fast: FailFast) -> tuple[bool, ...]:
         scope = None if fail_fast == "job" else test.group
         counts.append(scope not in failed)
         is_failed = test.status not in ("ok", None)
-        if counts[-1] and is_failed and (fail_fast == "job" or (fail_fast == "group" and scope is not None)):
+        if is_failed and (fail_fast == "job" or (fail_fast == "group" and scope is not None)):
             failed.add(scope)
     return tuple(counts)
 

@@ -6,10 +6,11 @@ of the source, {stem} the same without its extension, {heap_mib} the memory that
 
 title, extensions: for people. source: the name of a source that is given none. version: a command that
 tells it; a language whose command fails is not there. compile: none, of a language that runs from its
-source. run: its limits are of a program that names none. makes: what a compilation leaves, and no file of a
-caller may be called. variants: the arguments of each; variant: which it is, if only the language is named.
-cpu_factor, memory_extra_bytes: what the runtime takes beside the program, given on top of what a caller
-asks for. smoke: a program that reads and prints what `smoke` at the top says.
+source. run: its limits are of a program that names none. files: what lies beside the source; makes: what a
+compilation leaves; no file of a caller may be called so. variants: the arguments of each; variant: which it
+is, if only the language is named. cpu_factor, memory_extra_bytes: what the runtime takes beside the
+program, given on top of what a caller asks for. smoke: a program that reads and prints what `smoke` at the
+top says.
 """
 
 import string
@@ -52,6 +53,7 @@ class Language(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     extensions: Annotated[tuple[str, ...], Meta(min_length=1)]
     source: str
     version: _Argv
+    files: dict[str, str] = {}
     makes: tuple[str, ...] = ()
     variants: dict[_Name, tuple[str, ...]] = {}
     variant: str = ""
@@ -118,7 +120,7 @@ def _problem(language: Language) -> str | None:
     """What does not fit together, or None."""
     if not language.source.endswith(language.extensions):
         return f"source {language.source!r} has none of its extensions"
-    if language.source in language.makes:
+    if language.source in (*language.files, *language.makes):
         return f"makes {language.source!r}, its own source"
     if language.variants and language.variant not in language.variants:
         return f"variant {language.variant!r} is none of its variants"

@@ -72,7 +72,7 @@ def expand(request: Source, definitions: Definitions, rules: Rules) -> Expansion
         raise unknown(request.language, definitions)
     language = found.language
     name = _source_name(request.source_name, language)
-    _check_files(request.files, name, made(language, name))
+    _check_files(request.files, name, [*language.files, *made(language, name)])
     limits = _own_limits(request.limits, language, rules)
     run = Program(
         argv=[*_argv(language.run, found, name, _over(rules.defaults, limits)), *request.args],
@@ -81,7 +81,7 @@ def expand(request: Source, definitions: Definitions, rules: Rules) -> Expansion
         limits=limits,
         **_common(request, language.run),
     )
-    files = {**request.files, name: _content(request.source, rules)}
+    files = {**request.files, **language.files, name: _content(request.source, rules)}
     return Expansion(files, _compile(request, found, name, rules), run)
 
 
@@ -94,7 +94,7 @@ def _compile(request: Source, found: Found, name: str, rules: Rules) -> Program 
     command = found.language.compile
     if command is None:
         return None
-    limits = _over(_within(command.limits, rules.ceilings), request.compile_limits)
+    limits = _over(within(command.limits, rules.ceilings), request.compile_limits)
     return Program(
         argv=_argv(command, found, name, _over(rules.defaults, limits)),
         limits=limits,
@@ -141,7 +141,7 @@ def allow(asked: LimitsRequest, language: Language, ceilings: Limits) -> LimitsR
 def _own_limits(asked: LimitsRequest, language: Language, rules: Rules) -> LimitsRequest:
     """Of the run. What is multiplied has to be set: an omitted limit is the operator's default."""
     usual = {field: getattr(rules.defaults, field) for field in ("cpu_ms", "wall_ms", "memory_bytes")}
-    usual |= _set(_within(language.run.limits, rules.ceilings))
+    usual |= _set(within(language.run.limits, rules.ceilings))
     return allow(LimitsRequest(**usual | _set(asked)), language, rules.ceilings)
 
 
@@ -153,7 +153,7 @@ def _over(usual: AnyLimits, asked: LimitsRequest) -> AnyLimits:
     return msgspec.structs.replace(usual, **_set(asked))
 
 
-def _within(limits: LimitsRequest, ceilings: Limits) -> LimitsRequest:
+def within(limits: LimitsRequest, ceilings: Limits) -> LimitsRequest:
     """What a language takes by itself is no more than an operator lets anybody have."""
     found = {field: min(value, getattr(ceilings, field)) for field, value in _set(limits).items()}
     return LimitsRequest(**found)
@@ -181,13 +181,15 @@ def made(language: Language, source: str) -> list[str]:
     return fill(language.makes, (), {"source": source, "stem": _stem(source, language)})
 
 
-def _check_files(files: Mapping[str, object], source: str, makes: list[str]) -> None:
+def _check_files(files: Mapping[str, object], source: str, taken: list[str]) -> None:
+    if source in taken:
+        raise SpecError("source_name", f"{source!r} is what the language itself calls a file")
     for path in files:
         top = path.partition("/")[0]
         if top == source:
             raise SpecError(f"files.{path}", "is where the source goes: give one of them another name")
-        if top in makes:
-            raise SpecError(f"files.{path}", f"is where the compilation puts {top!r}: give it another name")
+        if top in taken:
+            raise SpecError(f"files.{path}", f"is where the language puts {top!r}: give it another name")
 
 
 def _content(source: str | Content, rules: Rules) -> FileContent:

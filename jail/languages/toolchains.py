@@ -17,7 +17,7 @@ import msgspec
 from jail import spec
 from jail.engine import Engine
 from jail.languages.definitions import Definitions, Found, Language
-from jail.languages.expansion import unknown
+from jail.languages.expansion import unknown, within
 from jail.languages.requests import COMPILE, KINDS, LanguageRequest, validate
 from jail.result import ProcessResult, Result, Stream, Usage
 from jail.spec import JobSpec, Request, Rules, SpecError
@@ -86,7 +86,7 @@ class Toolchains:
         self.definitions = definitions
         self._engine = engine
         self._known: dict[tuple[str, ...], asyncio.Task] = {}
-        # One at a time: they would measure each other, and keep jobs waiting.
+        # One trial at a time: they would measure each other, and keep jobs waiting.
         self._turn = asyncio.Lock()
 
     async def parse(self, body: bytes, rules: Rules) -> JobSpec | StepsSpec:
@@ -154,14 +154,20 @@ class Toolchains:
 
     async def _ask(self, language: Language, image: str) -> Toolchain:
         command = language.compile or language.run
-        # Whatever it prints beside.
         program = Request(
-            argv=list(language.version), image=image, env=command.env, on_output_limit="truncate"
+            argv=list(language.version),
+            image=image,
+            env=command.env,
+            limits=within(command.limits, self._engine.rules.ceilings),
+            # Whatever it prints beside.
+            on_output_limit="truncate",
         )
         try:
             result = await self._run(spec.validate(program, self._engine.rules))
         except SpecError as error:
             return Toolchain(None, str(error))
+        if result.status == "wall_limit":
+            raise UnansweredError(f"{language.version[0]} takes too long to tell its version")
         if result.status == "start_failed":
             return Toolchain(None, f"there is no {language.version[0]}")
         if result.status != "ok":
@@ -179,7 +185,8 @@ class Toolchains:
             job = validate(request, self.definitions, self._engine.rules)
         except SpecError as error:
             return Trial(problem=str(error))
-        result = await self._run(job)
+        async with self._turn:
+            result = await self._run(job)
         compiled = result.steps.get(COMPILE)
         if result.status == "ok":
             costs = [_cost(test.usage) for test in result.tests]
@@ -189,10 +196,9 @@ class Toolchains:
 
     async def _run(self, job: JobSpec | StepsSpec) -> Result | StepsResult:
         """Raises UnansweredError, QueueFullError."""
-        async with self._turn:
-            if self._engine.draining:
-                raise UnansweredError("the service is about to stop")
-            result = await self._engine.submit(job).task
+        if self._engine.draining:
+            raise UnansweredError("the service is about to stop")
+        result = await self._engine.submit(job).task
         if result.status in ("sandbox_error", "cancelled"):
             raise UnansweredError(result.detail or result.status)
         return result

@@ -54,7 +54,8 @@ class StepsRun:
         try:
             with ExitStack() as kept:
                 await self._hold_files(kept)
-                await self._have_its_turn(kept)
+                if not self._bench.cancelled:
+                    await self._have_its_turn()
         except SandboxError as error:
             self._lost = str(error)
         return self._answer()
@@ -65,7 +66,7 @@ class StepsRun:
             lent = await self._means.files.hold(wanted, self._spec.owner)
             kept.callback(self._means.files.give_back, lent)
 
-    async def _have_its_turn(self, kept: ExitStack) -> None:
+    async def _have_its_turn(self) -> None:
         scheduler, spec = self._means.scheduler, self._spec
         generous = spec.memory_bytes + spec.test_bytes
         at_once = AT_ONCE if generous <= scheduler.memory_bytes else 1
@@ -76,24 +77,25 @@ class StepsRun:
                 self.marks["reserved"] = time.monotonic_ns()
                 lane = Lane(reservation, 1)
                 try:
-                    await self._execute(lane, at_once, kept)
+                    await self._execute(lane, at_once)
                 finally:
+                    if self._bench.box is not None:
+                        lane.give_back(spec.kept_bytes, self._bench.box.close())
                     lane.end()
         except asyncio.CancelledError:
             if not (self._waits and self._bench.cancelled):
                 raise
 
-    async def _execute(self, lane: Lane, at_once: int, kept: ExitStack) -> None:
-        """kept: what later sandboxes see of what earlier ones left."""
+    async def _execute(self, lane: Lane, at_once: int) -> None:
         steps = self._spec.steps
         for step in steps[:-1] if self._spec.tests else steps:
-            if not await self._step(step, lane, kept):
+            if not await self._step(step, lane):
                 return
         if self._spec.tests:
             lane.at_once = at_once
             await self._test_all(lane)
 
-    async def _step(self, step: Step, lane: Lane, kept: ExitStack) -> bool:
+    async def _step(self, step: Step, lane: Lane) -> bool:
         """Run one; whether there is to be a next."""
         process = await self._bench.begin(step.process, lane, self._bench.box)
         try:
@@ -103,23 +105,27 @@ class StepsRun:
             box = await process.keep_box()
             if box is None:
                 return False
-            kept.callback(box.close)
+            if self._bench.box is not None:
+                self._bench.box.close()
             self._bench.box = box
             return True
         finally:
-            self._steps[step.process.name] = process.verdict, process.result()
-            self._bench.close(process)
+            try:
+                if process.verdict is not None:
+                    self._steps[step.process.name] = process.verdict, process.result()
+            finally:
+                self._bench.close(process)
 
     async def _test_all(self, lane: Lane) -> None:
         """In this lane, and in as many more as nobody else has a use for."""
         tester = Tester(self._bench, self._spec)
         lanes = Lanes(self._means.scheduler, self._spec.test_bytes)
         order = self._order()
-        hired: set[asyncio.Task[None]] = set()
+        hired: list[asyncio.Task[None]] = []
 
         def hire() -> None:
-            while len(hired) < self._untried and (more := lanes.more()):
-                hired.add(asyncio.create_task(help_out(more)))
+            while sum(not task.done() for task in hired) < self._untried and (more := lanes.more()):
+                hired.append(asyncio.create_task(help_out(more)))
 
         async def help_out(more: Lane) -> None:
             try:
@@ -128,7 +134,6 @@ class StepsRun:
             finally:
                 more.end()
                 more.reservation.close()
-                hired.discard(asyncio.current_task())
 
         try:
             while (index := next(order, None)) is not None:

@@ -363,3 +363,50 @@ def test_what_was_stored_is_there_when_the_service_starts_again(served, serve, s
     assert on_disk(directory) == [hashlib.sha256(b"content").hexdigest()]
     assert httpx.get(f"{again.url}/v1/files/{digest(b'content')}").content == b"content"
     assert len(list(Path(directory, "lent").iterdir())) == 1
+
+
+OLD_LANDLOCK = """
+import jail.host
+jail.host.landlock_abi = lambda: 1
+from jail.cli import main
+main(["serve"], prog_name="jail")
+"""
+
+
+def test_where_nobody_may_link_files_none_are_stored(service_class, state):
+    # The kernel denies it to whoever does not name the right, as nobody could before.
+    service = service_class({**LEAST, "JAIL_STATE": str(state)}, ("-c", OLD_LANDLOCK))
+    with closing(service), httpx.Client(base_url=service.url, timeout=60) as client:
+        assert client.get("/v1/capabilities").json()["files"] is None
+        response = put(client, b"content")
+        assert (response.status_code, "Linux 5.19" in response.json()["detail"]) == (501, True)
+        told = client.post("/v1/run", json={"argv": ["true"], "stdin": {"file": digest(b"content")}})
+        assert (told.status_code, told.json()["field"]) == (422, "stdin")
+        assert client.post("/v1/run", json={"argv": ["true"]}).json()["status"] == "ok"
+
+
+def test_a_file_that_a_job_has_is_not_removed(place, files, eventually):
+    name = put(files, b"content").json()["file"]
+
+    content = json.dumps({"argv": ["sleep", "1000"], "stdin": {"file": name}}).encode()
+    lines = ["POST /v1/run HTTP/1.1", "Host: jail", "Content-Type: application/json"]
+    lines += [f"Content-Length: {len(content)}", "", ""]
+    with closing(connect(place[0])) as connection:
+        connection.sendall("\r\n".join(lines).encode() + content)
+        eventually(lambda: list(place[1].glob("lent/*/*/stdin")))
+        response = files.delete(f"/v1/files/{name}")
+        assert (response.status_code, response.headers["retry-after"]) == (409, "5")
+    # The caller has gone, and the job with it.
+    eventually(lambda: files.delete(f"/v1/files/{name}").status_code == 204)
+
+
+def test_a_file_that_is_on_its_way_to_a_caller_is_not_removed(place, files, eventually):
+    # Else whoever takes downloads slowly could take up any number of quotas.
+    content = bytes(32 * MIB)
+    name = put(files, content).json()["file"]
+    with closing(connect(place[0])) as connection:
+        connection.sendall(f"GET /v1/files/{name} HTTP/1.1\r\nHost: jail\r\n\r\n".encode())
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        assert files.delete(f"/v1/files/{name}").status_code == 409
+    eventually(lambda: files.delete(f"/v1/files/{name}").status_code == 204)
+    assert list(place[1].glob("lent/*/*")) == []

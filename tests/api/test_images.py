@@ -470,7 +470,7 @@ def test_an_image_is_pulled_and_jobs_can_name_it(admin, filled):
     told = events(admin.pull(filled, insecure=True, name="noise"))
     (pulled,) = told[-1]["images"]
     shown = admin.client.get("/v1/images/noise").json()
-    assert pulled == {"digest": shown["digest"], "names": ["noise"]}
+    assert pulled == {"digest": shown["digest"], "names": ["noise"], "replaced": {}}
     by_layer = {layer["digest"]: layer["bytes"] for layer in shown["layers"]}
     received = {each["digest"]: each for each in told if each.get("what") == "receive"}
     assert {name: received[name]["bytes"] for name in by_layer} == by_layer
@@ -536,7 +536,7 @@ def test_what_is_exported_is_what_other_tools_take(admin, tmp_path):
     assert json.loads(inspected.stdout)["Layers"] == [layer["digest"] for layer in shown["layers"]]
     admin.clear()
     assert events(admin.add(response.content))[-1]["images"] == [
-        {"digest": shown["digest"], "names": ["both"]}
+        {"digest": shown["digest"], "names": ["both"], "replaced": {}}
     ]
 
 

@@ -38,6 +38,20 @@ def schema(client):
     return schemathesis.openapi.from_dict(client.get("/openapi.json").json())
 
 
+@pytest.fixture
+def forgets_files(client):
+    """What is stored in the test is removed after it."""
+    before = _stored(client)
+    yield
+    for digest in _stored(client) - before:
+        client.delete(f"/v1/files/{digest}")
+
+
+def _stored(client):
+    return {each["file"] for each in client.get("/v1/files").json()["files"]}
+
+
+@pytest.mark.usefixtures("forgets_files")
 def test_every_operation_answers_as_described(schema, service):
     count = 0
     for found in schema.get_all_operations():
@@ -75,18 +89,22 @@ JSON = st.recursive(
     max_leaves=8,
 )
 NUMBER = st.integers(-(2**70), 2**70) | st.floats() | JSON
+STORED = st.fixed_dictionaries({"file": st.text() | st.just("sha256:" + "5" * 64)})
 FIELDS = {
     "argv": st.lists(st.text(), max_size=3) | JSON,
     "image": st.just("host") | JSON,
     "policy": st.just("default") | JSON,
     "network": st.sampled_from(["none", {"mode": "none"}, {"mode": "isolated"}]) | JSON,
     "files": st.dictionaries(
-        st.text() | st.sampled_from(["a", "a/b", "../a", "/a"]), st.text() | JSON, max_size=3
+        st.text() | st.sampled_from(["a", "a/b", "../a", "/a"]), st.text() | STORED | JSON, max_size=3
     )
     | JSON,
-    "stdin": st.text() | st.fixed_dictionaries({"base64": st.text()}) | JSON,
+    "stdin": st.text() | st.fixed_dictionaries({"base64": st.text()}) | STORED | JSON,
     "env": st.dictionaries(st.text(), st.text(), max_size=3) | JSON,
-    "outputs": st.lists(st.text(), max_size=3) | JSON,
+    "outputs": st.lists(
+        st.text() | st.fixed_dictionaries({"path": st.text(), "store": st.booleans()}), max_size=3
+    )
+    | JSON,
     "limits": st.dictionaries(
         st.sampled_from(["cpu_ms", "wall_ms", "memory_bytes", "pids", "cpus", "files", "stack_bytes"])
         | st.text(),

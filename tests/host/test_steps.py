@@ -322,3 +322,21 @@ def test_many_tests_are_the_same_however_they_are_run_side_by_side(own, fail_fas
     result = judged(own, "cat", tests, fail_fast=fail_fast)
     after = [None] * 16 if fail_fast == "job" else ["ok"] * 16
     assert [test["status"] for test in result["tests"]] == ["ok"] * 23 + ["wrong_answer"] + after
+
+
+def test_what_may_be_done_with_box_itself_is_no_matter_of_ours(own):
+    assert said(steps(own, "echo x >f; chmod 0 .", "cat f")[1]) == "x\n"
+
+
+def test_more_pieces_than_can_be_copied_in_time_are_the_programs_fault(own):
+    pieces = "with open('f', 'wb') as f:\n for n in range(70000):\n  f.seek(n << 13); f.write(b'x')"
+    limits = {"memory_bytes": 512 * MIB, "disk_bytes": 400 * MIB}
+    body = [{"name": "a", "argv": ["python3", "-c", pieces], "limits": limits}, step("b", "true")]
+    result = own.run({"steps": body})
+    assert (result["status"], result["decided_by"]) == ("output_limit", "a")
+
+
+def test_a_stored_file_that_is_asked_back_is_told_by_its_name(own):
+    data = put(own, b"data")
+    found = own.sh("true", files={"in": data}, outputs=["in"])["outputs"]
+    assert found == {"in": {"file": data["file"], "bytes": 4, "mode": 0o555}}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from jail.errors import FileInUseError
+
 MIB = 1 << 20
 OWNER = ""
 
@@ -98,6 +100,34 @@ def test_a_job_writes_beside_stored_files_wherever_they_are(own, put):
         "./in/d 755 jail",
         "./in/deep 755 jail",
     ]
+
+
+def test_a_stored_file_lies_as_deep_as_any(own, put):
+    path = "d/" * 31 + "file"
+    job = {"argv": ["sh", "-c", f"cat {path} && echo x > {path}2"], "files": {path: put(b"content")}}
+    # It and its directories, their root, and what is made beside it.
+    result = own.run({**job, "limits": {"files": 34}})
+    assert (result["status"], result["stdout"]["text"]) == ("ok", "content"), result
+
+
+def test_many_stored_files_lie_in_a_directory(own, put):
+    name = put(b"x")
+    files = {f"some/{number:0100}": name for number in range(64)}
+    result = own.sh("ls some | wc -l; cat some/* | wc -c; touch some/more", files=files)
+    assert (result["status"], result["stdout"]["text"].split()) == ("ok", ["64", "64"])
+
+
+def test_processes_of_a_job_have_what_each_names(own, put):
+    one, other = put(b"one"), put(b"other")
+    told = own.run(
+        {
+            "processes": [
+                {"name": "a", "argv": ["sh", "-c", "cat x; ls"], "files": {"x": one}},
+                {"name": "b", "argv": ["sh", "-c", "cat; ls"], "stdin": other},
+            ]
+        }
+    )["processes"]
+    assert [told[name]["stdout"]["text"] for name in "ab"] == ["onex\n", "other"]
 
 
 def test_a_stored_program_is_run(own, put):
@@ -229,14 +259,15 @@ def test_a_job_that_is_cancelled_in_the_queue_gives_back_what_it_has(own, put, s
     own.do(scene())
 
 
-def test_a_file_that_goes_while_its_job_waits_is_there_for_it(own, put, store, until):
+def test_a_file_stays_while_its_job_waits(own, put, store, until):
     name = put(b"content")
 
     async def scene():
         running = [own.submit({"argv": ["sleep", "1000"]}) for _ in range(2)]
         waiting = own.submit({"argv": ["cat", "a"], "files": {"a": name}})
         await until(lambda: list(store.lent.glob("*/*/box/a")))
-        store.remove(name["file"], OWNER)
+        with pytest.raises(FileInUseError):
+            store.remove(name["file"], OWNER)
         for run in running:
             run.cancel()
             await run.task

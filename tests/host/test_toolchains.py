@@ -123,6 +123,17 @@ def test_what_programs_of_a_language_do_is_allowed_by_its_policy(jail, found, na
     assert result.status == "ok", told
 
 
+@pytest.mark.parametrize("name", sorted({*SHIPPED.languages} - {"sql"}))
+def test_what_is_no_program_is_a_compile_error(jail, found, name):
+    found(name)
+    request = LanguageRequest(language=name, source="<?php (((\n", tests=[TestRequest()])
+
+    async def one():
+        return await jail.engine.submit(validate(request, SHIPPED, jail.engine.rules)).task
+
+    assert jail.do(one()).status == "compile_error"
+
+
 @pytest.mark.parametrize("variant", ["c99", "c11", "c17", "cpp11", "cpp14", "cpp17", "cpp20", "cpp23"])
 def test_the_compiler_takes_every_standard_that_is_offered(jail, build, variant):
     meant = {"c99": 199901, "c11": 201112, "c17": 201710, "cpp11": 201103, "cpp14": 201402, "cpp17": 201703}

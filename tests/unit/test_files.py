@@ -12,13 +12,14 @@ import pytest
 
 from jail.errors import (
     FileDigestError,
+    FileInUseError,
     FileNotStoredError,
     FilesDiskFullError,
     FilesFullError,
     FileTooLargeError,
     HostError,
 )
-from jail.files import Bounds, Files, lent, store
+from jail.files import Bounds, Files, store
 from jail.files.store import PAGE_BYTES
 
 pytestmark = pytest.mark.usefixtures("leaks_nothing")
@@ -385,12 +386,26 @@ def test_a_job_has_links_to_its_files(files):
     assert list(files.lent.glob("*/*")) == []
 
 
-def test_a_job_keeps_what_is_removed_meanwhile(files):
-    name = put(files, b"content").digest
-    with closing(files.lend({"x": name}, None, OWN)) as had:
+def test_what_a_job_has_stays_and_counts(opened):
+    # Else an owner who removes what jobs have could take up any number of quotas.
+    with opened(bytes=2 * PAGE_BYTES) as files:
+        name = put(files, page("a")).digest
+        with closing(files.lend({"x": name}, None, OWN)):
+            with pytest.raises(FileInUseError, match="has the file"):
+                files.remove(name, OWN)
+            with pytest.raises(FilesFullError):
+                files.begin(OWN, 2 * PAGE_BYTES)
         files.remove(name, OWN)
-        assert (had.directory / "box/x").read_bytes() == b"content"
         assert files.find(name, OWN) is None
+
+
+def test_a_job_keeps_what_is_withdrawn_meanwhile(files):
+    name = put(files, b"content").digest
+    files.publish(name, OWN)
+    with closing(files.lend({"x": name}, None, OTHER)) as had:
+        files.withdraw(name)
+        assert (had.directory / "box/x").read_bytes() == b"content"
+        assert files.find(name, OTHER) is None
 
 
 def test_of_a_job_that_names_what_is_not_there_nothing_is_left(files):
@@ -398,18 +413,6 @@ def test_of_a_job_that_names_what_is_not_there_nothing_is_left(files):
     with pytest.raises(FileNotStoredError):
         files.lend({"a/b": name, "c": digest(b"unknown")}, None, OWN)
     assert list(files.lent.glob("*/*")) == []
-
-
-def test_where_no_more_links_can_be_made_the_job_has_a_copy(files, monkeypatch):
-    def refuse(*_):
-        raise OSError(31, "Too many links")
-
-    content = os.urandom(2_500_000)
-    name = put(files, content).digest
-    monkeypatch.setattr(lent.os, "link", refuse)
-    with closing(files.lend({"x": name}, None, OWN)) as had:
-        path = had.directory / "box/x"
-        assert (path.read_bytes(), path.stat().st_mode & 0o7777) == (content, 0o555)
 
 
 # What others leave

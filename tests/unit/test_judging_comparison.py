@@ -2,17 +2,20 @@
 
 import base64
 import itertools
+import json
 import os
 import tracemalloc
 from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 from unittest import mock
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jail.judging import ordered, unordered
+from jail.judging import forms, ordered, unordered
 from jail.judging.comparison import Comparison
 from jail.judging.shapes import Compare, Excerpt
 
@@ -257,6 +260,10 @@ UNALIKE = [
     ("numbers", b"0x10", b"16", "wrong_answer"),
     ("numbers", b"1_000", b"1000", "wrong_answer"),
     ("numbers", b"1e999", b"1.0e999", "wrong_answer"),
+    ("numbers", b"1e401", b"10e400", "wrong_answer"),
+    ("numbers", b"-1", b"1", "wrong_answer"),
+    ("lines", b"a" + b" " * 65 + b"b", b"a" + b" " * 64 + b"\tb", "presentation_error"),
+    ("lines", b"a" + b"\n" * 66 + b"b", b"a" + b"\n" * 67 + b"b", "presentation_error"),
     ("numbers", b"9007199254740993", b"9007199254740992", "wrong_answer"),
     ("numbers", b"1" * 513, b"1" * 513 + b".0", "wrong_answer"),
     ("numbers", b"word", b"1", "wrong_answer"),
@@ -292,16 +299,68 @@ def test_a_tolerance_that_is_no_number_is_refused():
             Comparison(Compare(mode="numbers", absolute=bad), b"")
 
 
-def test_the_difference_says_where_in_both():
+def test_the_difference_says_where_in_both_as_the_page_shows_it():
     found = compared(b"1 2\n3  4x\n", b"1 2 3\n45\n", Compare(mode="tokens"))
-    assert found.token == 4
-    assert (found.output.offset, found.output.line, found.output.column) == (8, 2, 5)
-    assert found.output.excerpt == Excerpt(text="3  4x", at=4)
-    assert (found.expected.offset, found.expected.line, found.expected.column) == (7, 2, 2)
-    assert found.expected.excerpt == Excerpt(text="45", at=1)
+    page = (Path(__file__).parents[2] / "docs" / "verdicts.md").read_text()
+    shown = page.partition("```json\n")[2].partition("```")[0]
+    assert msgspec.to_builtins(found) == json.loads(shown)
 
 
-@pytest.mark.parametrize("white", [b"\n" * 200, b" \n" * 200 + b"   ", b"\n" + b" " * 300, b"\r\n" * 99])
+SIGNS = st.sampled_from(["", "-", "+"])
+DIGITS = st.text("0159", min_size=1, max_size=6)
+TOKENS = st.builds(
+    lambda sign, whole, part, exponent: f"{sign}{whole}{part}{exponent}".encode(),
+    SIGNS,
+    DIGITS,
+    st.just("") | DIGITS.map(".{}".format),
+    st.just("") | st.sampled_from(["e0", "e-3", "E+2", "e400", "e-400", "e401"]),
+)
+
+
+@given(TOKENS, TOKENS, st.sampled_from([0.0, 1e-9, 0.5, 1e5, 1e300]), st.sampled_from([0.0, 1e-9, 0.5, 2.0]))
+@ALWAYS_THE_SAME
+def test_numbers_agree_as_fractions_do(ours, theirs, absolute, relative):
+    compare = Compare(mode="numbers", absolute=absolute, relative=relative)
+    assert (compared(ours, theirs, compare) is None) == agree(ours, theirs, compare)
+
+
+@given(TOKENS, st.sampled_from(["0.1", "1e-9", "3"]), SIGNS.filter(bool), st.booleans())
+@ALWAYS_THE_SAME
+def test_at_the_very_edge_of_the_tolerance_too(token, bound, sign, is_beyond):
+    ours = number(token)
+    if ours is None or b"00" in token or abs(ours) > 10**9 or 0 < abs(ours) < Fraction(1, 10**9):
+        return
+    edge = ours + Fraction(sign + bound) * (1 + is_beyond * Fraction(1, 10**12))
+    theirs = f"{edge.numerator * 10**40 // edge.denominator}e-40".encode()
+    found = compared(token, theirs, Compare(mode="numbers", absolute=float(bound)))
+    assert (found is not None) == is_beyond
+
+
+def test_after_a_token_longer_than_any_number_there_are_numbers_again():
+    comparison = Comparison(Compare(mode="numbers"), b"1" * 600 + b" 1.0")
+    for chunk in (b"1" * 600, b" 1"):
+        comparison.feed(chunk)
+    assert comparison.finish() is None
+
+
+@pytest.mark.parametrize("mode", ["exact", "lines", "tokens", "numbers"])
+def test_a_token_without_end_is_wrong_as_soon_as_it_differs(mode):
+    comparison = Comparison(Compare(mode=mode), b"a" * 1_000_000)
+    comparison.feed(b"b" * 65_536)
+    assert comparison.over
+
+
+def test_the_place_does_not_depend_on_the_key():
+    pairs = ((b" " * 70 + b"x", b" y"), (b"\n" * 70 + b"x", b"\n y"), (b" " * 70 + b"x", b"\t" * 70 + b"x"))
+    for two in pairs:
+        found = [compared(*two, Compare(mode="lines")) for _ in range(32)]
+        assert found == found[:1] * 32
+
+
+@pytest.mark.parametrize(
+    "white",
+    [b"\n" * 65, b"\n" + b" \n" * 32, b"\n" * 200, b" \n" * 200 + b"   ", b"\n" + b" " * 300, b"\r\n" * 99],
+)
 def test_lines_are_counted_in_white_space_too(white):
     found = compared(b"1" + white + b"2", b"1" + white + b"3", Compare(mode="tokens"))
     for place in (found.output, found.expected):
@@ -333,6 +392,61 @@ def test_two_comparisons_hash_with_two_keys():
         bytes(unordered.AnyOrder(Compare(mode="unordered_lines"), None)._ours._form.saved()) for _ in range(9)
     }
     assert len(sums) == 9
+
+
+def siphash(key, text, rounds, final_rounds, is_long):
+    """As the paper has it; is_long: with 128 bits, as its authors' reference has those."""
+    mask = (1 << 64) - 1
+    v = [k ^ c for k, c in zip(key * 2, SIPHASH_BEGINS, strict=True)]
+    v[1] ^= 0xEE * is_long
+
+    def mix(times):
+        def turn(n, by):
+            v[n] = (v[n] << by | v[n] >> 64 - by) & mask
+
+        def half(a, b, c, d, by, other):
+            v[a], v[c] = (v[a] + v[b]) & mask, (v[c] + v[d]) & mask
+            turn(b, by)
+            turn(d, other)
+            v[b] ^= v[a]
+            v[d] ^= v[c]
+            turn(a, 32)
+
+        for _ in range(times):
+            half(0, 1, 2, 3, 13, 16)
+            half(2, 1, 0, 3, 17, 21)
+
+    whole = text + bytes(7 - len(text) % 8) + bytes([len(text) % 256])
+    for start in range(0, len(whole), 8):
+        word = int.from_bytes(whole[start : start + 8], "little")
+        v[3] ^= word
+        mix(rounds)
+        v[0] ^= word
+    v[2] ^= 0xEE if is_long else 0xFF
+    mix(final_rounds)
+    first = v[0] ^ v[1] ^ v[2] ^ v[3]
+    v[1] ^= 0xDD
+    mix(final_rounds)
+    return first, v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+SIPHASH_BEGINS = (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573)
+
+
+def test_the_sum_of_lines_is_that_of_their_siphashes():
+    # The example of the paper's appendix.
+    key = [0x0706050403020100, 0x0F0E0D0C0B0A0908]
+    assert siphash(key, bytes(range(15)), 2, 4, False)[0] == 0xA129CA6149BE45E5
+
+    lines = [bytes(range(65, 65 + n)) for n in range(1, 20)]
+    key = forms.Key()
+    found = forms.Multiset(key)
+    for line in lines:
+        found.feed(line[:3])
+        found.feed(line[3:] + b"\n")
+    halves = zip(*(siphash(key.words, line, 1, 3, True) for line in lines), strict=True)
+    whole = sum(low + (high << 64) for low, high in zip(*halves, strict=True)) % (1 << 128)
+    assert found._state.sum[0] + (found._state.sum[1] << 64) == whole
 
 
 # --- texts without end

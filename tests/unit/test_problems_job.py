@@ -44,13 +44,14 @@ def parsed(content: packages.Content, name: str, checker: dict | None = None) ->
     return steps.parse(msgspec.json.encode(body), RULES)
 
 
-def test_a_script_is_one_step_with_a_test_for_each_case():
+def test_a_script_is_a_job_with_a_test_for_each_case():
     found = parsed({"problem.yaml": "limits: {memory: 100, output: 2}"}, "accepted/echo.py")
 
-    (step,) = found.steps
+    tried, step = found.steps
     limits = step.process.limits
+    assert tried.compiles
     assert step.process.argv == ("python3", "echo.py")
-    assert [file.content for file in step.process.files] == [b"print(input())\n"]
+    assert [file.content for file in tried.process.files] == [b"print(input())\n"]
     assert (limits.cpu_ms, limits.wall_ms, limits.stdout_bytes) == (1500, 9500, 2 << 20)
     assert limits.memory_bytes == 100 << 20
     assert [(one.name, one.process.stdin, one.expected) for one in found.tests] == [
@@ -109,9 +110,9 @@ def test_included_files_stand_beside_and_over_those_of_a_submission():
         "submissions/accepted/two/main.py": "import helper",
         "submissions/accepted/two/helper.py": "own",
     }
-    (step,) = parsed(content, "accepted/two").steps
+    first, _ = parsed(content, "accepted/two").steps
 
-    told = {file.path: file.content for file in step.process.files}
+    told = {file.path: file.content for file in first.process.files}
     assert told == {"main.py": b"import helper", "helper.py": b"theirs", "all.txt": b"7"}
 
 
@@ -159,10 +160,11 @@ def recipe(content: packages.Content) -> validator.Recipe:
     return validator.recipe(made(held), problem.validator)
 
 
-def test_a_validator_in_one_file_runs_as_it_is():
+def test_a_validator_in_one_file_is_built_and_run():
     found = recipe({"problem.yaml": MODERN, "output_validator/check.py": "x"})
 
-    assert (found.build, found.run.argv, list(found.files)) == (None, ["python3", "check.py"], ["check.py"])
+    assert found.build.argv[-4:] == ["python3", "-m", "py_compile", "check.py"]
+    assert (found.run.argv, list(found.files)) == (["python3", "check.py"], ["check.py"])
 
 
 def test_a_validator_may_be_in_a_directory_of_its_own():

@@ -1036,6 +1036,15 @@ def test_a_stored_file_is_no_directory_either():
     assert refused_stored(files={"../a": {"file": KNOWN}})[0] == "files.../a"
 
 
+def test_stored_files_are_few():
+    files = {str(number): {"file": KNOWN} for number in range(65)}
+    assert refused_stored(files=files) == ("files", "65 stored files; the maximum is 64")
+
+
+def test_a_stored_file_is_no_output_of_the_job_that_has_it():
+    assert refused_stored(files={"a": {"file": KNOWN}}, outputs=["b", "a?"])[0] == "outputs[1]"
+
+
 def test_an_output_is_stored_when_it_is_asked_for():
     (process,) = spec.parse(
         body(outputs=["a", {"path": "b", "store": True}, {"path": "c?", "store": True}, {"path": "d"}]), RULES

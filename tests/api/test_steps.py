@@ -1,0 +1,68 @@
+"""Jobs in steps over HTTP: every example of docs/steps.md, and what is refused."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+PAGE = (Path(__file__).parents[2] / "docs" / "steps.md").read_text()
+BLOCKS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+EXAMPLES = list(zip(BLOCKS[::2], BLOCKS[1::2], strict=True))
+
+
+def is_part(shown, told):
+    """Whether all that is shown is told so."""
+    if isinstance(shown, dict):
+        return all(name in told and is_part(value, told[name]) for name, value in shown.items())
+    if isinstance(shown, list):
+        return len(shown) == len(told) and all(map(is_part, shown, told))
+    return shown == told
+
+
+@pytest.mark.parametrize(("body", "shown"), EXAMPLES)
+def test_an_example_has_the_answer_of_the_page(client, body, shown):
+    response = client.post("/v1/run", json=body)
+    assert is_part(shown, response.json()), response.text
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) == 4
+
+
+STEP = {"name": "run", "argv": ["true"]}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"steps": []}, "steps"),
+        ({"steps": [STEP, STEP]}, "steps[1].name"),
+        ({"steps": [{**STEP, "name": "a/b"}]}, "steps[0].name"),
+        ({"steps": [{**STEP, "limits": {"cpu_ms": 0}}]}, "steps[0].limits.cpu_ms"),
+        ({"steps": [STEP], "tests": [{"group": "g"}]}, "tests[0].group"),
+        ({"steps": [STEP], "tests": [{"name": "run"}]}, "tests[0].name"),
+        ({"steps": [STEP], "tests": [{"name": "a"}, {"name": "a"}]}, "tests[1].name"),
+        ({"steps": [STEP], "tests": [{"expected": {"base64": "?"}}]}, "tests[0].expected"),
+        ({"steps": [STEP], "tests": [{"expected": {"file": "sha256:0"}}]}, "tests[0].expected"),
+        ({"steps": [STEP], "tests": [{"args": ["\0"]}]}, "tests[0].argv[1]"),
+        ({"steps": [STEP], "tests": [{"points": -1}]}, "tests[0].points"),
+        ({"steps": [STEP], "groups": [{"name": "g"}, {"name": "g"}]}, "groups[1].name"),
+        (
+            {"steps": [STEP], "checker": {**STEP, "convention": "icpc"}},
+            "checker.name",
+        ),
+        (
+            {
+                "steps": [STEP],
+                "checker": {"argv": ["a"], "files": {".judge/input": ""}, "convention": "icpc"},
+            },
+            "checker.files..judge/input",
+        ),
+        ({"steps": [STEP], "argv": ["true"]}, "argv"),
+        ({"steps": [{**STEP, "limits": {"memory_bytes": 1 << 50}}]}, "steps[0].limits.memory_bytes"),
+    ],
+)
+def test_what_is_wrong_is_refused_by_its_field(client, body, field):
+    response = client.post("/v1/run", json=body)
+    assert (response.status_code, response.json()["field"]) == (422, field)
