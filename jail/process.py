@@ -20,7 +20,6 @@ from jail.capture import Capture, Captured
 from jail.cgroup import Counters
 from jail.errors import SandboxError
 from jail.files import Desk
-from jail.files.incoming import MODE as STORED_MODE
 from jail.files.lent import Lent
 from jail.filters import Denials, Filter
 from jail.outcome import Ended, Facts, Failure, Verdict, decide
@@ -30,7 +29,6 @@ from jail.processors import Processors
 from jail.published import Published
 from jail.result import (
     Denial,
-    OutputFile,
     Pressure,
     ProcessResult,
     SandboxInfo,
@@ -304,19 +302,10 @@ class Process:
             usage=_usage(report, counters),
             stdout=stdout,
             stderr=stderr,
-            outputs=await self._bring_home(),
+            outputs=await collect_outputs(self.spec.outputs, self.sandbox.open, self._budgets, self._store),
             denials=told[0],
             denials_omitted=told[1],
         )
-
-    async def _bring_home(self) -> Collected:
-        """Its outputs. Of a stored file that it was lent there is nothing to bring: it is what it was."""
-        lent = {file.path: file for file in self.spec.stored}
-        own = [output for output in self.spec.outputs if output.path not in lent]
-        found, errors = await collect_outputs(own, self.sandbox.open, self._budgets, self._store)
-        for path in (output.path for output in self.spec.outputs if output.path in lent):
-            found[path] = OutputFile(file=lent[path].digest, bytes=lent[path].bytes, mode=STORED_MODE)
-        return found, errors
 
     @property
     def _budgets(self) -> Budgets:

@@ -516,7 +516,7 @@ def program(request: Program, rules: Rules, name: str = "", background: bool = F
     )
     _check_strings(spec)
     _check_room(spec)
-    _check_not_lent(spec)
+    check_not_lent(spec)
     return spec
 
 
@@ -714,7 +714,8 @@ def _check_room(spec: ProcessSpec) -> None:
         raise SpecError("files", f"take {inodes} inodes; limits.files is {spec.limits.files}")
 
 
-def _check_not_lent(spec: ProcessSpec) -> None:
+def check_not_lent(spec: ProcessSpec) -> None:
+    """Raise SpecError if one of its outputs is a stored file."""
     stored = {file.path for file in spec.stored}
     for index, output in enumerate(spec.outputs):
         if output.path in stored:

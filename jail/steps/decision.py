@@ -134,6 +134,7 @@ def _test(spec: StepsSpec, test: Test, tested: Tested | None, points: float) -> 
         detail=_detail(tested.detail or program.detail, judgement),
         difference=tested.difference,
         message=judgement.message if judgement else None,
+        judge_message=judgement.judge_message if judgement else None,
         stdout=program.stdout if is_kept else None,
         stderr=program.stderr if is_kept else None,
         usage=program.usage,

@@ -12,8 +12,8 @@ from jail.result import ProcessResult, Stream, Timing, Usage
 class TestResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a test. status: None of one that does not count, since another failed.
 
-    difference: of stdout from what was expected. message: of the checker, for whoever sent the program.
-    stdout, stderr: their beginning, where it is kept.
+    difference: of stdout from what was expected. message: of the checker, for whoever sent the program;
+    judge_message: for judges alone. stdout, stderr: their beginning, where it is kept.
     """
 
     __test__ = False
@@ -28,6 +28,7 @@ class TestResult(msgspec.Struct, frozen=True, kw_only=True):
     detail: str | None = None
     difference: Difference | None = None
     message: str | None = None
+    judge_message: str | None = None
     stdout: Stream | None = None
     stderr: Stream | None = None
     usage: Usage | None = None

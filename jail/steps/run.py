@@ -35,6 +35,7 @@ class StepsRun:
         self._lost: str | None = None
         self._steps: dict[str, Ran] = {}
         self._tests: list[Tested | None] = [None] * len(spec.tests)
+        self._seen = [as_test(test, None) for test in spec.tests]
         self._untried = len(spec.tests)
         self.marks = {"submitted": time.monotonic_ns()}
         self.task = asyncio.create_task(self._run(), name=f"run {self.id}")
@@ -130,7 +131,7 @@ class StepsRun:
         async def help_out(more: Lane) -> None:
             try:
                 while not lanes.wanted and (index := next(order, None)) is not None:
-                    self._tests[index] = await tester.test(self._spec.tests[index], more)
+                    self._note(index, await tester.test(self._spec.tests[index], more))
             finally:
                 more.end()
                 more.reservation.close()
@@ -138,7 +139,7 @@ class StepsRun:
         try:
             while (index := next(order, None)) is not None:
                 hire()
-                self._tests[index] = await tester.test(self._spec.tests[index], lane)
+                self._note(index, await tester.test(self._spec.tests[index], lane))
         finally:
             if hired:
                 for error in filter(None, await asyncio.gather(*hired, return_exceptions=True)):
@@ -156,8 +157,11 @@ class StepsRun:
     def _counts(self, index: int) -> bool:
         if self._spec.fail_fast == "never":
             return True
-        seen = [as_test(test, tested) for test, tested in zip(self._spec.tests, self._tests, strict=True)]
-        return counting(seen[: index + 1], self._spec.fail_fast)[index]
+        return counting(self._seen[: index + 1], self._spec.fail_fast)[index]
+
+    def _note(self, index: int, tested: Tested) -> None:
+        self._tests[index] = tested
+        self._seen[index] = as_test(tested.test, tested)
 
     def _answer(self) -> StepsResult:
         self.marks["answered"] = time.monotonic_ns()

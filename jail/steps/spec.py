@@ -10,7 +10,18 @@ from jail import spec
 from jail.judging.shapes import Compare
 from jail.limits import LimitsRequest
 from jail.outcome import Status
-from jail.spec import NAME, Content, FileContent, JobSpec, ProcessSpec, Program, Rules, SpecError, StoredFile
+from jail.spec import (
+    NAME,
+    STORED_MAX,
+    Content,
+    FileContent,
+    JobSpec,
+    ProcessSpec,
+    Program,
+    Rules,
+    SpecError,
+    StoredFile,
+)
 
 STEPS_MAX = 16
 
@@ -178,7 +189,7 @@ class StepsSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def box_bytes(step: Step) -> int:
-    """The most that its /box takes, with what the kernel has for each page and each name (measured: 1.5 KiB)."""
+    """The most that its /box takes, with what the kernel has for each page and for each name: 1.5 KiB."""
     limits = step.process.limits
     return min(limits.memory_bytes, 2 * limits.disk_bytes + 2048 * limits.files)
 
@@ -261,10 +272,15 @@ def _with_carried(process: ProcessSpec, before: Sequence[Step]) -> ProcessSpec:
     if not before or not before[-1].process.stored:
         return process
     own = {file.path for file in (*process.files, *process.stored)}
-    carried = (
+    carried = [
         file for file in before[-1].process.stored if not any(_collide(file.path, path) for path in own)
-    )
-    return structs.replace(process, stored=(*process.stored, *carried))
+    ]
+    count = len(process.stored) + len(carried)
+    if count > STORED_MAX:
+        raise SpecError("files", f"{count} stored files, with those before; the maximum is {STORED_MAX}")
+    found = structs.replace(process, stored=(*process.stored, *carried))
+    spec.check_not_lent(found)
+    return found
 
 
 def _collide(one: str, other: str) -> bool:

@@ -33,10 +33,11 @@ class Tested(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Output:
-    """What a program writes, on its way past what is expected."""
+    """What a program writes, on its way past what is expected; `is_stored`: past a stored file."""
 
     def __init__(self, test: Test, expected: bytes | int) -> None:
         """expected: bytes, or a descriptor that stays the caller's."""
+        self.is_stored = isinstance(expected, int)
         self._comparison = Comparison(test.compare, expected)
         self._error: OSError | None = None
 
@@ -82,7 +83,7 @@ class Tester:
                 self._bench.close(process)
             if self._spec.checker and verdict.status == "ok":
                 return await self._check(test, _shortened(program, written), written.content, lane)
-            return self._compare(test, verdict, _shortened(program, written), output)
+            return await self._compare(test, verdict, _shortened(program, written), output)
 
     async def _expect(self, test: Test, kept: ExitStack) -> Output | None:
         if self._spec.checker or test.expected is None:
@@ -93,14 +94,20 @@ class Tester:
             kept.callback(os.close, expected)
         return Output(test, expected)
 
-    def _compare(self, test: Test, verdict: Verdict, program: ProcessResult, output: Output | None) -> Tested:
+    async def _compare(
+        self, test: Test, verdict: Verdict, program: ProcessResult, output: Output | None
+    ) -> Tested:
         try:
-            difference = output.finish() if output and verdict.status == "ok" else None
+            difference = await self._difference(output) if output and verdict.status == "ok" else None
         except OSError as error:
             detail = f"what is expected cannot be read: {error.strerror}"
             return Tested(test=test, status="sandbox_error", program=program, detail=detail)
         status = judge_test(verdict, difference)
         return Tested(test=test, status=status, program=program, difference=difference)
+
+    async def _difference(self, output: Output) -> Difference | None:
+        """In a thread where a file may have to be read to its end."""
+        return await self._bench.means.files.do(output.finish) if output.is_stored else output.finish()
 
     async def _check(self, test: Test, program: ProcessResult, written: bytes, lane: Lane) -> Tested:
         checker = self._spec.checker

@@ -20,6 +20,7 @@ from benchmark import (
     pool,
     precision,
     runtimes,
+    steps,
 )
 from benchmark.floor import Floor
 from benchmark.row import Row
@@ -53,6 +54,7 @@ SECTIONS: dict[str, Section] = {
     "runtimes": runtimes,
     "networks": networks,
     "images": images,
+    "steps": steps,
     "density": density,
     "churn": churn,
 }

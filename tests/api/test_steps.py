@@ -1,5 +1,6 @@
 """Jobs in steps over HTTP: every example of docs/steps.md, and what is refused."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -30,6 +31,7 @@ def test_there_are_examples():
     assert len(EXAMPLES) == 4
 
 
+STORED = {"file": "sha256:" + hashlib.sha256(b"data").hexdigest()}
 STEP = {"name": "run", "argv": ["true"]}
 
 
@@ -60,9 +62,14 @@ STEP = {"name": "run", "argv": ["true"]}
             "checker.files..judge/input",
         ),
         ({"steps": [STEP], "argv": ["true"]}, "argv"),
+        (
+            {"steps": [{**STEP, "files": {"a": STORED}}, {**STEP, "name": "b", "outputs": ["a"]}]},
+            "steps[1].outputs[0]",
+        ),
         ({"steps": [{**STEP, "limits": {"memory_bytes": 1 << 50}}]}, "steps[0].limits.memory_bytes"),
     ],
 )
 def test_what_is_wrong_is_refused_by_its_field(client, body, field):
+    assert client.put("/v1/files", content=b"data").json() == {**STORED, "bytes": 4}
     response = client.post("/v1/run", json=body)
     assert (response.status_code, response.json()["field"]) == (422, field)

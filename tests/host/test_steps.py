@@ -334,9 +334,3 @@ def test_more_pieces_than_can_be_copied_in_time_are_the_programs_fault(own):
     body = [{"name": "a", "argv": ["python3", "-c", pieces], "limits": limits}, step("b", "true")]
     result = own.run({"steps": body})
     assert (result["status"], result["decided_by"]) == ("output_limit", "a")
-
-
-def test_a_stored_file_that_is_asked_back_is_told_by_its_name(own):
-    data = put(own, b"data")
-    found = own.sh("true", files={"in": data}, outputs=["in"])["outputs"]
-    assert found == {"in": {"file": data["file"], "bytes": 4, "mode": 0o555}}

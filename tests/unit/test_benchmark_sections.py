@@ -5,7 +5,20 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from benchmark import calls, churn, cores, density, explain, images, inside, memory, networks, peers, pool
+from benchmark import (
+    calls,
+    churn,
+    cores,
+    density,
+    explain,
+    images,
+    inside,
+    memory,
+    networks,
+    peers,
+    pool,
+    steps,
+)
 from benchmark.figures import Times
 from benchmark.floor import Floor
 from benchmark.load import Load
@@ -230,6 +243,17 @@ def test_a_network_is_compared_with_none_and_anything_left_is_a_miss():
     assert (nothing.value, nothing.is_met) == (0, True)
     *_, something = networks.rows(msgspec.structs.replace(found, left={"links": 1}), None)
     assert (something.is_met, something.note) == (False, "links 1")
+
+
+def test_a_test_is_compared_with_a_single_run_and_a_stored_input_with_none():
+    rounds = tuple(
+        steps.Round(Times(2, 9.0, 100), ms, Times(2.2, 9.0, 100), Times(2, 9.0, 100))
+        for ms in (1.0, 2.0, 6.0)
+    )
+    test, stored, memory_of = steps.rows(steps.Figures(rounds, 500, 32 << 20), None)
+    assert (test.value, test.ratio, test.is_met) == (2.0, 1.0, True)
+    assert stored.ratio == 1.1
+    assert (memory_of.value, memory_of.ratio, memory_of.is_met) == (32, 0.5, False)
 
 
 def test_an_image_of_many_layers_is_compared_with_one_of_one_and_its_import_with_umocis():
