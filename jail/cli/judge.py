@@ -106,14 +106,14 @@ def _wanted(
 def _content(path: Path) -> dict[str, bytes]:
     """The files of a program by their names. Raises PackageError."""
     try:
-        if not path.is_dir():
-            return {path.name: path.read_bytes()}
-        found = [one for one in sorted(path.rglob("*")) if stat.S_ISREG(one.lstat().st_mode)]
-        too_large = sum(one.lstat().st_size for one in found) > _GIVEN_BYTES_MAX
-        if too_large or len(found) > _GIVEN_FILES_MAX:
-            bounds = f"{_GIVEN_FILES_MAX} files or {_GIVEN_BYTES_MAX} bytes"
-            raise PackageError(f"{path} has more than {bounds}.", "Name the directory of one program.")
-        return {str(one.relative_to(path)): one.read_bytes() for one in found}
+        above = path if path.is_dir() else path.parent
+        there = sorted(path.rglob("*")) if path.is_dir() else [path]
+        found = [one for one in there if stat.S_ISREG(one.stat().st_mode)]
+        too_large = sum(one.stat().st_size for one in found) > _GIVEN_BYTES_MAX
+        if too_large or not 0 < len(found) <= _GIVEN_FILES_MAX:
+            told = f"{path} is not one program: up to {_GIVEN_FILES_MAX} files of {_GIVEN_BYTES_MAX} bytes."
+            raise PackageError(told, "Name the file or the directory of one.")
+        return {str(one.relative_to(above)): one.read_bytes() for one in found}
     except OSError as error:
         told = f"{path} is no submission of the package, and no file: {error.strerror}."
         raise PackageError(told, "Name a file, or one of the package as FOLDER/NAME.") from None

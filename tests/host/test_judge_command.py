@@ -101,6 +101,7 @@ def test_what_compilers_say_is_shown_without_what_terminals_obey(judge, tmp_path
         ),
         ({"problem.yaml": "limits: {memroy: 1}"}, [], "memroy"),
         ({}, ["nothing.py"], "nothing.py is no submission of the package, and no file"),
+        ({}, ["/dev/zero"], "/dev/zero is not one program"),
     ],
 )
 def test_what_cannot_be_judged_is_told_with_what_to_do(judge, tmp_path, content, given, told):

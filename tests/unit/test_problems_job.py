@@ -270,3 +270,18 @@ def test_time_is_asked_for_within_the_ceilings():
 
     assert asked.run == LimitsRequest(cpu_ms=CEILINGS.cpu_ms, wall_ms=CEILINGS.wall_ms)
     assert asked == Asked(run=asked.run)
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"checker": {"argv": ["check"], "convention": "icpc"}}, "checker.argv[1]"),
+        ({}, "tests[0].checker_args"),
+    ],
+)
+def test_arguments_for_a_checker_are_what_a_program_can_be_given(more, field):
+    body = {"steps": [{"name": "run", "argv": ["a"]}], "tests": [{"checker_args": ["a\0b"]}], **more}
+
+    with pytest.raises(spec.SpecError) as caught:
+        steps.parse(msgspec.json.encode(body), RULES)
+    assert caught.value.field == field
