@@ -265,6 +265,8 @@ def test_each_image_has_languages_of_its_own(engine):
     shell = structs.replace(
         shipped.languages["bash"],
         version=("sh", "-c", "echo 1.0; cat /etc/motd >&2"),
+        # Of all shells these images have that one alone.
+        compile=None,
         run=structs.replace(shipped.languages["bash"].run, argv=("sh", "{source}")),
     )
     known = structs.replace(shipped, languages={"python": shipped.languages["python"], "bash": shell})
