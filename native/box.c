@@ -85,11 +85,6 @@ static int copy_file(int directory, int to, const char *name, const struct stat 
 	return error;
 }
 
-static int give_to_job(int to, const char *name)
-{
-	return fchownat(to, name, JOB_ID, JOB_ID, AT_SYMLINK_NOFOLLOW) ? errno : 0;
-}
-
 static int copy_link(int directory, int to, const char *name)
 {
 	char target[PATH_BYTES_MAX];

@@ -12,7 +12,7 @@
 
 #include "plan.h"
 
-static int open_beneath(int box, const char *path, uint64_t flags, uint64_t mode)
+int open_beneath(int directory, const char *path, uint64_t flags, uint64_t mode)
 {
 	struct open_how how = {
 		.flags = flags | O_CLOEXEC | O_NOFOLLOW,
@@ -21,10 +21,10 @@ static int open_beneath(int box, const char *path, uint64_t flags, uint64_t mode
 			   RESOLVE_NO_XDEV,
 	};
 
-	return (int)syscall(SYS_openat2, box, path, &how, sizeof how);
+	return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
 }
 
-static int give_to_job(int directory, const char *path)
+int give_to_job(int directory, const char *path)
 {
 	return fchownat(directory, path, JOB_ID, JOB_ID, AT_SYMLINK_NOFOLLOW) ? errno : 0;
 }
@@ -81,12 +81,8 @@ static int write_each_file(const struct sandbox *sandbox, const char *place, int
 {
 	const char *end = place + sandbox->start.plan_bytes - sandbox->start.hosts_bytes;
 	struct planned_file file;
-	int error = 0;
+	int error = plan_skip(&place, end, &sandbox->start);
 
-	/* Arguments, variables, the search path and the directory come first, and are for pid 2 to read. */
-	for (uint64_t left = (uint64_t)sandbox->start.arguments + sandbox->start.variables + 2; left; left--)
-		if (!plan_string(&place, end))
-			return EBADMSG;
 	for (uint32_t i = 0; !error && i < sandbox->start.files; i++) {
 		*index = (int)i + 1;
 		error = plan_file(&place, end, &file);

@@ -8,10 +8,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "plan.h"
@@ -36,16 +34,6 @@ static int mount_files(const struct sandbox *sandbox)
 	return mount("overlay", "files", "overlay", FLAGS, OPTIONS) ? errno : 0;
 }
 
-static int open_beneath(int directory, const char *path)
-{
-	struct open_how how = {
-		.flags = O_PATH | O_NOFOLLOW | O_CLOEXEC,
-		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
-	};
-
-	return (int)syscall(SYS_openat2, directory, path, &how, sizeof how);
-}
-
 /* A regular file, bound over an empty one. It has the flags of the overlay's mount. */
 static int bind_file(int file, int target)
 {
@@ -65,10 +53,10 @@ static int show_file(int files, int box, const char *path)
 
 	if (error)
 		return error;
-	file = open_beneath(files, path);
+	file = open_beneath(files, path, O_PATH, 0);
 	if (file < 0)
 		return errno;
-	target = openat(box, path, O_CREAT | O_EXCL | O_RDONLY | O_NOFOLLOW | O_CLOEXEC, 0444);
+	target = open_beneath(box, path, O_CREAT | O_EXCL | O_RDONLY, 0444);
 	error = target < 0 ? errno : bind_file(file, target);
 	if (target >= 0)
 		close(target);
@@ -85,9 +73,7 @@ static int find_names(const struct sandbox *sandbox, const char **place, const c
 	if (error)
 		return error;
 	*end = *place + sandbox->start.plan_bytes - sandbox->start.hosts_bytes;
-	for (uint64_t left = (uint64_t)sandbox->start.arguments + sandbox->start.variables + 2; left; left--)
-		if (!plan_string(place, *end))
-			return EBADMSG;
+	error = plan_skip(place, *end, &sandbox->start);
 	for (uint32_t i = 0; !error && i < sandbox->start.files; i++)
 		error = plan_file(place, *end, &file);
 	return error;

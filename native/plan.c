@@ -14,6 +14,14 @@ const char *plan_string(const char **place, const char *end)
 	return string;
 }
 
+int plan_skip(const char **place, const char *end, const struct start *start)
+{
+	for (uint64_t left = (uint64_t)start->arguments + start->variables + 2; left; left--)
+		if (!plan_string(place, end))
+			return EBADMSG;
+	return 0;
+}
+
 int plan_file(const char **place, const char *end, struct planned_file *file)
 {
 	const char *next = *place;

@@ -11,9 +11,10 @@
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
-/* Where a job's descriptors stand among those that come with it: struct start in message.h. */
+/* The empty file in /dev over which a file is bound that a job is lent to read as stdin. */
 #define LENT_STDIN "lent-stdin"
 
+/* Where a job's descriptors stand among those that come with it: struct start in message.h. */
 enum { STDIO = 3, JOB_FILTER = STDIO, JOB_PLAN, JOB_DESCRIPTORS, EXPLAINING_DESCRIPTORS = 2 };
 
 /*
@@ -97,8 +98,13 @@ int tell(const struct sandbox *sandbox, struct news *news, const int *fds, size_
 
 bool is_open(int fd);
 
-/* Create what leads to `path` beneath the directory `box`, for the job. Returns 0 or an errno value. In files.c. */
+/*
+ * In files.c. What leads to `path` beneath the directory `box`, made for the job; an entry of a directory given to it;
+ * each 0 or an errno value. And a path beneath a directory, opened without a link on the way: a descriptor, or -1.
+ */
 int make_parents(int box, const char *path);
+int give_to_job(int directory, const char *path);
+int open_beneath(int directory, const char *path, uint64_t flags, uint64_t mode);
 
 /* The path through which an open descriptor is named to mount(2). In root.c. */
 const char *descriptor_path(int fd, char path[32]);
