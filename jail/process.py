@@ -179,7 +179,7 @@ class Process:
         """Leave nothing of it. Again: nothing."""
         self._held.close()
 
-    def fail(self, error: SandboxError | OSError) -> None:
+    def fail(self, error: SandboxError) -> None:
         """It lost what it was promised: whatever it does or did, that is ours. It is ended, if it runs."""
         if self._is_started and self.verdict is None:
             if self._ended is None:

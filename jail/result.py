@@ -3,6 +3,7 @@
 import base64
 import codecs
 from collections.abc import Mapping
+from itertools import pairwise
 
 import msgspec
 
@@ -176,6 +177,13 @@ def stream(captured: Captured) -> Stream:
         return Stream(**about, text=text)
     except UnicodeDecodeError:
         return Stream(**about, base64=base64.b64encode(captured.content).decode())
+
+
+def timing(submitted_ns: int, reserved_ns: int, sent_ns: int, heard_ns: int, answered_ns: int) -> Timing:
+    """Of moments by one clock: taken in, at its turn, first started, last heard of, answered."""
+    marks = submitted_ns, reserved_ns, sent_ns, heard_ns, answered_ns
+    queued, setup, run, collect = (milliseconds(end - start) for start, end in pairwise(marks))
+    return Timing(queued_ms=queued, setup_ms=setup, run_ms=run, collect_ms=collect)
 
 
 def milliseconds(nanoseconds: int) -> float:

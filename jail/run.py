@@ -13,7 +13,6 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
-from itertools import pairwise
 
 from msgspec import structs
 
@@ -24,7 +23,7 @@ from jail.network import addresses
 from jail.network.client import Segment
 from jail.outcome import Ended, Failure, decide_job
 from jail.process import Means, Process
-from jail.result import End, GroupResult, Result, Timing, Traffic, milliseconds
+from jail.result import End, GroupResult, Result, Timing, Traffic, milliseconds, timing
 from jail.scheduler import Reservation
 from jail.spec import JobSpec
 
@@ -235,9 +234,7 @@ class Run:
         """The time between marks; a stage that was not reached took none."""
         submitted, answered = self.marks["submitted"], self.marks["answered"]
         heard = max([process.moments.get("heard", 0) for process in self.processes]) or answered
-        marks = submitted, self.marks.get("reserved", answered), self._sent_ns, heard, answered
-        queued, setup, run, collect = (milliseconds(end - start) for start, end in pairwise(marks))
-        return Timing(queued_ms=queued, setup_ms=setup, run_ms=run, collect_ms=collect)
+        return timing(submitted, self.marks.get("reserved", answered), self._sent_ns, heard, answered)
 
 
 async def _together(steps: Sequence[Coroutine[None, None, None]]) -> None:

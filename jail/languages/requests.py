@@ -1,11 +1,12 @@
 """The body of POST /v1/run that names a language in place of steps, and the job in steps that it is."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, field
 
 from jail.judging.shapes import Compare
+from jail.judging.verdict import FailFast
 from jail.languages.definitions import Definitions
 from jail.languages.expansion import Expansion, Source, allow, expand
 from jail.spec import Program, Rules, SpecError
@@ -13,6 +14,7 @@ from jail.steps import spec
 from jail.steps.spec import (
     TESTS_MAX,
     CheckerRequest,
+    Keep,
     StepRequest,
     StepsRequest,
     StepsSpec,
@@ -34,8 +36,8 @@ class LanguageRequest(Source, frozen=True, forbid_unknown_fields=True, kw_only=T
     compare: Compare = Compare()
     checker: CheckerRequest | UnsetType = UNSET
     groups: Annotated[list[TestGroupRequest], Meta(max_length=TESTS_MAX)] = field(default_factory=list)
-    fail_fast: Literal["never", "group", "job"] = "never"
-    keep: Literal["never", "failed", "always"] = "failed"
+    fail_fast: FailFast = "never"
+    keep: Keep = "failed"
 
 
 KINDS = {**spec.KINDS, "language": msgspec.json.Decoder(LanguageRequest)}

@@ -7,18 +7,16 @@ ends the judging of its group has no part in it, judged or not: so the same subm
 
 from collections.abc import Mapping
 from statistics import fmean
-from typing import Literal
 
 import msgspec
 
+from jail.judging.verdict import FailFast
 from jail.problems.testdata import SAMPLE, SECRET, Case, Group, GroupRules, LegacyRules
 
 ACCEPTED, JUDGE_ERROR = "AC", "JE"
 
 _SEVERITY = ("JE", "CS", "RTE", "IF", "MLE", "TLE", "WTL", "OLE", "WA", "PE")
 _SCORES = {"sum": sum, "avg": fmean, "min": min, "max": max}
-
-FailFast = Literal["never", "group", "job"]
 
 
 class Outcome(msgspec.Struct, frozen=True):

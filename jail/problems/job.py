@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 
+from jail.judging.verdict import FailFast
 from jail.languages.expansion import Expansion
 from jail.limits import LimitsRequest
 from jail.problems import grading
 from jail.problems.comparison import compare
-from jail.problems.grading import FailFast
 from jail.problems.metadata import Metadata
 from jail.problems.package import Problem
 from jail.problems.sources import Limits

@@ -12,13 +12,14 @@ from jail import spec
 from jail.engine import Engine
 from jail.errors import PackageError
 from jail.files import Files as Store
+from jail.judging.verdict import FailFast
 from jail.judging.vocabulary import NAMES, WORDS
 from jail.languages.definitions import Definitions
 from jail.languages.expansion import Expansion, Source
 from jail.problems import expectations, grading, job, submissions, timing, validator
 from jail.problems.files import Files
 from jail.problems.files import read as read_file
-from jail.problems.grading import FailFast, Grade, Outcome
+from jail.problems.grading import Grade, Outcome
 from jail.problems.job import Contents
 from jail.problems.package import Problem
 from jail.problems.sources import Limits, Sources

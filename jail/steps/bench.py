@@ -13,7 +13,8 @@ class Bench:
     """What is under way of a job.
 
     box: what its processes find in /box, as the last step left it. failure: where set-up failed first, if it
-    did. cancelled: whether the job was.
+    did. cancelled: whether the job was. sent_ns, heard_ns: when the first process was started and the last
+    was heard of, by CLOCK_MONOTONIC; 0 before.
     """
 
     def __init__(self, means: Means) -> None:
@@ -22,6 +23,8 @@ class Bench:
         self.box: Box | None = None
         self.failure: Failure | None = None
         self.cancelled = False
+        self.sent_ns = 0
+        self.heard_ns = 0
         self._live: set[Process] = set()
 
     def cancel(self) -> None:
@@ -57,5 +60,7 @@ class Bench:
     def close(self, process: Process) -> None:
         """Leave nothing of it."""
         self.failure = self.failure or process.failure
+        self.sent_ns = self.sent_ns or process.moments.get("sent", 0)
+        self.heard_ns = max(self.heard_ns, process.moments.get("heard", 0))
         self._live.discard(process)
         process.close()

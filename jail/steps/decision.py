@@ -1,7 +1,6 @@
 """What is told of a job in steps that has ended: one pure function."""
 
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 
 from jail.judging import scores, vocabulary
 from jail.judging import verdict as judging
@@ -84,26 +83,14 @@ def _score(spec: StepsSpec, tests: Sequence[Tested | None]) -> scores.Scores:
         [
             scores.Scored(
                 status=tested.status if tested else None,
-                points=_decimal(test.points),
+                points=test.points,
                 group=test.group or None,
                 judgement=tested.judgement if tested else None,
             )
             for test, tested in zip(spec.tests, tests, strict=True)
         ],
-        [
-            scores.Group(
-                name=group.name,
-                points=None if group.points is None else _decimal(group.points),
-                score=group.score,
-            )
-            for group in spec.groups
-        ],
+        spec.groups,
     )
-
-
-def _decimal(number: float) -> Decimal:
-    """The number as it was written in the request."""
-    return Decimal(repr(number))
 
 
 def _of_group(name: str, tests: Sequence[judging.Test]) -> Judged | None:

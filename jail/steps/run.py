@@ -5,13 +5,12 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import pairwise
 
 from jail.errors import SandboxError
 from jail.judging.verdict import counting, ends_job
 from jail.outcome import Failure, Verdict
 from jail.process import Means
-from jail.result import Timing, milliseconds
+from jail.result import Timing, timing
 from jail.steps.bench import Bench
 from jail.steps.decision import Ran, as_step, as_test, decide
 from jail.steps.lanes import AT_ONCE, Lane, Lanes
@@ -173,7 +172,8 @@ class StepsRun:
         return decide(self._spec, self.id, self._steps, self._tests, stopped, self._timing())
 
     def _timing(self) -> Timing:
-        submitted, answered = self.marks["submitted"], self.marks["answered"]
-        marks = submitted, self.marks.get("reserved", answered), answered
-        queued, run = (milliseconds(end - start) for start, end in pairwise(marks))
-        return Timing(queued_ms=queued, setup_ms=0.0, run_ms=run, collect_ms=0.0)
+        answered = self.marks["answered"]
+        # What was not reached took no time.
+        sent = self._bench.sent_ns or answered
+        heard = self._bench.heard_ns or answered
+        return timing(self.marks["submitted"], self.marks.get("reserved", answered), sent, heard, answered)

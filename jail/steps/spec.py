@@ -1,13 +1,17 @@
 """The specification of a job in steps. As in jail.spec: what is past it is valid."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
 
 from jail import spec
+from jail.judging.checker import Convention
+from jail.judging.scores import Aggregation, Group
 from jail.judging.shapes import Compare
+from jail.judging.verdict import FailFast
 from jail.limits import LimitsRequest
 from jail.outcome import Status
 from jail.spec import (
@@ -36,6 +40,9 @@ KEPT_BYTES = 4096
 _NAMED = Annotated[str, Meta(extra_json_schema={"pattern": f"^{NAME}$"})]
 _TITLE = Annotated[str, Meta(min_length=1, max_length=256)]
 _Points = Annotated[float, Meta(ge=0, le=POINTS_MAX)]
+
+Keep = Literal["never", "failed", "always"]
+"""Of which tests what they wrote comes back."""
 
 Passed = Literal["nonzero_exit", "signaled", "cpu_limit", "wall_limit", "memory_limit", "output_limit"]
 """What a step may have done wrong and the next be run all the same."""
@@ -76,7 +83,7 @@ class TestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 class CheckerRequest(Program, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A program that judges in place of a comparison, in a sandbox of its own: see docs/steps.md."""
 
-    convention: Literal["testlib", "icpc"]
+    convention: Convention
 
 
 class TestGroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -86,7 +93,7 @@ class TestGroupRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
     name: _TITLE
     points: _Points | UnsetType = UNSET
-    score: Literal["sum", "min"] = "sum"
+    score: Aggregation = "sum"
 
 
 class StepsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -101,8 +108,8 @@ class StepsRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     compare: Compare = Compare()
     checker: CheckerRequest | UnsetType = UNSET
     groups: Annotated[list[TestGroupRequest], Meta(max_length=TESTS_MAX)] = []
-    fail_fast: Literal["never", "group", "job"] = "never"
-    keep: Literal["never", "failed", "always"] = "failed"
+    fail_fast: FailFast = "never"
+    keep: Keep = "failed"
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,22 +131,14 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
     compare: Compare
     checker_args: tuple[str, ...] = ()
     group: str
-    points: float
+    points: Decimal
 
 
 class Checker(msgspec.Struct, frozen=True, kw_only=True):
     """A valid checker."""
 
     process: ProcessSpec
-    convention: Literal["testlib", "icpc"]
-
-
-class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """A group of tests. points: of all of it, or None: what those of its tests add up to."""
-
-    name: str
-    points: float | None
-    score: Literal["sum", "min"]
+    convention: Convention
 
 
 class StepsSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,8 +148,8 @@ class StepsSpec(msgspec.Struct, frozen=True, kw_only=True):
     tests: tuple[Test, ...]
     checker: Checker | None
     groups: tuple[Group, ...]
-    fail_fast: Literal["never", "group", "job"]
-    keep: Literal["never", "failed", "always"]
+    fail_fast: FailFast
+    keep: Keep
 
     @property
     def owner(self) -> str:
@@ -263,7 +262,7 @@ def _test(asked: TestRequest, name: str, request: StepsRequest, rules: Rules, be
         compare=request.compare if asked.compare is UNSET else asked.compare,
         checker_args=tuple(asked.checker_args),
         group=asked.group,
-        points=asked.points,
+        points=_decimal(asked.points),
     )
 
 
@@ -322,9 +321,14 @@ def _check_arguments(request: StepsRequest, rules: Rules) -> None:
 def _groups(request: StepsRequest) -> tuple[Group, ...]:
     _check_names([group.name for group in request.groups], "groups", set())
     return tuple(
-        Group(name=one.name, points=None if one.points is UNSET else one.points, score=one.score)
+        Group(name=one.name, points=None if one.points is UNSET else _decimal(one.points), score=one.score)
         for one in request.groups
     )
+
+
+def _decimal(number: float) -> Decimal:
+    """The number as it was written in the request."""
+    return Decimal(repr(number))
 
 
 def _check_names(names: Sequence[str], field: str, known: set[str]) -> None:
