@@ -1,17 +1,12 @@
 """Jobs of several processes over HTTP, and every example of docs/processes.md and docs/networks.md."""
 
 import asyncio
-import json
-import re
-from pathlib import Path
 
 import httpx
+import pages
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGES = (DOCS / "processes.md").read_text() + (DOCS / "networks.md").read_text()
-BLOCKS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGES, re.DOTALL)]
-EXAMPLES = list(zip(BLOCKS[::2], BLOCKS[1::2], strict=True))
+EXAMPLES = pages.examples("processes.md", "networks.md")
 SLEEPER = ["sleep", "1000"]
 
 
@@ -21,24 +16,15 @@ def run(client, *processes):
     return response.json()
 
 
-def is_part(shown, told):
-    """Whether all that is shown is told so."""
-    if isinstance(shown, dict):
-        return all(name in told and is_part(value, told[name]) for name, value in shown.items())
-    if isinstance(shown, list):
-        return len(shown) == len(told) and all(map(is_part, shown, told))
-    return shown == told
-
-
 @pytest.mark.parametrize(("body", "shown"), EXAMPLES)
 def test_an_example_has_the_answer_of_the_page(client, body, shown):
     response = client.post("/v1/run", json=body)
-    assert is_part(shown, response.json()), response.text
+    assert pages.is_part(shown, response.json()), response.text
 
 
 def test_there_are_examples():
     assert len(EXAMPLES) == 5
-    assert not is_part({"a": [{"b": 1}]}, {"a": [{"b": 2}]})
+    assert not pages.is_part({"a": [{"b": 1}]}, {"a": [{"b": 2}]})
 
 
 def test_a_job_of_several_processes_is_counted_once_and_leaves_one_line(client, service, counted):

@@ -1,30 +1,17 @@
 """Jobs in steps over HTTP: every example of docs/steps.md, and what is refused."""
 
 import hashlib
-import json
-import re
-from pathlib import Path
 
+import pages
 import pytest
 
-PAGE = (Path(__file__).parents[2] / "docs" / "steps.md").read_text()
-BLOCKS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
-EXAMPLES = list(zip(BLOCKS[::2], BLOCKS[1::2], strict=True))
-
-
-def is_part(shown, told):
-    """Whether all that is shown is told so."""
-    if isinstance(shown, dict):
-        return all(name in told and is_part(value, told[name]) for name, value in shown.items())
-    if isinstance(shown, list):
-        return len(shown) == len(told) and all(map(is_part, shown, told))
-    return shown == told
+EXAMPLES = pages.examples("steps.md")
 
 
 @pytest.mark.parametrize(("body", "shown"), EXAMPLES)
 def test_an_example_has_the_answer_of_the_page(client, body, shown):
     response = client.post("/v1/run", json=body)
-    assert is_part(shown, response.json()), response.text
+    assert pages.is_part(shown, response.json()), response.text
 
 
 def test_there_are_examples():

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pages
 import pytest
 import zstandard
 
@@ -1034,30 +1035,12 @@ def test_an_export_that_is_cut_off_leaves_the_file_that_was_there(jail_image, tm
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-PAGE = Path(__file__).parents[2] / "docs" / "images.md"
-
-
 def test_the_examples_of_the_page_answer_as_it_says(environment, state, tmp_path, jail_image):
     for needed in ("skopeo", "umoci"):
         tool(needed, "--version")
-    command = tmp_path / "bin" / "jail"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m jail "$@"\n')
-    command.chmod(0o755)
-    work = tmp_path / "work"
-    work.mkdir()
-    given = {**environment, "JAIL_STATE": str(state), "PATH": f"{command.parent}:{environment['PATH']}"}
-    examples = "".join(re.findall(r"```console\n(.*?)```", PAGE.read_text(), re.DOTALL))
-    parts = re.findall(r"^\$ (.*)\n((?:[^$].*\n)*)", examples, re.MULTILINE)
-    assert len(parts) == 16
-    for typed, answer in parts:
-        both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        done = subprocess.run(
-            ["sh", "-c", typed], **both, cwd=work, env=given, timeout=100, text=True, check=False
-        )
-        lines = [line.rstrip() for line in done.stdout.splitlines()]
-        pattern = "\n".join(".*".join(map(re.escape, line.split("…"))) for line in answer.splitlines())
-        assert re.fullmatch(pattern, "\n".join(lines)), (typed, done.stdout)
+    given = {**environment, "JAIL_STATE": str(state)}
+    for line, pattern, answer in pages.typed("images.md", 16, tmp_path, given):
+        assert re.fullmatch(pattern, answer), (line, answer)
 
 
 # Ends

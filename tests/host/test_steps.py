@@ -9,10 +9,19 @@ MIB = 1 << 20
 
 
 @pytest.fixture(scope="module")
-def own(engine_with, tmp_path_factory):
+def own_engine(engine_with, tmp_path_factory):
     directory = tmp_path_factory.mktemp("files")
     with engine_with(slots=3, ready_min=0, ready_max=0, memory_bytes=1 << 30, files=str(directory)) as found:
+        # Before anybody counts descriptors: what it tried itself out with is still dying.
+        found.settle()
         yield found
+
+
+@pytest.fixture
+def own(own_engine):
+    """After each test nothing of it is dying."""
+    yield own_engine
+    own_engine.settle()
 
 
 def step(name, script, **fields):
